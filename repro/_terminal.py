@@ -1,0 +1,123 @@
+"""What the command line shows: progress on stderr, rows on stdout, the stop request of Ctrl-C."""
+
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class StopRequest:
+    """Turns the first Ctrl-C (or SIGTERM) into a request to stop after the current step.
+
+    Before the first step there is nothing to save, and a second Ctrl-C means it: both interrupt.
+    """
+
+    def __init__(self) -> None:
+        self.training = False
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked or not self.training:
+            raise KeyboardInterrupt
+        self._asked = True
+        err.print("stopping after this step; press Ctrl-C again to stop at once")
+
+
+class TrainingDisplay:
+    """A progress bar on a terminal; elsewhere a plain line every 10 seconds and at the end."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._last_line = time.monotonic()
+        self._loss: float | None = None
+        self._speed: float | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.completed}/{task.total} {task.fields[state]}"),
+            TimeRemainingColumn(compact=True),
+            console=err,
+            disable=not err.is_terminal,
+            transient=True,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> "TrainingDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Show one step's record; loss and speed are smoothed over about 20 steps."""
+        self._loss = _smooth(self._loss, record["loss"])
+        self._speed = _smooth(self._speed, record["tokens"] / record["seconds"])
+        two = record["share_two"]
+        state = f"loss {self._loss:.3f}"
+        state += f" two {two:.0%}" if two is not None else ""
+        state += f" {self._speed / 1000:.1f}k tok/s"
+        if err.is_terminal:
+            if self._task is None:
+                self._task = self._bar.add_task(
+                    self._title, total=record["total_steps"], completed=record["step"], state=state
+                )
+            self._bar.update(self._task, completed=record["step"], state=state)
+        elif record["step"] == record["total_steps"] or time.monotonic() - self._last_line > 10:
+            self._last_line = time.monotonic()
+            err.print(f"{self._title} step {record['step']}/{record['total_steps']} {state}")
+
+
+def _smooth(old: float | None, new: float) -> float:
+    return new if old is None else 0.95 * old + 0.05 * new
+
+
+def result_table(results: list[dict[str, Any]], titles: dict[str, str]) -> Table:
+    """Runs as rows of Table 3, without the columns that need other runs."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Task", overflow="fold")
+    table.add_column("Scheme")
+    for name in ("Train s", "ms/step", "FLOPs/token", "Two", "Performance", "top-1"):
+        table.add_column(name, justify="right")
+    for result in results:
+        metric, top_1 = result["metric"], result["metric_top1"]
+        table.add_row(
+            titles.get(result["task"], result["task"]),
+            result["gate"],
+            f"{result['train_seconds']:.1f}",
+            f"{1000 * result['seconds_per_step']:.0f}",
+            quantity(result["flops"]["per_token"]),
+            share_two(result),
+            f"{metric['value']:.4g} {metric['name']}",
+            f"{top_1['value']:.4g}" if top_1 else "",
+        )
+    return table
+
+
+def share_two(result: dict[str, Any]) -> str:
+    """Share of trained tokens given two or more experts; empty for a dense model."""
+    if not result["routing"] or result["routing"]["share_by_count"] is None:
+        return ""
+    return f"{sum(result['routing']['share_by_count'][2:]):.1%}"
+
+
+def quantity(value: float | None) -> str:
+    """A number with a metric prefix, three digits: 2.18G."""
+    if value is None:
+        return ""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"

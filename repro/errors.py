@@ -1,0 +1,28 @@
+"""The one kind of error that is the user's: reported in one line per problem, exit status 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user typed or gave is wrong.
+
+    Each problem is one line that says where, what, the nearest valid name and the way out.
+    Several problems found together are reported together.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved a checkpoint; exit status 130."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One line for an unknown name: the name, the nearest valid one, and all valid ones."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {name!r}.{hint} Known: {', '.join(names) or 'none'}."

@@ -1,0 +1,250 @@
+"""From a scale file and the command line to one complete, checked `RunConfig`."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro import plugins
+from repro.config import SECTIONS, RunConfig, from_dict
+from repro.errors import UserError, unknown
+from repro.provenance import fingerprint_files
+
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things lie on this machine: no part of a run's identity."""
+
+    results: Path
+    data: Path | None = None
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that the user gave, and the option it came from."""
+
+    value: Any
+    origin: str
+
+
+def scales_folder() -> Path:
+    """`experiments/` of the source checkout, or its copy inside an installed package."""
+    packaged = _PACKAGE / "experiments"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "experiments"
+
+
+def scale_names() -> list[str]:
+    """The scales there are; a scale is a file."""
+    return sorted(path.stem for path in scales_folder().glob("*.toml"))
+
+
+def read_scale(name: str) -> dict[str, Any]:
+    """The content of a scale file: `base`, and a table per task.
+
+    Raises:
+        UserError: there is no such scale, or its file is not TOML.
+    """
+    if name not in scale_names():
+        raise UserError("--scale: " + unknown("scale", name, scale_names()))
+    path = scales_folder() / f"{name}.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"experiments/{path.name}: {error}") from error
+
+
+def resolve(
+    *,
+    task: str,
+    scale: str,
+    gate: str,
+    seed: int,
+    data: str | None,
+    model: str | None,
+    overrides: Mapping[str, Override],
+    results: Path,
+) -> tuple[RunConfig, Places]:
+    """Merge scale file, task and command line into a run, and find its inputs.
+
+    Args:
+        data: `synthetic`, `hub` or a folder; None takes the scale's.
+        model: a local directory or a hub id; None takes the scale's.
+        overrides: dotted key of `RunConfig` (`training.steps`, `gate.threshold`) -> value.
+
+    Raises:
+        UserError: every problem that can be found before reading the data.
+    """
+    task, _ = plugins.resolve("tasks", task, where="--task: ")
+    gate_file, gate_fixed = plugins.resolve("gates", gate, where="--gate: ")
+    gate_name = _gate_name(gate_file, gate_fixed)
+    plain = _sections(read_scale(scale), task, scale)
+    plain |= {"task": task, "scale": scale, "gate": gate_name, "seed": seed}
+    plain["gate_options"] = dict(gate_fixed)
+
+    problems = _apply(plain, overrides, gate_file, gate_name, gate_fixed)
+    adaptive = plugins.load("gates", gate_file).ADAPTIVE
+    problems += _choose_curriculum(plain, overrides, gate_name, adaptive)
+    places = _find_inputs(plain, overrides, task, data, model, results, problems)
+    problems += _contradictions(plain, overrides, scale)
+    origins = {key: f"{override.origin}: " for key, override in overrides.items()}
+    try:
+        config = from_dict(plain, lambda key: origins.get(key, f"experiments/{scale}.toml: {task}."))
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from None
+    if problems:
+        raise UserError(*problems)
+    return config, places
+
+
+def _gate_name(gate_file: str, fixed: Mapping[str, int]) -> str:
+    name = gate_file.replace("_", "-")
+    return name.removesuffix("-k") + f"-{fixed['k']}" if fixed else name
+
+
+def _sections(scale: Mapping[str, Any], task: str, name: str) -> dict[str, Any]:
+    """The sections of `RunConfig`: those of `base`, overridden by those of the task."""
+    if task not in scale:
+        raise UserError(f"experiments/{name}.toml: no section for task {task!r}")
+    merged: dict[str, Any] = {section: {} for section in SECTIONS}
+    for source in ("base", task):
+        for section, values in scale.get(source, {}).items():
+            if section not in SECTIONS:
+                raise UserError(
+                    f"experiments/{name}.toml: {source}.{unknown('section', section, SECTIONS)}"
+                )
+            merged[section] |= values
+    return merged
+
+
+def _apply(
+    plain: dict[str, Any],
+    overrides: Mapping[str, Override],
+    gate_file: str,
+    gate_name: str,
+    gate_fixed: Mapping[str, int],
+) -> list[str]:
+    """Put the user's values in their places; the problems that are not about a value itself."""
+    gate_keys = [f.name for f in dataclasses.fields(plugins.load("gates", gate_file).Config)]
+    known = [f"gate.{key}" for key in gate_keys]
+    known += [f"{name}.{f.name}" for name, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
+    problems = []
+    for key, override in overrides.items():
+        section, _, rest = key.partition(".")
+        if key.startswith("model.config."):
+            plain["model"].setdefault("config", {})
+            plain["model"]["config"] = plain["model"]["config"] | {rest.removeprefix("config."): override.value}
+        elif section == "gate" and rest not in gate_keys:
+            having = ", ".join(
+                other.replace("_", "-")
+                for other in plugins.names("gates")
+                if rest in [f.name for f in dataclasses.fields(plugins.load("gates", other).Config)]
+            )
+            problems.append(
+                f"{override.origin}: the gate {gate_name!r} has no option {rest!r};"
+                f" it has: {', '.join(gate_keys) or 'none'}."
+                + (f" Gates with {rest!r}: {having}." if having else "")
+            )
+        elif section == "gate" and rest in gate_fixed:
+            problems.append(
+                f"{override.origin}: the name {gate_name!r} fixes {rest} = {gate_fixed[rest]};"
+                f" use --gate {gate_file.replace('_', '-')}"
+            )
+        elif section == "gate":
+            plain["gate_options"][rest] = override.value
+        elif key in known:
+            plain[section][rest] = override.value
+        else:
+            problems.append(f"{override.origin}: {unknown('key', key, known)}")
+    for given, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"training.{given}" in overrides and f"training.{other}" not in overrides:
+            plain["training"].pop(other, None)
+    return problems
+
+
+def _choose_curriculum(
+    plain: dict[str, Any], overrides: Mapping[str, Override], gate_name: str, adaptive: bool
+) -> list[str]:
+    """The paper's order for gates whose samples differ in it, random order for the others."""
+    given = overrides.get("training.curriculum")
+    if given is None:
+        plain["training"]["curriculum"] = "cosine" if adaptive else "random"
+    elif given.value in ("cosine", "count") and not adaptive:
+        return [
+            f"{given.origin}: {given.value!r} orders samples by their share of two-expert tokens,"
+            f" which is the same for all under {gate_name!r}; use random or length"
+        ]
+    return []
+
+
+def _find_inputs(
+    plain: dict[str, Any],
+    overrides: Mapping[str, Override],
+    task: str,
+    data: str | None,
+    model: str | None,
+    results: Path,
+    problems: list[str],
+) -> Places:
+    """Replace folders on this machine by fingerprints of what is in them."""
+    from repro.tasks._data import folder_fingerprint
+
+    data_folder = model_folder = None
+    if data in ("synthetic", "hub"):
+        plain["data"]["source"] = data
+    elif data is not None:
+        data_folder = Path(data)
+        try:
+            found = folder_fingerprint(data_folder, plugins.load("tasks", task))
+            plain["data"]["source"] = f"folder:{found}"
+        except UserError as error:
+            problems += error.problems
+    if model is not None:
+        plain["model"].pop("vocab_size", None)
+        plain["model"]["config"] = {
+            key.removeprefix("model.config."): override.value
+            for key, override in overrides.items()
+            if key.startswith("model.config.")
+        }
+        plain["model"]["checkpoint"] = model
+        if Path(model).is_dir():
+            model_folder = Path(model)
+            files = [*model_folder.glob("config.json"), *model_folder.glob("*.safetensors")]
+            found = fingerprint_files(files)
+            plain["model"]["checkpoint"] = f"dir:{model_folder.resolve().name}:{found}"
+    return Places(results=results, data=data_folder, model=model_folder)
+
+
+def _contradictions(
+    plain: Mapping[str, Any], overrides: Mapping[str, Override], scale: str
+) -> list[str]:
+    """Settings that exclude each other, or that would have no effect."""
+    problems = []
+    training, model = plain["training"], plain["model"]
+    if (training.get("steps") is None) == (training.get("epochs") is None):
+        problems.append("--steps, --epochs: give exactly one of them")
+    if model.get("checkpoint") is None and model.get("vocab_size") is None:
+        problems.append(f"experiments/{scale}.toml: model: give a checkpoint or a vocab_size")
+    if model.get("checkpoint") is not None and "model.vocab_size" in overrides:
+        problems.append(
+            "--set model.vocab_size: has no effect with a checkpoint, which brings its tokenizer"
+        )
+    if plain["gate"] == "dense":
+        problems += [
+            f"{override.origin}: {key} has no effect: the gate 'dense' has no experts"
+            for key, override in overrides.items()
+            if key.startswith("experts.")
+        ]
+    else:
+        backend = plain["experts"].get("backend", "auto")
+        if backend != "auto":
+            origin = overrides.get("experts.backend", Override(None, "experts.backend")).origin
+            try:
+                plugins.resolve("experts", str(backend), where=f"{origin}: ")
+            except UserError as error:
+                problems += error.problems
+    return problems

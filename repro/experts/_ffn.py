@@ -1,0 +1,66 @@
+"""The weights of all experts of a layer, and the activation between their two matrices."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from repro.errors import UserError, unknown
+from repro.routing import Routing
+
+_HUGGING_FACE_NAMES = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FFNWeights:
+    """E_i(x) = W2_i act(W1_i x + b1_i) + b2_i (paper eq. 1), stacked over experts."""
+
+    w1_EFD: Tensor
+    b1_EF: Tensor
+    w2_EDF: Tensor
+    b2_ED: Tensor
+    activation: str
+    """`gelu`, `gelu_tanh` or `relu`."""
+
+
+def activation_name(hugging_face_name: str) -> str:
+    """The activation that a Hugging Face configuration names.
+
+    Raises:
+        UserError: experts cannot use that activation.
+    """
+    if hugging_face_name not in _HUGGING_FACE_NAMES:
+        raise UserError(unknown("activation", hugging_face_name, _HUGGING_FACE_NAMES))
+    return _HUGGING_FACE_NAMES[hugging_face_name]
+
+
+def activate(pre: Tensor, activation: str) -> Tensor:
+    """The activation itself, elementwise."""
+    if activation == "relu":
+        return torch.relu(pre)
+    approximate = "tanh" if activation == "gelu_tanh" else "none"
+    return torch.nn.functional.gelu(pre, approximate=approximate)
+
+
+def activate_backward(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
+    """Gradient at the activation's input, from the gradient at its output."""
+    if activation == "relu":
+        return grad * (pre > 0)
+    approximate = "tanh" if activation == "gelu_tanh" else "none"
+    return torch.ops.aten.gelu_backward(grad, pre, approximate=approximate)
+
+
+def token_bags(routing: Routing) -> tuple[Tensor, Tensor]:
+    """Assignments regrouped by token: their order, and where each token's group starts, (A,) and (T,).
+
+    Summing each group with `embedding_bag` combines expert outputs in a fixed order, for any number
+    of experts per token, without a scatter.
+    """
+    order_A = torch.argsort(routing.token_A, stable=True)
+    starts_T = routing.count_T.cumsum(0) - routing.count_T
+    return order_A, starts_T

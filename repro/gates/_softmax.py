@@ -1,0 +1,70 @@
+"""What gates with a softmax router share: the router, ordered selection, weights, balance loss."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Router(nn.Module):
+    """Linear router with softmax, computed in fp32 (paper eq. 2).
+
+    Weights start as N(0, logit_std^2 / D). On layer-normed input the logits then have standard
+    deviation `logit_std`, which sets how many tokens start with two experts (replication notes).
+    """
+
+    def __init__(self, d_model: int, num_experts: int, logit_std: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_experts, d_model))
+        nn.init.normal_(self.weight, std=logit_std / d_model**0.5)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Gate probabilities, shape (T, E), fp32 (fp64 for fp64 input)."""
+        with torch.autocast(x_TD.device.type, enabled=False):
+            wide = torch.promote_types(x_TD.dtype, torch.float32)
+            logits_TE = nn.functional.linear(x_TD.to(wide), self.weight.to(wide))
+            return logits_TE.softmax(dim=-1)
+
+
+def best_experts(probs_TE: Tensor, k: int) -> Tensor:
+    """The k most probable experts of each token, best first, shape (T, k).
+
+    Ties go to the lowest index: `argmax` documents that, `topk` does not.
+    """
+    remaining_TE = probs_TE.detach()
+    columns = []
+    for _ in range(k):
+        best_T1 = remaining_TE.argmax(dim=1, keepdim=True)
+        columns.append(best_T1)
+        remaining_TE = remaining_TE.scatter(1, best_T1, -1.0)
+    return torch.cat(columns, dim=1)
+
+
+def combine_weights(probs_TE: Tensor, selected_TE: Tensor, combine: str) -> Tensor:
+    """Weights of the selected experts: `raw` probabilities (paper eq. 3), or `renormalised` to sum 1."""
+    if combine == "raw":
+        return probs_TE
+    chosen_TE = probs_TE * selected_TE
+    # Tokens without any expert divide by 1 instead of 0; their weights are never used.
+    total_T1 = chosen_TE.sum(1, keepdim=True)
+    return chosen_TE / torch.where(total_T1 > 0, total_T1, 1.0)
+
+
+def balance_loss(first_T: Tensor, counted_T: Tensor, probs_TE: Tensor, mask_T: Tensor) -> Tensor:
+    """E * sum_e f_e P_e, scalar: 1 for uniform routing, E when all goes to one expert.
+
+    f_e is the share of the counted tokens whose first choice is e; P_e the mean probability of e
+    over all real tokens. Without counted tokens the loss is 0, with zero gradient.
+
+    Args:
+        first_T: first choice of each token.
+        counted_T: which tokens enter f (padding never does).
+        probs_TE: gate probabilities.
+        mask_T: real tokens.
+    """
+    num_experts = probs_TE.shape[1]
+    counted_T = counted_T & mask_T
+    one_hot_TE = nn.functional.one_hot(first_T, num_experts) * counted_T[:, None]
+    f_E = one_hot_TE.sum(0) / counted_T.sum().clamp(min=1)
+    # `where`, not a product: a probability that is NaN at a padding position must not survive.
+    real_TE = torch.where(mask_T[:, None], probs_TE, 0.0)
+    p_E = real_TE.sum(0) / mask_T.sum().clamp(min=1)
+    return num_experts * (f_E * p_E).sum()

@@ -1,0 +1,54 @@
+"""The k most probable experts for every token: Switch for k = 1, GShard for k = 2 (paper 4.2)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from repro.config import bounded
+from repro.gates._softmax import Router, balance_loss, best_experts, combine_weights
+from repro.routing import Routing
+
+ADAPTIVE = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of top-k gating."""
+
+    k: int = bounded(2, low=1)
+    combine: Literal["raw", "renormalised"] = "raw"
+    """Weights of the selected experts: softmax probabilities (eq. 3), or rescaled to sum 1."""
+    logit_std: float = bounded(1.0, low=0)
+    """Standard deviation of the router's logits at the start, on layer-normed input."""
+    balance: float = bounded(0.01, low=0)
+    """Coefficient of the balance loss (paper 4.3)."""
+
+
+class Gate(nn.Module):
+    """S(x) = the k experts with the highest probability.
+
+    The balance loss is that of GShard (https://arxiv.org/abs/2006.16668, algorithm 1) and Switch
+    (https://arxiv.org/abs/2101.03961, eq. 4): f counts first choices, so k = 1 is Switch exactly.
+
+    Raises:
+        ValueError: k is larger than the number of experts.
+    """
+
+    def __init__(self, config: Config, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        if config.k > num_experts:
+            raise ValueError(f"gate.k = {config.k} is more than the {num_experts} experts there are")
+        self.config = config
+        self.router = Router(d_model, num_experts, config.logit_std)
+
+    def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
+        probs_TE = self.router(x_TD)
+        best_TK = best_experts(probs_TE, 1 if best_only else self.config.k)
+        selected_TE = torch.zeros_like(probs_TE, dtype=torch.bool).scatter(1, best_TK, True)
+        weights_TE = combine_weights(probs_TE, selected_TE, self.config.combine)
+        loss = balance_loss(best_TK[:, 0], mask_T, probs_TE, mask_T)
+        return Routing.from_selection(
+            selected_TE, weights_TE, probs_TE, mask_T, self.config.balance * loss
+        )

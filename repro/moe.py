@@ -1,0 +1,245 @@
+"""The MoE layer, the conversion of a Hugging Face model to it, and saving and loading the result."""
+
+import inspect
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from repro import plugins
+from repro.backbones._sites import FFNSite
+from repro.config import ExpertsConfig
+from repro.cost import Architecture
+from repro.errors import UserError
+from repro.experts._ffn import FFNWeights, activation_name
+from repro.routing import LayerRouting, RoutingLayer
+
+_CONFIG_KEY = "repro_moe"
+"""Where the settings stand in a converted model's `config.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoESettings:
+    """Everything that a converted model needs besides the Hugging Face configuration."""
+
+    backbone: str
+    head: str
+    gate: str
+    gate_options: Any
+    experts: ExpertsConfig
+
+
+class _Stack:
+    """The mask of one stack of layers, set by the model's forward hook for the layers below it."""
+
+    def __init__(self) -> None:
+        self.mask_BS: Tensor | None = None
+
+
+class Experts(nn.Module):
+    """The experts of one layer, their weights stacked; computed by a back-end."""
+
+    def __init__(self, site: FFNSite, config: ExpertsConfig, backend: ModuleType) -> None:
+        super().__init__()
+        named = "relu" if config.activation == "relu" else site.activation
+        self.activation = activation_name(named)
+        self.backend = backend
+        for name, dense in (
+            ("w1", site.w1_FD),
+            ("b1", site.b1_F),
+            ("w2", site.w2_DF),
+            ("b2", site.b2_D),
+        ):
+            stacked = dense.detach().new_empty(config.count, *dense.shape)
+            setattr(self, name, nn.Parameter(stacked))
+
+    def reset(self, site: FFNSite, config: ExpertsConfig, std: float) -> None:
+        """Fill the weights: copies of the dense FFN (`upcycle`), or N(0, std^2) with zero biases."""
+        with torch.no_grad():
+            if config.init == "upcycle":
+                self.w1.copy_(site.w1_FD.expand_as(self.w1))
+                self.b1.copy_(site.b1_F.expand_as(self.b1))
+                self.w2.copy_(site.w2_DF.expand_as(self.w2))
+                self.b2.copy_(site.b2_D.expand_as(self.b2))
+            else:
+                self.w1.normal_(std=std)
+                self.w2.normal_(std=std)
+                self.b1.zero_()
+                self.b2.zero_()
+
+    def weights(self) -> FFNWeights:
+        """The stacked weights, as back-ends take them."""
+        return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
+
+
+class MoELayer(RoutingLayer):
+    """Gate, experts and their weighted sum, in the place of one FFN (paper eq. 1-3).
+
+    Input and output have the same shape, two leading axes and D. Padding gives zeros.
+    """
+
+    def __init__(
+        self, layer: int, gate: nn.Module, experts: Experts, stack: _Stack, time_major: bool
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.gate = gate
+        self.experts = experts
+        self._stack = stack
+        self._time_major = time_major
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        shape = (hidden.shape[0], hidden.shape[1])
+        x_TD = hidden.reshape(-1, hidden.shape[-1])
+        routing = self.gate(x_TD, self._mask(shape, hidden.device), best_only=self.best_only)
+        y_TD: Tensor = self.experts.backend.forward(x_TD, routing, self.experts.weights())
+        if self.tape is not None:
+            rows_computed = self.experts.backend.rows_computed
+            self.tape.entries.append(
+                LayerRouting(self.layer, routing, shape, self._time_major, rows_computed)
+            )
+        return y_TD.view(hidden.shape)
+
+    def _mask(self, shape: tuple[int, int], device: torch.device) -> Tensor:
+        mask_BS = self._stack.mask_BS
+        if mask_BS is None:
+            return torch.ones(shape[0] * shape[1], dtype=torch.bool, device=device)
+        mask = mask_BS.t() if self._time_major else mask_BS
+        assert mask.shape == shape, f"mask {tuple(mask.shape)} does not fit tokens {shape}"
+        return mask.reshape(-1).bool()
+
+
+def choose_backend(name: str, device: torch.device) -> str:
+    """The experts back-end to use: `auto` is `grouped`.
+
+    Raises:
+        UserError: there is no such back-end, or it cannot run on this device.
+    """
+    if name == "auto":
+        return "grouped"
+    member, _ = plugins.resolve("experts", name, where="experts.backend: ")
+    reason = plugins.load("experts", member).available(device)
+    if reason:
+        raise UserError(f"experts.backend: {name!r} cannot run on {device}: {reason}")
+    return member
+
+
+def convert(model: Any, settings: MoESettings, device: torch.device) -> Architecture:
+    """Replace the model's FFNs by MoE layers, in place; a dense gate leaves the model untouched.
+
+    Random experts and routers draw from torch's global generator.
+
+    Raises:
+        UserError: the settings do not fit the model.
+    """
+    backbone = plugins.load("backbones", settings.backbone)
+    gate_class = plugins.load("gates", settings.gate).Gate
+    sites = list(backbone.ffn_sites(model))
+    chosen = [] if gate_class is None else sites[settings.experts.every - 1 :: settings.experts.every]
+    if gate_class is not None and not chosen:
+        raise UserError(
+            f"experts.every: {settings.experts.every} leaves no layer to convert;"
+            f" the model has {len(sites)}"
+        )
+    stacks: dict[str, _Stack] = {site.stack: _Stack() for site in chosen}
+    for index, site in enumerate(chosen):
+        d_hidden, d_model = site.w1_FD.shape
+        backend = plugins.load("experts", choose_backend(settings.experts.backend, device))
+        try:
+            gate = gate_class(settings.gate_options, d_model, settings.experts.count)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        experts = Experts(site, settings.experts, backend)
+        experts.reset(site, settings.experts, model.config.initializer_range)
+        layer = MoELayer(index, gate, experts, stacks[site.stack], backbone.TIME_MAJOR)
+        site.replace(layer.to(site.w1_FD.device))
+    if chosen:
+        _pass_masks(model, backbone, stacks)
+        setattr(model.config, _CONFIG_KEY, _plain(settings))
+    return Architecture(
+        backbone=backbone,
+        config=model.config,
+        head=settings.head,
+        ffn_layers=len(sites),
+        moe_layers=len(chosen),
+        experts=settings.experts.count,
+        d_model=sites[0].w1_FD.shape[1],
+        d_hidden=sites[0].w1_FD.shape[0],
+    )
+
+
+def _pass_masks(model: nn.Module, backbone: ModuleType, stacks: dict[str, _Stack]) -> None:
+    """Before each forward pass, hand the masks in its arguments to the MoE layers.
+
+    A mask stays until the next pass: gradient checkpointing runs the layers again after this one.
+    """
+    signature = inspect.signature(model.forward)
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = signature.bind_partial(*args, **kwargs)
+        arguments = {**call.arguments, **call.arguments.get("kwargs", {})}
+        for name, mask in backbone.token_masks(arguments).items():
+            if name in stacks:
+                stacks[name].mask_BS = mask
+
+    model.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _plain(settings: MoESettings) -> dict[str, Any]:
+    plain = asdict(settings)
+    # How experts are computed and were initialised is no property of a trained model.
+    plain["experts"] = {key: plain["experts"][key] for key in ("count", "activation", "every")}
+    return plain
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write a model, converted or dense, in `save_pretrained` layout: config.json and safetensors."""
+    model.save_pretrained(folder)
+
+
+def load(folder: Path, device: torch.device, backend: str = "auto") -> Any:
+    """Load what `save` wrote. Needs no remote code; nothing but safetensors is read.
+
+    Raises:
+        UserError: the folder holds no model.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        architecture = (config.architectures or [""])[0]
+        model_class = getattr(transformers, architecture)
+        plain = getattr(config, _CONFIG_KEY, None)
+        if plain is None:
+            return model_class.from_pretrained(folder).to(device)
+        model = model_class(config)
+        settings = MoESettings(
+            backbone=plain["backbone"],
+            head=plain["head"],
+            gate=plain["gate"],
+            gate_options=plugins.load("gates", plain["gate"]).Config(**plain["gate_options"]),
+            experts=ExpertsConfig(backend=backend, **plain["experts"]),
+        )
+        convert(model, settings, device)
+        _load_weights(model, folder)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: not a saved model ({error})") from error
+    return model.to(device).eval()
+
+
+def _load_weights(model: Any, folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        files = ["model.safetensors"]
+    weights = {key: value for name in files for key, value in load_file(folder / name).items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    if unexpected or set(missing) - tied:
+        raise ValueError(f"missing {sorted(set(missing) - tied)}, unexpected {unexpected}")
+    model.tie_weights()

@@ -1,0 +1,83 @@
+"""Where a number comes from: versions, processor, code state and fingerprints of the inputs."""
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = (
+    "repro",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "tokenizers",
+    "numpy",
+)
+
+
+def fingerprint_files(paths: Iterable[Path]) -> str:
+    """16 hex digits over names and contents of files: the same data gives the same value anywhere."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: path.name):
+        with path.open("rb") as stream:
+            digest.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_text(texts: Iterable[str]) -> str:
+    """16 hex digits over a sequence of strings."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _package_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def environment() -> dict[str, object]:
+    """Versions, processor and code state of this process. Names no host, user or path."""
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", "repro", "experiments")
+    return {
+        "python": sys.version.split()[0],
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": {name: _package_version(name) for name in _PACKAGES},
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_modified": bool(status) if status is not None else None,
+    }

@@ -1,0 +1,113 @@
+"""What a run leaves on disk, and how it is written: appended lines, atomic files, one result."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.errors import UserError
+
+SCHEMA_VERSION = 1
+"""Version of `result.json`. Its keys are documented in docs/results.md."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, `results/<scale>/runs/<run id>/`."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def places(self) -> Path:
+        """Where the inputs lay on this machine; never copied into a result."""
+        return self.path / "places.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def steps(self) -> Path:
+        return self.path / "steps.jsonl"
+
+    @property
+    def evals(self) -> Path:
+        return self.path / "evals.jsonl"
+
+    @property
+    def routing(self) -> Path:
+        return self.path / "routing.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write atomically: a reader, or a crash, sees the old file or the whole new one."""
+    scratch = path.with_name(path.name + ".tmp")
+    with scratch.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1, ensure_ascii=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    scratch.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        UserError: the file is missing, unreadable or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows, one JSON object a line."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a record file; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def truncate_jsonl(path: Path, last_step: int) -> None:
+    """Drop the rows after `last_step`: what a killed run recorded beyond its checkpoint."""
+    kept = [row for row in read_jsonl(path) if row["step"] <= last_step]
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.unlink(missing_ok=True)
+    append_jsonl(scratch, kept)
+    scratch.replace(path)
+
+
+def finished_runs(scale_folder: Path) -> list[dict[str, Any]]:
+    """All results below `results/<scale>`, sorted by run id."""
+    return [read_json(path) for path in sorted(scale_folder.glob("runs/*/result.json"))]

@@ -1,0 +1,37 @@
+"""Tokenizers trained on a task's training split, cached by what they were trained on."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from repro import plugins
+from repro.provenance import fingerprint_text
+
+
+def cache_folder() -> Path:
+    """`$REPRO_CACHE`, or `repro` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("REPRO_CACHE") or Path(home) / "repro")
+
+
+def trained_tokenizer(backbone: str, texts: Iterable[str], vocab_size: int) -> Any:
+    """A tokenizer of the backbone's kind for these texts; trained once, then read from the cache."""
+    texts = list(texts)
+    recipe = [backbone, str(vocab_size), transformers.__version__]
+    name = fingerprint_text([*recipe, *texts])
+    folder = cache_folder() / "tokenizers" / name
+    if not folder.exists():
+        tokenizer = plugins.load("backbones", backbone).train_tokenizer(texts, vocab_size)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            tokenizer.save_pretrained(Path(scratch) / name)
+            try:
+                (Path(scratch) / name).rename(folder)
+            except OSError:
+                if not folder.exists():  # otherwise another process was faster
+                    raise
+    return transformers.AutoTokenizer.from_pretrained(folder)
