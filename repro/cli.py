@@ -30,9 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 @app.command()
 def train(
     task: Annotated[str, typer.Option(help="What to learn; see `repro list tasks`.")],
-    gate: Annotated[
-        str, typer.Option(help="dense, top-1, top-2, adaptive ...; see `repro list gates`.")
-    ],
+    gate: Annotated[str, typer.Option(help="dense, top-1, top-2, adaptive ...; see `repro list gates`.")],
     threshold: Annotated[
         float | None, typer.Option(help="Two experts if the gap of the two best is at most this.")
     ] = None,
@@ -79,9 +77,7 @@ def train(
     _quiet_libraries()
     from repro.experiments import Override, resolve
 
-    overrides = {
-        key: Override(value, option) for key, (option, value) in given.items() if value is not None
-    }
+    overrides = {key: Override(value, option) for key, (option, value) in given.items() if value is not None}
     for assignment in settings or []:
         key, value = _assignment(assignment)
         if key in overrides:
@@ -134,9 +130,7 @@ def evaluate(
     if split not in ("validation", "test", "train"):
         problems.append("--split: " + unknown("split", split, ["validation", "test", "train"]))
     if gate_at_inference not in ("same", "top-1"):
-        problems.append(
-            "--gate-at-inference: " + unknown("gate", gate_at_inference, ["same", "top-1"])
-        )
+        problems.append("--gate-at-inference: " + unknown("gate", gate_at_inference, ["same", "top-1"]))
     if problems:
         raise UserError(*problems)
     folder = _run_folder(run, out_folder)
@@ -144,9 +138,7 @@ def evaluate(
     from repro.records import RunFolder
     from repro.run import evaluate_run
 
-    found = evaluate_run(
-        RunFolder(folder), split=split, gate_at_inference=gate_at_inference, data=data
-    )
+    found = evaluate_run(RunFolder(folder), split=split, gate_at_inference=gate_at_inference, data=data)
     if as_json:
         print(json.dumps(found))
         return

@@ -145,8 +145,7 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     gate_class = plugins.load("gates", plain["gate"]).Config
     gate_options = _decode(gate_class, plain["gate_options"], "gate.", where, problems)
     sections = {
-        name: _decode(cls, plain[name], f"{name}.", where, problems)
-        for name, cls in SECTIONS.items()
+        name: _decode(cls, plain[name], f"{name}.", where, problems) for name, cls in SECTIONS.items()
     }
     if problems:
         raise UserError(*problems)
@@ -160,9 +159,7 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     )
 
 
-def _decode(
-    cls: type, values: Mapping[str, Any], prefix: str, where: Where, problems: list[str]
-) -> Any:
+def _decode(cls: type, values: Mapping[str, Any], prefix: str, where: Where, problems: list[str]) -> Any:
     hints = get_type_hints(cls)
     fields = {entry.name: entry for entry in dataclasses.fields(cls)}
     decoded: dict[str, Any] = {}
@@ -177,13 +174,9 @@ def _decode(
         limits = fields[key].metadata
         if not accepted:
             expected = _describe(hints[key])
-            problems.append(
-                f"{where(prefix + key)}{prefix + key}: expected {expected}, got {value!r}"
-            )
+            problems.append(f"{where(prefix + key)}{prefix + key}: expected {expected}, got {value!r}")
         elif converted is not None and not _within(converted, limits):
-            problems.append(
-                f"{where(prefix + key)}{prefix + key}: must be {_limits(limits)}, got {value!r}"
-            )
+            problems.append(f"{where(prefix + key)}{prefix + key}: must be {_limits(limits)}, got {value!r}")
         decoded[key] = converted
     for key, entry in fields.items():
         if (

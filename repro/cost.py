@@ -9,7 +9,7 @@ that were made, `executed` from the rows and positions that were computed, paddi
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -71,8 +71,8 @@ class Architecture:
 class Work:
     """What was processed in many forward passes; plain sums, so that they can be saved and added."""
 
-    real: Volume = Volume()
-    padded: Volume = Volume()
+    real: Volume = field(default_factory=Volume)
+    padded: Volume = field(default_factory=Volume)
     rows_routed: int = 0
     """(token, expert) assignments over all layers."""
     rows_computed: int = 0

@@ -16,7 +16,7 @@ class UserError(Exception):
         self.problems = problems
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """The run was asked to stop and has saved a checkpoint; exit status 130."""
 
 

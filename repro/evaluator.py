@@ -60,7 +60,7 @@ def evaluate(
                 outputs = model(**batch)
             loss_sum += float(outputs.loss) * task.loss_terms(batch)
             terms += task.loss_terms(batch)
-            totals.add(tape)
+            totals += RoutingTotals.of(tape)
             count_work(work, tape, chosen)
             if references is not None:
                 found = task.predict(outputs, batch)

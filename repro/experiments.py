@@ -114,9 +114,7 @@ def _sections(scale: Mapping[str, Any], task: str, name: str) -> dict[str, Any]:
     for source in ("base", task):
         for section, values in scale.get(source, {}).items():
             if section not in SECTIONS:
-                raise UserError(
-                    f"experiments/{name}.toml: {source}.{unknown('section', section, SECTIONS)}"
-                )
+                raise UserError(f"experiments/{name}.toml: {source}.{unknown('section', section, SECTIONS)}")
             merged[section] |= values
     return merged
 
@@ -137,7 +135,9 @@ def _apply(
         section, _, rest = key.partition(".")
         if key.startswith("model.config."):
             plain["model"].setdefault("config", {})
-            plain["model"]["config"] = plain["model"]["config"] | {rest.removeprefix("config."): override.value}
+            plain["model"]["config"] = plain["model"]["config"] | {
+                rest.removeprefix("config."): override.value
+            }
         elif section == "gate" and rest not in gate_keys:
             having = ", ".join(
                 other.replace("_", "-")
@@ -219,9 +219,7 @@ def _find_inputs(
     return Places(results=results, data=data_folder, model=model_folder)
 
 
-def _contradictions(
-    plain: Mapping[str, Any], overrides: Mapping[str, Override], scale: str
-) -> list[str]:
+def _contradictions(plain: Mapping[str, Any], overrides: Mapping[str, Override], scale: str) -> list[str]:
     """Settings that exclude each other, or that would have no effect."""
     problems = []
     training, model = plain["training"], plain["model"]
@@ -230,9 +228,7 @@ def _contradictions(
     if model.get("checkpoint") is None and model.get("vocab_size") is None:
         problems.append(f"experiments/{scale}.toml: model: give a checkpoint or a vocab_size")
     if model.get("checkpoint") is not None and "model.vocab_size" in overrides:
-        problems.append(
-            "--set model.vocab_size: has no effect with a checkpoint, which brings its tokenizer"
-        )
+        problems.append("--set model.vocab_size: has no effect with a checkpoint, which brings its tokenizer")
     if plain["gate"] == "dense":
         problems += [
             f"{override.origin}: {key} has no effect: the gate 'dense' has no experts"

@@ -45,19 +45,20 @@ class _Stack:
 class Experts(nn.Module):
     """The experts of one layer, their weights stacked; computed by a back-end."""
 
+    w1: nn.Parameter
+    b1: nn.Parameter
+    w2: nn.Parameter
+    b2: nn.Parameter
+
     def __init__(self, site: FFNSite, config: ExpertsConfig, backend: ModuleType) -> None:
         super().__init__()
         named = "relu" if config.activation == "relu" else site.activation
         self.activation = activation_name(named)
         self.backend = backend
-        for name, dense in (
-            ("w1", site.w1_FD),
-            ("b1", site.b1_F),
-            ("w2", site.w2_DF),
-            ("b2", site.b2_D),
-        ):
-            stacked = dense.detach().new_empty(config.count, *dense.shape)
-            setattr(self, name, nn.Parameter(stacked))
+        self.w1, self.b1, self.w2, self.b2 = (
+            nn.Parameter(dense.detach().new_empty(config.count, *dense.shape))
+            for dense in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
+        )
 
     def reset(self, site: FFNSite, config: ExpertsConfig, std: float) -> None:
         """Fill the weights: copies of the dense FFN (`upcycle`), or N(0, std^2) with zero biases."""
@@ -95,6 +96,7 @@ class MoELayer(RoutingLayer):
         self._time_major = time_major
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Route, compute and combine; the routing goes to the tape, if one is recording."""
         shape = (hidden.shape[0], hidden.shape[1])
         x_TD = hidden.reshape(-1, hidden.shape[-1])
         routing = self.gate(x_TD, self._mask(shape, hidden.device), best_only=self.best_only)
@@ -144,12 +146,11 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
     chosen = [] if gate_class is None else sites[settings.experts.every - 1 :: settings.experts.every]
     if gate_class is not None and not chosen:
         raise UserError(
-            f"experts.every: {settings.experts.every} leaves no layer to convert;"
-            f" the model has {len(sites)}"
+            f"experts.every: {settings.experts.every} leaves no layer to convert; the model has {len(sites)}"
         )
     stacks: dict[str, _Stack] = {site.stack: _Stack() for site in chosen}
     for index, site in enumerate(chosen):
-        d_hidden, d_model = site.w1_FD.shape
+        d_model = site.w1_FD.shape[1]
         backend = plugins.load("experts", choose_backend(settings.experts.backend, device))
         try:
             gate = gate_class(settings.gate_options, d_model, settings.experts.count)

@@ -21,6 +21,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """The `RunConfig` as JSON."""
         return self.path / "config.json"
 
     @property
@@ -30,30 +31,37 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
+        """Versions, processor and code state, as of the last start."""
         return self.path / "environment.json"
 
     @property
     def steps(self) -> Path:
+        """One line per optimiser step."""
         return self.path / "steps.jsonl"
 
     @property
     def evals(self) -> Path:
+        """One line per point of the evaluation-loss curve."""
         return self.path / "evals.jsonl"
 
     @property
     def routing(self) -> Path:
+        """Routing by layer, one line per step; none for a dense model."""
         return self.path / "routing.jsonl"
 
     @property
     def checkpoint(self) -> Path:
+        """The last checkpoint of an unfinished run."""
         return self.path / "checkpoint"
 
     @property
     def model(self) -> Path:
+        """The trained model and its tokenizer, in `save_pretrained` layout."""
         return self.path / "model"
 
     @property
     def result(self) -> Path:
+        """Written last and atomically: its presence means that the run is done."""
         return self.path / "result.json"
 
 

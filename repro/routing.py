@@ -165,20 +165,23 @@ class RoutingTotals:
     logit_variance_L: list[float] = field(default_factory=list)
     """Sum over tokens of the variance of the router logits over experts."""
 
-    def add(self, tape: RoutingTape) -> None:
-        """Add one tape. Padding is not counted."""
+    @staticmethod
+    def of(tape: RoutingTape) -> "RoutingTotals":
+        """The totals of one tape. Padding is not counted."""
+        totals = RoutingTotals()
         for entry in tape.entries:
             routing = entry.routing
-            while len(self.count_LK) <= entry.layer:
-                self.count_LK.append([])
-                self.load_LE.append([0] * routing.load_E.numel())
-                self.logit_variance_L.append(0.0)
-            counts = routing.count_T[routing.mask_T].bincount().tolist()
-            self.count_LK[entry.layer] = _add(self.count_LK[entry.layer], counts)
-            self.load_LE[entry.layer] = _add(self.load_LE[entry.layer], routing.load_E.tolist())
-            self.logit_variance_L[entry.layer] += float(
-                logit_variance(routing.probs_TE[routing.mask_T].detach()).sum()
-            )
+            while len(totals.count_LK) <= entry.layer:
+                totals.count_LK.append([])
+                totals.load_LE.append([])
+                totals.logit_variance_L.append(0.0)
+            layer, mask_T = entry.layer, routing.mask_T
+            counts = routing.count_T[mask_T].bincount().tolist()
+            variance = float(logit_variance(routing.probs_TE[mask_T].detach()).sum())
+            totals.count_LK[layer] = _add(totals.count_LK[layer], counts)
+            totals.load_LE[layer] = _add(totals.load_LE[layer], routing.load_E.tolist())
+            totals.logit_variance_L[layer] += variance
+        return totals
 
     def __add__(self, other: "RoutingTotals") -> "RoutingTotals":
         """Totals of both, for two processes that saw the same layers, or one that saw none."""

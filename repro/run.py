@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from repro import moe, plugins
+from repro._checkpoints import remove_checkpoints
 from repro.config import RunConfig, from_dict
 from repro.cost import Architecture, peak_memory_bytes
 from repro.errors import UserError, unknown
@@ -24,7 +25,7 @@ from repro.provenance import environment
 from repro.records import SCHEMA_VERSION, RunFolder, read_json, write_json
 from repro.tasks._data import load_rows, rows_fingerprint
 from repro.tasks._tokenizer import trained_tokenizer
-from repro.trainer import TrainingData, TrainingState, find_checkpoint, train
+from repro.trainer import TrainingData, TrainingState, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +86,12 @@ def execute(
         moe.save(prepared.accelerator.unwrap_model(prepared.model), folder.model)
         prepared.tokenizer.save_pretrained(folder.model)
         write_json(folder.result, result)
-        for leftover in (folder.checkpoint, folder.path / "checkpoint.old"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_checkpoints(folder)
     prepared.accelerator.end_training()
     return result
 
 
-def prepare(
-    config: RunConfig, places: Places, *, folder: RunFolder, tensorboard: bool = False
-) -> Prepared:
+def prepare(config: RunConfig, places: Places, *, folder: RunFolder, tensorboard: bool = False) -> Prepared:
     """Load data, tokenizer and model, all from the seed.
 
     Raises:
@@ -113,9 +111,7 @@ def prepare(
     }
     set_seed(config.seed)
     tokenizer = _tokenizer(config, task, rows["train"], places)
-    features = {
-        split: task.encode(rows[split], tokenizer, config.data.max_length) for split in rows
-    }
+    features = {split: task.encode(rows[split], tokenizer, config.data.max_length) for split in rows}
     model = _model(config, task, tokenizer, places)
     settings = moe.MoESettings(
         backbone=config.model.backbone,
@@ -124,6 +120,11 @@ def prepare(
         gate_options=config.gate_options,
         experts=config.experts,
     )
+    positions = getattr(model.config, "max_position_embeddings", config.data.max_length)
+    if config.data.max_length > positions:
+        raise UserError(
+            f"data.max_length: {config.data.max_length} is more than the {positions} positions of the model"
+        )
     architecture = moe.convert(model, settings, accelerator.device)
     subset = _fixed_subset(len(features["validation"]), config.evaluation.samples)
     return Prepared(
@@ -218,9 +219,7 @@ def _accelerator(config: RunConfig, tracked: RunFolder | None) -> Accelerator:
     return accelerator
 
 
-def _tokenizer(
-    config: RunConfig, task: ModuleType, rows: list[dict[str, Any]], places: Places
-) -> Any:
+def _tokenizer(config: RunConfig, task: ModuleType, rows: list[dict[str, Any]], places: Places) -> Any:
     if config.model.checkpoint is None:
         texts = (text for row in rows for text in task.texts(row))
         assert config.model.vocab_size is not None, "checked when the configuration was resolved"
@@ -324,6 +323,10 @@ def _environment(prepared: Prepared, config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _samples_per_step(config: RunConfig) -> int:
+    return config.training.batch_size * config.training.accumulation
+
+
 def _metric(task: ModuleType, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "name": task.METRIC,
@@ -363,7 +366,7 @@ def _result(prepared: Prepared, config: RunConfig, state: TrainingState) -> dict
         "config": config.to_dict(),
         "status": "finished",
         "steps": state.step,
-        "epochs": state.epoch,
+        "epochs": state.step * _samples_per_step(config) / len(prepared.data.train),
         "tokens": state.tokens,
         "train_seconds": state.train_seconds,
         "seconds_per_step": statistics.median(state.step_seconds),

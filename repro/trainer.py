@@ -1,11 +1,9 @@
 """The one training loop, for every task and gate, on Hugging Face Accelerate."""
 
 import math
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,13 +12,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from repro._checkpoints import resume, save_checkpoint
 from repro.backbones._sites import Volume
-from repro.config import RunConfig, TrainingConfig
+from repro.config import RunConfig
 from repro.cost import Stopwatch, Work
 from repro.curriculum import cut_batches, epoch_order
 from repro.errors import Interrupted
 from repro.evaluator import count_work, evaluate, to_device
-from repro.records import RunFolder, append_jsonl, truncate_jsonl
+from repro.records import RunFolder, append_jsonl
 from repro.routing import RoutingTape, RoutingTotals, record_routing
 
 Features = list[dict[str, Any]]
@@ -71,6 +70,20 @@ class TrainingData:
     pad_id: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Loop:
+    """What the parts of the loop share. Only `state` and the contents of the objects change."""
+
+    accelerator: Accelerator
+    model: Any
+    optimizer: Any
+    scheduler: Any
+    config: RunConfig
+    data: TrainingData
+    folder: RunFolder
+    state: TrainingState
+
+
 def train(
     accelerator: Accelerator,
     model: Any,
@@ -84,8 +97,8 @@ def train(
     """Train to the end, from the last checkpoint in `folder` if there is one.
 
     Time is counted from taking a batch to the end of the optimiser's step; evaluation, checkpoints
-    and records are outside (DESIGN: measuring time). The same configuration and seed give the same
-    losses bit for bit on the same machine, also across a kill and a resume.
+    and records are outside. The same configuration and seed give the same losses bit for bit on the
+    same machine, also across a kill and a resume.
 
     Args:
         report: called with the record of every optimiser step.
@@ -95,61 +108,51 @@ def train(
         Interrupted: `should_stop` said so.
         FloatingPointError: the loss is not finite.
     """
-    settings = config.training
-    state = TrainingState()
-    model, optimizer, scheduler = _prepare(accelerator, model, config, data, state)
+    loop = _prepare(accelerator, model, config, data, folder)
+    state = loop.state
     watch = Stopwatch(accelerator.device)
-    _resume(accelerator, state, folder)
+    resume(accelerator, state, folder)
     if state.step == 0:
-        _measure_loss(accelerator, model, config, data, state, folder)
-    model.train()
+        _measure_loss(loop)
+    loop.model.train()
     while state.step < state.total_steps:
-        steps = _epoch_steps(config, data, state, accelerator.num_processes)
+        steps = _epoch_steps(loop)
         while state.position < len(steps) and state.step < state.total_steps:
             with watch:
-                record, tapes = _train_step(
-                    accelerator, model, optimizer, data, state, steps[state.position], settings
-                )
-                scheduler.step()
-            state.train_seconds += watch.seconds
-            state.step_seconds.append(watch.seconds)
+                record, tapes = _train_step(loop, steps[state.position])
             state.step += 1
             state.position += 1
-            record |= _count(state, data, tapes)
-            record |= {"seconds": watch.seconds, "learning_rate": scheduler.get_last_lr()[0]}
-            _record(accelerator, state, folder, record, report)
+            state.train_seconds += watch.seconds
+            state.step_seconds.append(watch.seconds)
+            record |= {"seconds": watch.seconds} | _count(loop, tapes)
+            _write_record(loop, record, report)
             last = state.step == state.total_steps
             if last or state.step % config.evaluation.every == 0:
-                _measure_loss(accelerator, model, config, data, state, folder)
+                _measure_loss(loop)
             stopping = should_stop() and not last
-            if stopping or (not last and state.step % settings.checkpoint_every == 0):
-                _save(accelerator, folder)
+            if stopping or (not last and state.step % config.training.checkpoint_every == 0):
+                save_checkpoint(accelerator, folder)
             if stopping:
                 raise Interrupted(f"stopped after step {state.step} of {state.total_steps}")
         if state.position == len(steps):
-            _end_epoch(accelerator, state)
+            _end_epoch(loop)
     return state
 
 
 def _prepare(
-    accelerator: Accelerator,
-    model: Any,
-    config: RunConfig,
-    data: TrainingData,
-    state: TrainingState,
-) -> tuple[Any, Any, Any]:
+    accelerator: Accelerator, model: Any, config: RunConfig, data: TrainingData, folder: RunFolder
+) -> _Loop:
     """Model, optimiser and schedule, wrapped by Accelerate; the state joins the checkpoints."""
     settings = config.training
-    steps_per_epoch = math.ceil(
-        len(data.train) / (settings.batch_size * settings.accumulation)
-    )
-    state.total_steps = settings.steps or math.ceil((settings.epochs or 0) * steps_per_epoch)
-    warmup = math.ceil(settings.warmup * state.total_steps)
+    steps_per_epoch = math.ceil(len(data.train) / (settings.batch_size * settings.accumulation))
+    total_steps = settings.steps or math.ceil((settings.epochs or 0) * steps_per_epoch)
+    state = TrainingState(total_steps=total_steps)
+    warmup = math.ceil(settings.warmup * total_steps)
 
     def scale(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return max(0.0, (state.total_steps - step) / max(1, state.total_steps - warmup))
+        return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
 
     # Norms and biases are not decayed, as is usual for these models.
     groups: dict[bool, list[torch.Tensor]] = {True: [], False: []}
@@ -165,90 +168,98 @@ def _prepare(
         fused=True,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(state, scheduler)
-    return prepared, optimizer, scheduler
-
-
-def _epoch_steps(
-    config: RunConfig, data: TrainingData, state: TrainingState, num_processes: int
-) -> list[list[list[int]]]:
-    """The batches of each optimiser step of this epoch; the same whenever it is asked for."""
-    settings = config.training
-    generator = np.random.default_rng([config.seed, state.epoch])
-    lengths_N = np.array([len(feature["input_ids"]) for feature in data.train])
-    ordered = settings.curriculum != "random" and (
-        settings.curriculum == "length" or state.ratios_NL is not None
+    return _Loop(
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        config=config,
+        data=data,
+        folder=folder,
+        state=state,
     )
+
+
+def _epoch_steps(loop: _Loop) -> list[list[list[int]]]:
+    """The batches of each optimiser step of this epoch; the same whenever it is asked for."""
+    settings, state = loop.config.training, loop.state
+    generator = np.random.default_rng([loop.config.seed, state.epoch])
+    lengths_N = np.array([len(feature["input_ids"]) for feature in loop.data.train])
     ratios_NL = None if state.ratios_NL is None else state.ratios_NL.double().numpy()
     order_N = epoch_order(settings.curriculum, ratios_NL, lengths_N, generator)
+    # The order of a curriculum is kept exactly; only a random one may be pooled by length.
+    ordered = settings.curriculum == "length" or (settings.curriculum != "random" and ratios_NL is not None)
     pool = None if ordered else settings.length_pool
     batches = cut_batches(order_N, lengths_N, settings.batch_size, pool, generator)
     # A process without a sample has nothing to run; such a rest is left out of the epoch.
-    batches = [batch for batch in batches if len(batch) >= num_processes]
+    batches = [batch for batch in batches if len(batch) >= loop.accelerator.num_processes]
     group = settings.accumulation
     return [batches[start : start + group] for start in range(0, len(batches), group)]
 
 
-def _train_step(
-    accelerator: Accelerator,
-    model: Any,
-    optimizer: Any,
-    data: TrainingData,
-    state: TrainingState,
-    batches: list[list[int]],
-    settings: TrainingConfig,
-) -> tuple[Record, list[tuple[Features, RoutingTape]]]:
+def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tuple[Features, RoutingTape]]]:
     """Forward and backward over the batches of one step, then one step of the optimiser.
 
     The gradient is that of the mean over all loss terms of the step, however they are spread over
     batches and processes.
     """
+    accelerator, task = loop.accelerator, loop.data.task
     mine = [batch[accelerator.process_index :: accelerator.num_processes] for batch in batches]
-    chosen = [[data.train[index] for index in indices] for indices in mine]
-    tensors = [data.task.collate(features, data.pad_id) for features in chosen]
-    terms = [data.task.loss_terms(batch) for batch in tensors]
+    chosen = [[loop.data.train[index] for index in indices] for indices in mine]
+    tensors = [task.collate(features, loop.data.pad_id) for features in chosen]
+    terms = [task.loss_terms(batch) for batch in tensors]
     # Processes average their gradients, so each counts its terms against an average total.
     total = sum(gather_object([sum(terms)])) / accelerator.num_processes
     tapes = []
-    loss_sum, auxiliary = 0.0, 0.0
-    for number, (indices, batch) in enumerate(zip(mine, tensors, strict=True)):
+    loss_sum, auxiliary_sum = 0.0, 0.0
+    for number, batch in enumerate(tensors):
+        share = terms[number] / total
         # Processes add up their gradients once, with the last batch of the step.
-        with accelerator.no_sync(model) if number + 1 < len(mine) else nullcontext():
-            with record_routing(model) as tape:
-                outputs = model(**to_device(batch, accelerator.device))
-            share = terms[number] / total
-            loss = outputs.loss + tape.loss()
-            accelerator.backward(loss * share)
+        last = number + 1 == len(tensors)
+        with nullcontext() if last else accelerator.no_sync(loop.model):
+            with record_routing(loop.model) as tape:
+                outputs = loop.model(**to_device(batch, accelerator.device))
+            auxiliary = tape.loss()
+            accelerator.backward((outputs.loss + auxiliary) * share)
         loss_sum += float(outputs.loss.detach()) * share
-        auxiliary += float(torch.as_tensor(tape.loss()).detach()) * share
-        _remember_ratios(state, tape, indices, len(data.train))
+        auxiliary_sum += float(torch.as_tensor(auxiliary).detach()) * share
+        _remember_ratios(loop, tape, mine[number])
         tapes.append((chosen[number], tape))
-    if not math.isfinite(loss_sum + auxiliary):
+    if not math.isfinite(loss_sum + auxiliary_sum):
         raise FloatingPointError(
-            f"the loss is {loss_sum} at step {state.step + 1}; lower training.learning_rate"
+            f"the loss is {loss_sum} at step {loop.state.step + 1}; lower training.learning_rate"
         )
-    norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm or math.inf)
-    optimizer.step()
-    optimizer.zero_grad()
-    return {"loss": loss_sum, "auxiliary_loss": auxiliary, "gradient_norm": float(norm)}, tapes
+    limit = loop.config.training.clip_norm
+    norm = accelerator.clip_grad_norm_(loop.model.parameters(), limit or math.inf)
+    record = {
+        "loss": loss_sum,
+        "auxiliary_loss": auxiliary_sum,
+        "gradient_norm": float(norm),
+        "learning_rate": loop.scheduler.get_last_lr()[0],
+    }
+    loop.optimizer.step()
+    loop.optimizer.zero_grad()
+    loop.scheduler.step()
+    return record, tapes
 
 
-def _remember_ratios(
-    state: TrainingState, tape: RoutingTape, indices: list[int], num_samples: int
-) -> None:
+def _remember_ratios(loop: _Loop, tape: RoutingTape, indices: list[int]) -> None:
     """Keep the complexity vectors that this forward pass gave for free (paper eq. 5)."""
     if not tape.entries:
         return
+    state = loop.state
     ratios_BL = tape.ratios_BL().float().cpu()
     if state.next_ratios_NL is None:
-        state.next_ratios_NL = torch.zeros(num_samples, ratios_BL.shape[1])
+        state.next_ratios_NL = torch.zeros(len(loop.data.train), ratios_BL.shape[1])
     state.next_ratios_NL[indices] = ratios_BL
 
 
-def _end_epoch(accelerator: Accelerator, state: TrainingState) -> None:
+def _end_epoch(loop: _Loop) -> None:
     """Make this epoch's ratios those of the epoch before."""
-    if state.next_ratios_NL is not None and accelerator.num_processes > 1:
+    state = loop.state
+    if state.next_ratios_NL is not None and loop.accelerator.num_processes > 1:
         # Each sample was seen by one process; the others hold zeros for it.
         state.next_ratios_NL = sum(gather_object([state.next_ratios_NL]))
     state.ratios_NL, state.next_ratios_NL = state.next_ratios_NL, None
@@ -256,17 +267,18 @@ def _end_epoch(accelerator: Accelerator, state: TrainingState) -> None:
     state.position = 0
 
 
-def _count(
-    state: TrainingState, data: TrainingData, tapes: list[tuple[Features, RoutingTape]]
-) -> Record:
-    """Add the step to the totals; its own statistics for the record."""
+def _count(loop: _Loop, tapes: list[tuple[Features, RoutingTape]]) -> Record:
+    """Add the step, over all processes, to the totals; its own statistics for the record."""
     work, routing = Work(), RoutingTotals()
     for features, tape in tapes:
         count_work(work, tape, features)
-        routing.add(tape)
-    state.work += work
-    state.routing += routing
-    state.tokens += work.real.tokens
+        routing += RoutingTotals.of(tape)
+    parts = gather_object([(work, routing)])
+    work = sum((part[0] for part in parts), Work())
+    routing = sum((part[1] for part in parts), RoutingTotals())
+    loop.state.work += work
+    loop.state.routing += routing
+    loop.state.tokens += work.real.tokens
     summary = routing.summary()
     shares = summary["share_by_count"]
     return {
@@ -274,89 +286,37 @@ def _count(
         "padded_tokens": work.padded.tokens,
         "mean_experts": summary["mean_experts"],
         "share_two": sum(shares[2:]) if isinstance(shares, list) else None,
-        "routing": summary if tapes[0][1].entries else None,
+        "routing": summary if shares is not None else None,
     }
 
 
-def _record(
-    accelerator: Accelerator,
-    state: TrainingState,
-    folder: RunFolder,
-    record: Record,
-    report: Callable[[Record], None],
-) -> None:
+def _write_record(loop: _Loop, record: Record, report: Callable[[Record], None]) -> None:
     """Append the step to `steps.jsonl`, its routing by layer to `routing.jsonl`, and report it."""
-    if not accelerator.is_main_process:
+    if not loop.accelerator.is_main_process:
         return
+    state = loop.state
     record = {"step": state.step, "epoch": state.epoch, **record}
     routing = record.pop("routing")
-    append_jsonl(folder.steps, [record])
+    append_jsonl(loop.folder.steps, [record])
     if routing is not None:
-        append_jsonl(folder.routing, [{"step": state.step, **routing}])
-    accelerator.log(
-        {key: value for key, value in record.items() if isinstance(value, int | float)},
-        step=state.step,
-    )
+        append_jsonl(loop.folder.routing, [{"step": state.step, **routing}])
+    numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+    loop.accelerator.log(numbers, step=state.step)
     report(record | {"total_steps": state.total_steps, "train_seconds": state.train_seconds})
 
 
-def _measure_loss(
-    accelerator: Accelerator,
-    model: Any,
-    config: RunConfig,
-    data: TrainingData,
-    state: TrainingState,
-    folder: RunFolder,
-) -> None:
+def _measure_loss(loop: _Loop) -> None:
     """Add a point to the curve of evaluation loss against training time."""
+    state = loop.state
     evaluation = evaluate(
-        accelerator,
-        model,
-        data.task,
-        data.validation,
-        pad_id=data.pad_id,
-        batch_size=config.evaluation.batch_size,
+        loop.accelerator,
+        loop.model,
+        loop.data.task,
+        loop.data.validation,
+        pad_id=loop.data.pad_id,
+        batch_size=loop.config.evaluation.batch_size,
     )
     state.curve.append([state.step, state.train_seconds, evaluation.loss])
-    if accelerator.is_main_process:
+    if loop.accelerator.is_main_process:
         row = zip(("step", "train_seconds", "eval_loss"), state.curve[-1], strict=True)
-        append_jsonl(folder.evals, [dict(row)])
-
-
-def _save(accelerator: Accelerator, folder: RunFolder) -> None:
-    """Write a checkpoint beside the old one, then put it in its place: a kill leaves one of both."""
-    scratch = folder.path / "checkpoint.new"
-    if accelerator.is_main_process and scratch.exists():
-        shutil.rmtree(scratch)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(scratch))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        old = folder.path / "checkpoint.old"
-        if old.exists():
-            shutil.rmtree(old)
-        if folder.checkpoint.exists():
-            folder.checkpoint.rename(old)
-        scratch.rename(folder.checkpoint)
-        if old.exists():
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def _resume(accelerator: Accelerator, state: TrainingState, folder: RunFolder) -> None:
-    """Go back to the last checkpoint, or to the start; records beyond it are dropped."""
-    place = find_checkpoint(folder)
-    if place is not None:
-        accelerator.load_state(str(place))
-    if accelerator.is_main_process:
-        for path in (folder.steps, folder.routing, folder.evals):
-            truncate_jsonl(path, state.step if place else -1)
-    accelerator.wait_for_everyone()
-
-
-def find_checkpoint(folder: RunFolder) -> Path | None:
-    """The last whole checkpoint of a run."""
-    for name in ("checkpoint", "checkpoint.old"):
-        if (folder.path / name).exists():
-            return folder.path / name
-    return None
+        append_jsonl(loop.folder.evals, [dict(row)])

@@ -22,31 +22,206 @@ CATEGORIES = (
     "function",
 )
 
-_POSITIVE = (
-    "good great fine superb moving funny charming gripping clever fresh warm bold elegant witty "
-    "tender vivid graceful inventive absorbing radiant touching sharp lively rich honest delightful "
-    "masterful stirring subtle luminous hilarious rewarding poignant spirited compelling assured "
-    "refreshing sincere magical sublime engaging satisfying heartfelt intelligent thrilling joyous "
-    "captivating nuanced exquisite riveting sparkling affecting dazzling playful humane crisp "
-    "soulful electrifying wry uplifting"
-).split()
-_NEGATIVE = (
-    "bad dull poor tedious clumsy stale cold silly shallow awful bland lifeless muddled tired "
-    "hollow dreary sloppy pointless crude forced messy predictable wooden annoying contrived boring "
-    "ugly incoherent lazy pretentious leaden trite grating vapid overlong stilted mawkish sluggish "
-    "charmless tasteless humourless dismal feeble laboured insipid derivative garish smug numbing "
-    "unfunny joyless plodding inept soulless shrill murky cynical turgid witless lumbering"
-).split()
-_NEUTRAL = (
-    "average ordinary adequate familiar generic conventional usual typical plain standard modest "
-    "expected serviceable moderate passable unremarkable middling routine ambiguous realistic"
-).split()
-_TOPICS = (
-    "film plot story cast script ending score dialogue pacing acting premise direction photography "
-    "humour romance drama comedy lead villain sequel opening climax editing mood setting finale "
-    "narration message scenery costume soundtrack performance screenplay action suspense satire"
-).split()
-_QUALIFIERS = "young old french second long quiet famous modern local final early new late small".split()
+_POSITIVE = [
+    "good",
+    "great",
+    "fine",
+    "superb",
+    "moving",
+    "funny",
+    "charming",
+    "gripping",
+    "clever",
+    "fresh",
+    "warm",
+    "bold",
+    "elegant",
+    "witty",
+    "tender",
+    "vivid",
+    "graceful",
+    "inventive",
+    "absorbing",
+    "radiant",
+    "touching",
+    "sharp",
+    "lively",
+    "rich",
+    "honest",
+    "delightful",
+    "masterful",
+    "stirring",
+    "subtle",
+    "luminous",
+    "hilarious",
+    "rewarding",
+    "poignant",
+    "spirited",
+    "compelling",
+    "assured",
+    "refreshing",
+    "sincere",
+    "magical",
+    "sublime",
+    "engaging",
+    "satisfying",
+    "heartfelt",
+    "intelligent",
+    "thrilling",
+    "joyous",
+    "captivating",
+    "nuanced",
+    "exquisite",
+    "riveting",
+    "sparkling",
+    "affecting",
+    "dazzling",
+    "playful",
+    "humane",
+    "crisp",
+    "soulful",
+    "electrifying",
+    "wry",
+    "uplifting",
+]
+_NEGATIVE = [
+    "bad",
+    "dull",
+    "poor",
+    "tedious",
+    "clumsy",
+    "stale",
+    "cold",
+    "silly",
+    "shallow",
+    "awful",
+    "bland",
+    "lifeless",
+    "muddled",
+    "tired",
+    "hollow",
+    "dreary",
+    "sloppy",
+    "pointless",
+    "crude",
+    "forced",
+    "messy",
+    "predictable",
+    "wooden",
+    "annoying",
+    "contrived",
+    "boring",
+    "ugly",
+    "incoherent",
+    "lazy",
+    "pretentious",
+    "leaden",
+    "trite",
+    "grating",
+    "vapid",
+    "overlong",
+    "stilted",
+    "mawkish",
+    "sluggish",
+    "charmless",
+    "tasteless",
+    "humourless",
+    "dismal",
+    "feeble",
+    "laboured",
+    "insipid",
+    "derivative",
+    "garish",
+    "smug",
+    "numbing",
+    "unfunny",
+    "joyless",
+    "plodding",
+    "inept",
+    "soulless",
+    "shrill",
+    "murky",
+    "cynical",
+    "turgid",
+    "witless",
+    "lumbering",
+]
+_NEUTRAL = [
+    "average",
+    "ordinary",
+    "adequate",
+    "familiar",
+    "generic",
+    "conventional",
+    "usual",
+    "typical",
+    "plain",
+    "standard",
+    "modest",
+    "expected",
+    "serviceable",
+    "moderate",
+    "passable",
+    "unremarkable",
+    "middling",
+    "routine",
+    "ambiguous",
+    "realistic",
+]
+_TOPICS = [
+    "film",
+    "plot",
+    "story",
+    "cast",
+    "script",
+    "ending",
+    "score",
+    "dialogue",
+    "pacing",
+    "acting",
+    "premise",
+    "direction",
+    "photography",
+    "humour",
+    "romance",
+    "drama",
+    "comedy",
+    "lead",
+    "villain",
+    "sequel",
+    "opening",
+    "climax",
+    "editing",
+    "mood",
+    "setting",
+    "finale",
+    "narration",
+    "message",
+    "scenery",
+    "costume",
+    "soundtrack",
+    "performance",
+    "screenplay",
+    "action",
+    "suspense",
+    "satire",
+]
+_QUALIFIERS = [
+    "young",
+    "old",
+    "french",
+    "second",
+    "long",
+    "quiet",
+    "famous",
+    "modern",
+    "local",
+    "final",
+    "early",
+    "new",
+    "late",
+    "small",
+]
 _SCENES = (
     "in the second half",
     "for most of its length",
@@ -59,7 +234,14 @@ _SCENES = (
     "with or without the songs",
     "among this year 's releases",
 )
-_DEGREES = {"very": 1.5, "truly": 1.5, "utterly": 1.8, "quite": 1.2, "slightly": 0.5, "somewhat": 0.6}
+_DEGREES = {
+    "very": 1.5,
+    "truly": 1.5,
+    "utterly": 1.8,
+    "quite": 1.2,
+    "slightly": 0.5,
+    "somewhat": 0.6,
+}
 
 _Words = list[tuple[str, str]]
 
@@ -115,14 +297,14 @@ def _clause(generator: random.Random) -> tuple[_Words, float]:
     subject.append((_zipf(generator, _TOPICS), "content"))
     opinion, valence = _opinion(generator)
     form = generator.random()
-    if form < 0.12:
+    if form < 0.05:
         words = _tagged("nobody could call", "negation") + subject + opinion
         valence = -0.8 * valence
-    elif form < 0.2:
+    elif form < 0.09:
         words = _tagged("it is wrong to say that", "negation") + subject
         words += [("is", "function"), *opinion]
         valence = -0.8 * valence
-    elif form < 0.3:
+    elif form < 0.15:
         words = [*subject, ("is", "function"), ("less", "negation"), *opinion]
         words += _tagged("than the original", "function")
         valence = -0.6 * valence
@@ -154,7 +336,7 @@ def _adjective(generator: random.Random) -> tuple[_Words, float]:
         degree = generator.choice(list(_DEGREES))
         words.insert(0, (degree, "degree"))
         valence *= _DEGREES[degree]
-    if generator.random() < 0.25:
+    if generator.random() < 0.12:
         words.insert(0, (generator.choice(["not", "never", "hardly"]), "negation"))
         valence *= -0.7
     return words, valence

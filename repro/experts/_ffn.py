@@ -52,7 +52,8 @@ def activate_backward(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
     if activation == "relu":
         return grad * (pre > 0)
     approximate = "tanh" if activation == "gelu_tanh" else "none"
-    return torch.ops.aten.gelu_backward(grad, pre, approximate=approximate)
+    grad_pre: Tensor = torch.ops.aten.gelu_backward(grad, pre, approximate=approximate)
+    return grad_pre
 
 
 def token_bags(routing: Routing) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
     order_A, starts_T = token_bags(routing)
     if x_TD.device.type == "cuda" and dtype == torch.bfloat16:
         return _grouped_mm(x_TD.to(dtype), routing, weights, order_A, starts_T).to(x_TD.dtype)
-    y_TD: Tensor = _GroupedFFN.apply(
+    y_TD: Tensor = _GroupedFFN.apply(  # type: ignore[no-untyped-call]
         x_TD.to(dtype),
         routing.weight_A.to(dtype),
         weights.w1_EFD,
@@ -103,11 +103,20 @@ class _GroupedFFN(torch.autograd.Function):
         return _sum_bags(output_AD, order_A, starts_T, weight_A)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_y_TD: Tensor) -> tuple[Tensor | None, ...]:
-        (x_AD, pre_AF, hidden_AF, output_AD, weight_A, w1_EFD, w2_EDF, token_A, order_A, starts_T) = (
-            ctx.saved_tensors
-        )
+        (
+            x_AD,
+            pre_AF,
+            hidden_AF,
+            output_AD,
+            weight_A,
+            w1_EFD,
+            w2_EDF,
+            token_A,
+            order_A,
+            starts_T,
+        ) = ctx.saved_tensors
         dtype = x_AD.dtype
         groups = _groups(ctx.load)
         grad_w1_EFD, grad_w2_EDF = torch.empty_like(w1_EFD), torch.empty_like(w2_EDF)

@@ -32,9 +32,7 @@ def rows_fingerprint(rows: list[Row]) -> str:
     return fingerprint_text(json.dumps(row, sort_keys=True, default=str) for row in rows)
 
 
-def load_rows(
-    task: ModuleType, source: str, folder: Path | None, split: str, limit: int | None
-) -> list[Row]:
+def load_rows(task: ModuleType, source: str, folder: Path | None, split: str, limit: int | None) -> list[Row]:
     """The checked rows of a split.
 
     Args:
@@ -79,7 +77,7 @@ def _checked(task: ModuleType, row: Row, place: str) -> Row:
 def _split_file(folder: Path, task: ModuleType, split: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"--data {folder}: no such folder. Give a folder, 'synthetic' or 'hub'.")
-    place = folder / task.FOLDER
+    place: Path = folder / task.FOLDER
     if not place.is_dir():
         have = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
         raise UserError(f"--data {folder}: no folder {task.FOLDER!r} in it; it has: {have or 'none'}")
