@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from repro import plugins
-from repro._terminal import StopRequest, TrainingDisplay, err, out, result_table
+from repro import paper, plugins
+from repro._terminal import StopRequest, TrainingDisplay, err, out, quantity, result_table
 from repro.errors import Interrupted, UserError, unknown
 
 app = typer.Typer(
@@ -226,6 +226,10 @@ def _print_results(result: dict[str, Any], as_json: bool) -> None:
         return
     titles = {name: str(_task_row(name)["task"]) for name in plugins.names("tasks")}
     out.print(result_table([result], titles))
+    row = paper.scheme(result["task"], result["gate"])
+    if row:
+        flops = quantity(row["flops"])
+        out.print(f"paper, with its own model and data: {row['performance']:g}, {flops} FLOPs")
     out.print(result["run_id"])
 
 

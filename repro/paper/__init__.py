@@ -1,0 +1,19 @@
+"""The paper's own numbers, as data, so that every table of ours can stand beside them."""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def tables() -> dict[str, Any]:
+    """Everything in `tables.toml`: tables 1, 3, 5 and 6 and the shares of section 4.4."""
+    text = (Path(__file__).parent / "tables.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def scheme(task: str, gate: str) -> dict[str, float] | None:
+    """Time, FLOPs and performance of a row of Table 3; None if the paper has no such row."""
+    row: dict[str, float] | None = tables()["table3"].get(task, {}).get(gate)
+    return row
