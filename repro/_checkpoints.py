@@ -1,16 +1,50 @@
-"""Checkpoints that survive a kill at any moment, and the way back to the last one."""
+"""The state of a training run, its checkpoints, which survive a kill, and the way back to the last one."""
 
 import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from accelerate import Accelerator
 
+from repro.backbones._sites import Volume
+from repro.cost import Work
 from repro.records import RunFolder, truncate_jsonl
+from repro.routing import RoutingTotals
 
 
-class _Steps(Protocol):
-    step: int
+@dataclass
+class TrainingState:
+    """Everything a checkpoint holds besides model, optimiser, schedule and random states."""
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    position: int = 0
+    """Optimiser steps done in this epoch."""
+    train_seconds: float = 0.0
+    tokens: int = 0
+    curve: list[list[float]] = field(default_factory=list)
+    """Rows of step, train_seconds, eval_loss."""
+    work: Work = field(default_factory=Work)
+    routing: RoutingTotals = field(default_factory=RoutingTotals)
+    step_seconds: list[float] = field(default_factory=list)
+    ratios_NL: Any = None
+    """Complexity vectors measured in the epoch before; None in the first epoch."""
+    next_ratios_NL: Any = None
+    """Those of this epoch so far."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors, which load safely (`weights_only`)."""
+        return dict(vars(self)) | {"work": asdict(self.work), "routing": asdict(self.routing)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        vars(self).update(state)
+        work = state["work"]
+        volumes = {name: Volume(**work[name]) for name in ("real", "padded")}
+        self.work = Work(**work | volumes)
+        self.routing = RoutingTotals(**state["routing"])
 
 
 def save_checkpoint(accelerator: Accelerator, folder: RunFolder) -> None:
@@ -30,7 +64,7 @@ def save_checkpoint(accelerator: Accelerator, folder: RunFolder) -> None:
     accelerator.wait_for_everyone()
 
 
-def resume(accelerator: Accelerator, state: _Steps, folder: RunFolder) -> None:
+def resume(accelerator: Accelerator, state: TrainingState, folder: RunFolder) -> None:
     """Go back to the last whole checkpoint, or to the start; drop the records beyond it."""
     place = _last_checkpoint(folder)
     if place is not None:

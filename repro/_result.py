@@ -7,12 +7,12 @@ from typing import Any
 from accelerate import Accelerator
 
 from repro import plugins
+from repro._checkpoints import TrainingState
 from repro._prepare import Prepared
 from repro.config import RunConfig
 from repro.cost import Architecture, peak_memory_bytes
 from repro.evaluator import Evaluation, evaluate
 from repro.records import SCHEMA_VERSION
-from repro.trainer import TrainingState
 
 
 def build_result(

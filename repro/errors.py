@@ -21,8 +21,9 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One line for an unknown name: the name, the nearest valid one, and all valid ones."""
+    """One line for an unknown name: the name, the nearest valid one, and all valid ones if few."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
+    listed = f" Known: {', '.join(names) or 'none'}." if len(names) <= 15 or not near else ""
+    return f"unknown {what} {name!r}.{hint}{listed}"

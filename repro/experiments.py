@@ -2,7 +2,7 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,13 @@ def resolve(
     Raises:
         UserError: every problem that can be found before reading the data.
     """
-    task, _ = plugins.resolve("tasks", task, where="--task: ")
-    gate_file, gate_fixed = plugins.resolve("gates", gate, where="--gate: ")
-    gate_name = _gate_name(gate_file, gate_fixed)
-    plain = _sections(read_scale(scale), task, scale)
+    (task, _), (gate_file, gate_fixed), read = _all(
+        lambda: plugins.resolve("tasks", task, where="--task: "),
+        lambda: plugins.resolve("gates", gate, where="--gate: "),
+        lambda: read_scale(scale),
+    )
+    gate_name = _gate_name(gate_file, gate_fixed, overrides)
+    plain = _sections(read, task, scale)
     plain |= {"task": task, "scale": scale, "gate": gate_name, "seed": seed}
     plain["gate_options"] = dict(gate_fixed)
 
@@ -101,9 +104,28 @@ def resolve(
     return config, places
 
 
-def _gate_name(gate_file: str, fixed: Mapping[str, int]) -> str:
+def _all(*steps: Callable[[], Any]) -> list[Any]:
+    """The results of all steps; the problems of all that fail, together."""
+    results: list[Any] = []
+    problems: list[str] = []
+    for step in steps:
+        try:
+            results.append(step())
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return results
+
+
+def _gate_name(gate_file: str, fixed: Mapping[str, int], overrides: Mapping[str, Override]) -> str:
+    """How a gate is named everywhere: `top-2` for the member `top_k` with k = 2, however it was given."""
     name = gate_file.replace("_", "-")
-    return name.removesuffix("-k") + f"-{fixed['k']}" if fixed else name
+    if not name.endswith("-k"):
+        return name
+    default = Override(plugins.load("gates", gate_file).Config().k, "default")
+    k = fixed.get("k", overrides.get("gate.k", default).value)
+    return f"{name.removesuffix('-k')}-{k}"
 
 
 def _sections(scale: Mapping[str, Any], task: str, name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from repro._checkpoints import resume, save_checkpoint
-from repro.backbones._sites import Volume
+from repro._checkpoints import TrainingState, resume, save_checkpoint
 from repro.config import RunConfig
 from repro.cost import Stopwatch, Work
 from repro.curriculum import cut_batches, epoch_order
@@ -24,40 +23,6 @@ from repro.routing import RoutingTape, RoutingTotals, record_routing
 
 Features = list[dict[str, Any]]
 Record = dict[str, Any]
-
-
-@dataclass
-class TrainingState:
-    """Everything a checkpoint holds besides model, optimiser, schedule and random states."""
-
-    step: int = 0
-    total_steps: int = 0
-    epoch: int = 0
-    position: int = 0
-    """Optimiser steps done in this epoch."""
-    train_seconds: float = 0.0
-    tokens: int = 0
-    curve: list[list[float]] = field(default_factory=list)
-    """Rows of step, train_seconds, eval_loss."""
-    work: Work = field(default_factory=Work)
-    routing: RoutingTotals = field(default_factory=RoutingTotals)
-    step_seconds: list[float] = field(default_factory=list)
-    ratios_NL: Any = None
-    """Complexity vectors measured in the epoch before; None in the first epoch."""
-    next_ratios_NL: Any = None
-    """Those of this epoch so far."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain data and tensors, which load safely (`weights_only`)."""
-        return dict(vars(self)) | {"work": asdict(self.work), "routing": asdict(self.routing)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        vars(self).update(state)
-        work = state["work"]
-        volumes = {name: Volume(**work[name]) for name in ("real", "padded")}
-        self.work = Work(**work | volumes)
-        self.routing = RoutingTotals(**state["routing"])
 
 
 @dataclass(frozen=True, kw_only=True)
