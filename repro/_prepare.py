@@ -42,6 +42,7 @@ def make_accelerator(config: RunConfig, tracked: RunFolder | None = None) -> Acc
         has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16" if has_bf16 else "fp32"
     accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         log_with="tensorboard" if tracked else None,
         project_dir=str(tracked.path) if tracked else None,
@@ -80,6 +81,8 @@ def prepare(config: RunConfig, places: Places, device: torch.device) -> Prepared
         experts=config.experts,
     )
     architecture = moe.convert(model, settings, device)
+    # From here on only dropout is random: the same stream for every gate, another for every process.
+    set_seed(config.seed, device_specific=True)
     subset = _fixed_subset(len(rows["validation"]), config.evaluation.samples)
     return Prepared(
         task=task,

@@ -1,5 +1,6 @@
 """What the command line shows: progress on stderr, rows on stdout, the stop request of Ctrl-C."""
 
+import os
 import signal
 import time
 from types import FrameType
@@ -9,8 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Of the processes of one launch, the first speaks.
+_SILENT = os.environ.get("RANK", "0") != "0"
+out = Console(highlight=False, soft_wrap=True, quiet=_SILENT)
+err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=_SILENT)
 
 
 class StopRequest:

@@ -50,6 +50,8 @@ def evaluate(
     loss_sum, terms = 0.0, 0
     predictions: dict[int, Any] = {}
     totals, work = RoutingTotals(), Work()
+    # A wrapper for data parallelism would wait in every forward pass for the other processes.
+    model = accelerator.unwrap_model(model)
     was_training = model.training
     model.eval()
     with torch.inference_mode(), best_expert_only(model, best_only):

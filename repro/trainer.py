@@ -89,7 +89,7 @@ def train(
             state.position += 1
             state.train_seconds += watch.seconds
             state.step_seconds.append(watch.seconds)
-            record |= {"seconds": watch.seconds} | _count(loop, tapes)
+            record |= {"seconds": watch.seconds} | _count(loop, record, tapes)
             _write_record(loop, record, report)
             last = state.step == state.total_steps
             if last or state.step % config.evaluation.every == 0:
@@ -232,13 +232,13 @@ def _end_epoch(loop: _Loop) -> None:
     state.position = 0
 
 
-def _count(loop: _Loop, tapes: list[tuple[Features, RoutingTape]]) -> Record:
-    """Add the step, over all processes, to the totals; its own statistics for the record."""
+def _count(loop: _Loop, record: Record, tapes: list[tuple[Features, RoutingTape]]) -> Record:
+    """Add the step, over all processes, to the totals; its own losses and statistics for the record."""
     work, routing = Work(), RoutingTotals()
     for features, tape in tapes:
         count_work(work, tape, features)
         routing += RoutingTotals.of(tape)
-    parts = gather_object([(work, routing)])
+    parts = gather_object([(work, routing, record["loss"], record["auxiliary_loss"])])
     work = sum((part[0] for part in parts), Work())
     routing = sum((part[1] for part in parts), RoutingTotals())
     loop.state.work += work
@@ -247,6 +247,8 @@ def _count(loop: _Loop, tapes: list[tuple[Features, RoutingTape]]) -> Record:
     summary = routing.summary()
     shares = summary["share_by_count"]
     return {
+        "loss": sum(part[2] for part in parts) / len(parts),
+        "auxiliary_loss": sum(part[3] for part in parts) / len(parts),
         "tokens": work.real.tokens,
         "padded_tokens": work.padded.tokens,
         "mean_experts": summary["mean_experts"],
