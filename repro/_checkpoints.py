@@ -7,10 +7,10 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from repro.backbones._sites import Volume
 from repro.cost import Work
 from repro.records import RunFolder, truncate_jsonl
 from repro.routing import RoutingTotals
+from repro.volume import Volume
 
 
 @dataclass

@@ -8,13 +8,13 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 
 from repro import moe, plugins
 from repro.config import RunConfig
 from repro.cost import Architecture
-from repro.errors import UserError, unknown
-from repro.experiments import Places
-from repro.records import RunFolder
+from repro.errors import UserError, one_line, unknown
+from repro.records import Places, RunFolder
 from repro.tasks._data import load_rows, rows_fingerprint
 from repro.tasks._tokenizer import trained_tokenizer
 from repro.trainer import TrainingData
@@ -31,6 +31,8 @@ class Prepared:
     data: TrainingData
     validation: list[dict[str, Any]]
     """All validation features, in the order of their rows."""
+    subset: list[dict[str, Any]]
+    """Those that the loss curve is measured on."""
     references: list[Any]
     data_record: dict[str, Any]
 
@@ -92,10 +94,10 @@ def prepare(config: RunConfig, places: Places, device: torch.device) -> Prepared
         data=TrainingData(
             task=task,
             train=features["train"],
-            validation=[features["validation"][index] for index in subset],
             pad_id=tokenizer.pad_token_id,
         ),
         validation=features["validation"],
+        subset=[features["validation"][index] for index in subset],
         references=task.references(rows["validation"]),
         data_record={
             "source": config.data.source.split(":")[0],
@@ -114,7 +116,7 @@ def _tokenizer(config: RunConfig, task: ModuleType, rows: list[dict[str, Any]], 
     try:
         return transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {source}: no tokenizer ({_first_line(error)})") from error
+        raise UserError(f"--model {source}: no tokenizer ({one_line(error)})") from error
 
 
 def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Places) -> Any:
@@ -131,12 +133,12 @@ def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Pl
         try:
             return model_class(backbone.CONFIG(**options, **task.MODEL_OPTIONS))
         except (ValueError, TypeError) as error:
-            raise UserError(f"model.config: {_first_line(error)}") from error
+            raise UserError(f"model.config: {one_line(error)}") from error
     source = places.model or config.model.checkpoint
     try:
         found = transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {source}: not a model directory ({_first_line(error)})") from error
+        raise UserError(f"--model {source}: not a model directory ({one_line(error)})") from error
     if found.model_type != backbone.MODEL_TYPE:
         raise UserError(
             f"--model {source}: it is a {found.model_type!r} model;"
@@ -146,12 +148,8 @@ def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Pl
         return model_class.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, **options, **task.MODEL_OPTIONS
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--model {source}: cannot be loaded ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"--model {source}: cannot be loaded ({one_line(error)})") from error
 
 
 def _fixed_subset(size: int, wanted: int) -> list[int]:

@@ -88,12 +88,13 @@ def _smooth(old: float | None, new: float) -> float:
 
 
 def result_table(results: list[dict[str, Any]], titles: dict[str, str]) -> Table:
-    """Runs as rows of Table 3, without the columns that need other runs."""
+    """Runs of one metric as rows of Table 3, without the columns that need other runs."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("Task", overflow="fold")
-    table.add_column("Scheme")
-    for name in ("Train s", "ms/step", "FLOPs/token", "Two", "Performance", "top-1"):
-        table.add_column(name, justify="right")
+    table.add_column("Task", overflow="fold", min_width=8)
+    table.add_column("Scheme", overflow="fold")
+    metric_name = results[0]["metric"]["name"]
+    for name in ("Train s", "ms/step", "FLOPs/token", "Two", metric_name, "top-1"):
+        table.add_column(name, justify="right", overflow="fold")
     for result in results:
         metric, top_1 = result["metric"], result["metric_top1"]
         table.add_row(
@@ -103,7 +104,7 @@ def result_table(results: list[dict[str, Any]], titles: dict[str, str]) -> Table
             f"{1000 * result['seconds_per_step']:.0f}",
             quantity(result["flops"]["per_token"]),
             share_two(result),
-            f"{metric['value']:.4g} {metric['name']}",
+            f"{metric['value']:.4g}",
             f"{top_1['value']:.4g}" if top_1 else "",
         )
     return table

@@ -77,12 +77,7 @@ def train(
     _quiet_libraries()
     from repro.experiments import Override, resolve
 
-    overrides = {key: Override(value, option) for key, (option, value) in given.items() if value is not None}
-    for assignment in settings or []:
-        key, value = _assignment(assignment)
-        if key in overrides:
-            raise UserError(f"--set {assignment}: {key} is given twice")
-        overrides[key] = Override(value, f"--set {key}")
+    overrides = {key: Override(value, option) for option, (key, value) in _given(given, settings).items()}
     if tensorboard:
         _require_tensorboard()
     config, places = resolve(
@@ -241,6 +236,17 @@ def _run_folder(run: str, results: Path) -> Path:
     if run not in known:
         raise UserError(f"{results}: " + unknown("run", run, sorted(known)))
     return known[run]
+
+
+def _given(options: dict[str, tuple[str, Any]], settings: list[str] | None) -> dict[str, tuple[str, Any]]:
+    """The settings that the user gave: option as typed -> key and value."""
+    given = {option: (key, value) for key, (option, value) in options.items() if value is not None}
+    for text in settings or []:
+        key, value = _assignment(text)
+        if key in (known for known, _ in given.values()):
+            raise UserError(f"--set {text}: {key} is given twice")
+        given[f"--set {key}"] = (key, value)
+    return given
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -147,6 +147,9 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     sections = {
         name: _decode(cls, plain[name], f"{name}.", where, problems) for name, cls in SECTIONS.items()
     }
+    training = sections["training"]
+    if training is not None and (training.steps is None) == (training.epochs is None):
+        problems.append("--steps, --epochs: give exactly one of them")
     if problems:
         raise UserError(*problems)
     return RunConfig(

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
-from repro.backbones._sites import DenseMacs, Volume
+from repro.routing import RoutingTape
+from repro.volume import DenseMacs, Volume
 
 
 class CostModel(Protocol):
@@ -82,6 +83,22 @@ class Work:
     router_rows: int = 0
     """Rows multiplied by routers, padding included."""
 
+    @staticmethod
+    def of(tape: RoutingTape, lengths: list[int]) -> "Work":
+        """The work of one forward pass over sequences of these lengths, padded to the longest."""
+        loads = [entry.routing.load_E.tolist() for entry in tape.entries]
+        masks = [entry.routing.mask_T for entry in tape.entries]
+        return Work(
+            real=Volume.of(lengths),
+            padded=Volume.of([max(lengths)] * len(lengths)),
+            rows_routed=sum(map(sum, loads)),
+            rows_computed=sum(
+                entry.rows_computed(load) for entry, load in zip(tape.entries, loads, strict=True)
+            ),
+            routed_tokens=sum(int(mask_T.sum()) for mask_T in masks),
+            router_rows=sum(mask_T.numel() for mask_T in masks),
+        )
+
     def __add__(self, other: "Work") -> "Work":
         return Work(
             real=self.real + other.real,
@@ -108,7 +125,7 @@ class Work:
 
 
 class Stopwatch:
-    """Adds up the seconds of marked stretches; the device is synchronised at both ends."""
+    """Seconds of the last marked stretch; the device is synchronised at both ends."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

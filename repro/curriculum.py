@@ -32,7 +32,7 @@ def epoch_order(
     vectors_NL = ratios_NL + 1e-6
     vectors_NL = vectors_NL / np.linalg.norm(vectors_NL, axis=1, keepdims=True)
     similarity_N = vectors_NL @ vectors_NL[np.argmin(two_experts_N)]
-    # Rounding tells parallel vectors apart that differ in the last bit only.
+    # Rounded, so that parallel vectors tie although their last bits differ.
     return np.argsort(-similarity_N.round(12), kind="stable")
 
 

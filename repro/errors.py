@@ -27,3 +27,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" Known: {', '.join(names) or 'none'}." if len(names) <= 15 or not near else ""
     return f"unknown {what} {name!r}.{hint}{listed}"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of a library's error, on one line."""
+    return " ".join(str(error).split())

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 
 from repro import plugins
-from repro.backbones._sites import Volume
 from repro.cost import Work
-from repro.routing import RoutingTape, RoutingTotals, best_expert_only, record_routing
+from repro.routing import RoutingTotals, best_expert_only, record_routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +56,13 @@ def evaluate(
     with torch.inference_mode(), best_expert_only(model, best_only):
         for batch_indices in batches[accelerator.process_index :: accelerator.num_processes]:
             chosen = [features[index] for index in batch_indices]
-            batch = to_device(task.collate(chosen, pad_id), accelerator.device)
+            batch = send_to_device(task.collate(chosen, pad_id), accelerator.device)
             with record_routing(model) as tape:
                 outputs = model(**batch)
             loss_sum += float(outputs.loss) * task.loss_terms(batch)
             terms += task.loss_terms(batch)
             totals += RoutingTotals.of(tape)
-            count_work(work, tape, chosen)
+            work += Work.of(tape, [len(feature["input_ids"]) for feature in chosen])
             if references is not None:
                 found = task.predict(outputs, batch)
                 predictions.update(zip(batch_indices, found, strict=True))
@@ -82,21 +81,3 @@ def evaluate(
         routing=sum((part[3] for part in parts), RoutingTotals()),
         work=sum((part[4] for part in parts), Work()),
     )
-
-
-def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The same batch on a device."""
-    return {key: value.to(device) for key, value in batch.items()}
-
-
-def count_work(work: Work, tape: RoutingTape, features: list[dict[str, Any]]) -> None:
-    """Add what one forward pass processed."""
-    lengths = [len(feature["input_ids"]) for feature in features]
-    work.real += Volume.of(lengths)
-    work.padded += Volume.of([max(lengths)] * len(lengths))
-    for entry in tape.entries:
-        load = entry.routing.load_E.tolist()
-        work.rows_routed += sum(load)
-        work.rows_computed += entry.rows_computed(load)
-        work.routed_tokens += int(entry.routing.mask_T.sum())
-        work.router_rows += entry.routing.mask_T.numel()

@@ -11,17 +11,9 @@ from repro import plugins
 from repro.config import SECTIONS, RunConfig, from_dict
 from repro.errors import UserError, unknown
 from repro.provenance import fingerprint_files
+from repro.records import Places
 
 _PACKAGE = Path(__file__).parent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where things lie on this machine: no part of a run's identity."""
-
-    results: Path
-    data: Path | None = None
-    model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -235,8 +227,8 @@ def _find_inputs(
         plain["model"]["checkpoint"] = model
         if Path(model).is_dir():
             model_folder = Path(model)
-            files = [*model_folder.glob("config.json"), *model_folder.glob("*.safetensors")]
-            found = fingerprint_files(files)
+            parts = (".json", ".txt", ".model", ".safetensors")
+            found = fingerprint_files(path for path in model_folder.iterdir() if path.suffix in parts)
             plain["model"]["checkpoint"] = f"dir:{model_folder.resolve().name}:{found}"
     return Places(results=results, data=data_folder, model=model_folder)
 
@@ -244,9 +236,7 @@ def _find_inputs(
 def _contradictions(plain: Mapping[str, Any], overrides: Mapping[str, Override], scale: str) -> list[str]:
     """Settings that exclude each other, or that would have no effect."""
     problems = []
-    training, model = plain["training"], plain["model"]
-    if (training.get("steps") is None) == (training.get("epochs") is None):
-        problems.append("--steps, --epochs: give exactly one of them")
+    model = plain["model"]
     if model.get("checkpoint") is None and model.get("vocab_size") is None:
         problems.append(f"experiments/{scale}.toml: model: give a checkpoint or a vocab_size")
     if model.get("checkpoint") is not None and "model.vocab_size" in overrides:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from repro import plugins
 from repro.backbones._sites import FFNSite
 from repro.config import ExpertsConfig
 from repro.cost import Architecture
-from repro.errors import UserError
+from repro.errors import UserError, one_line
 from repro.experts._ffn import FFNWeights, activation_name
 from repro.routing import LayerRouting, RoutingLayer
 
@@ -210,6 +211,8 @@ def load(folder: Path, device: torch.device, backend: str = "auto") -> Any:
     Raises:
         UserError: the folder holds no model.
     """
+    if not (folder / "config.json").is_file():  # a library would look for it on the hub
+        raise UserError(f"{folder}: not a saved model (no config.json in it)")
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
         architecture = (config.architectures or [""])[0]
@@ -227,8 +230,8 @@ def load(folder: Path, device: torch.device, backend: str = "auto") -> Any:
         )
         convert(model, settings, device)
         _load_weights(model, folder)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: not a saved model ({error})") from error
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: not a saved model ({one_line(error)[:200]})") from error
     return model.to(device).eval()
 
 

@@ -13,6 +13,15 @@ SCHEMA_VERSION = 1
 """Version of `result.json`. Its keys are documented in docs/results.md."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things lie on this machine: no part of a run's identity."""
+
+    results: Path
+    data: Path | None = None
+    model: Path | None = None
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run, `results/<scale>/runs/<run id>/`."""
@@ -109,6 +118,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def truncate_jsonl(path: Path, last_step: int) -> None:
     """Drop the rows after `last_step`: what a killed run recorded beyond its checkpoint."""
+    if not path.exists():
+        return
     kept = [row for row in read_jsonl(path) if row["step"] <= last_step]
     scratch = path.with_name(path.name + ".tmp")
     scratch.unlink(missing_ok=True)

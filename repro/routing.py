@@ -117,8 +117,18 @@ class RoutingLayer(nn.Module):
         self.best_only = False
 
 
-def _layers(model: nn.Module) -> list[RoutingLayer]:
-    return [module for module in model.modules() if isinstance(module, RoutingLayer)]
+@contextmanager
+def _set_on_layers(model: nn.Module, name: str, value: object) -> Iterator[None]:
+    """Inside the block every MoE layer has this attribute; afterwards what it had before."""
+    layers = [module for module in model.modules() if isinstance(module, RoutingLayer)]
+    before = [getattr(layer, name) for layer in layers]
+    for layer in layers:
+        setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            setattr(layer, name, old)
 
 
 @contextmanager
@@ -129,27 +139,15 @@ def record_routing(model: nn.Module) -> Iterator[RoutingTape]:
     records nothing, and losses and counts are the same as without checkpointing.
     """
     tape = RoutingTape()
-    layers = _layers(model)
-    for layer in layers:
-        layer.tape = tape
-    try:
+    with _set_on_layers(model, "tape", tape):
         yield tape
-    finally:
-        for layer in layers:
-            layer.tape = None
 
 
 @contextmanager
 def best_expert_only(model: nn.Module, enabled: bool = True) -> Iterator[None]:
     """Inside the block every token uses its best expert alone: the `top-1` gate at inference."""
-    layers = _layers(model)
-    for layer in layers:
-        layer.best_only = enabled
-    try:
+    with _set_on_layers(model, "best_only", enabled):
         yield
-    finally:
-        for layer in layers:
-            layer.best_only = False
 
 
 @dataclass
@@ -230,7 +228,7 @@ def logit_variance(probs_TE: Tensor) -> Tensor:
 
     log p differs from the logits by a constant per token, which the variance does not see.
     """
-    if probs_TE.shape[1] < 2:
+    if probs_TE.shape[0] == 0 or probs_TE.shape[1] < 2:
         return probs_TE.new_zeros(probs_TE.shape[0])
     return probs_TE.clamp(min=torch.finfo(probs_TE.dtype).tiny).log().var(dim=1)
 
@@ -249,7 +247,7 @@ def _shares(counts: list[int]) -> list[float] | None:
 
 
 def _variation(load: list[int]) -> float | None:
-    mean = sum(load) / len(load)
-    if not mean:
+    if not sum(load):
         return None
+    mean = sum(load) / len(load)
     return float((sum((value - mean) ** 2 for value in load) / len(load)) ** 0.5 / mean)

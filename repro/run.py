@@ -19,9 +19,8 @@ from repro._result import build_result, metric_entry
 from repro.config import RunConfig, from_dict
 from repro.errors import UserError
 from repro.evaluator import evaluate
-from repro.experiments import Places
 from repro.provenance import environment
-from repro.records import RunFolder, read_json, write_json
+from repro.records import Places, RunFolder, read_json, write_json
 from repro.tasks._data import load_rows, rows_fingerprint
 from repro.trainer import train
 
@@ -60,12 +59,24 @@ def execute(
                 _empty(folder)
             _write_inputs(folder, config, places, circumstances)
         accelerator.wait_for_everyone()
+
+        def measure_loss() -> float:
+            return evaluate(
+                accelerator,
+                prepared.model,
+                prepared.task,
+                prepared.subset,
+                pad_id=prepared.data.pad_id,
+                batch_size=config.evaluation.batch_size,
+            ).loss
+
         state = train(
             accelerator,
             prepared.model,
             config,
             prepared.data,
             folder,
+            measure_loss=measure_loss,
             report=report,
             should_stop=should_stop,
         )

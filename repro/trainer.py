@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 
 from repro._checkpoints import TrainingState, resume, save_checkpoint
 from repro.config import RunConfig
 from repro.cost import Stopwatch, Work
 from repro.curriculum import cut_batches, epoch_order
 from repro.errors import Interrupted
-from repro.evaluator import count_work, evaluate, to_device
 from repro.records import RunFolder, append_jsonl
 from repro.routing import RoutingTape, RoutingTotals, record_routing
 
@@ -27,11 +26,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """The encoded examples that a run trains on, and those its loss curve is measured on."""
+    """The encoded examples that a run trains on."""
 
     task: ModuleType
     train: Features
-    validation: Features
     pad_id: int
 
 
@@ -56,6 +54,7 @@ def train(
     data: TrainingData,
     folder: RunFolder,
     *,
+    measure_loss: Callable[[], float],
     report: Callable[[Record], None],
     should_stop: Callable[[], bool],
 ) -> TrainingState:
@@ -66,6 +65,7 @@ def train(
     same machine, also across a kill and a resume.
 
     Args:
+        measure_loss: the model's loss on the fixed validation subset; called at regular steps.
         report: called with the record of every optimiser step.
         should_stop: asked after every step; when true a checkpoint is saved.
 
@@ -78,7 +78,7 @@ def train(
     watch = Stopwatch(accelerator.device)
     resume(accelerator, state, folder)
     if state.step == 0:
-        _measure_loss(loop)
+        _measure(loop, measure_loss)
     loop.model.train()
     while state.step < state.total_steps:
         steps = _epoch_steps(loop)
@@ -93,7 +93,7 @@ def train(
             _write_record(loop, record, report)
             last = state.step == state.total_steps
             if last or state.step % config.evaluation.every == 0:
-                _measure_loss(loop)
+                _measure(loop, measure_loss)
             stopping = should_stop() and not last
             if stopping or (not last and state.step % config.training.checkpoint_every == 0):
                 save_checkpoint(accelerator, folder)
@@ -185,7 +185,7 @@ def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tup
         last = number + 1 == len(tensors)
         with nullcontext() if last else accelerator.no_sync(loop.model):
             with record_routing(loop.model) as tape:
-                outputs = loop.model(**to_device(batch, accelerator.device))
+                outputs = loop.model(**send_to_device(batch, accelerator.device))
             auxiliary = tape.loss()
             accelerator.backward((outputs.loss + auxiliary) * share)
         loss_sum += float(outputs.loss.detach()) * share
@@ -236,7 +236,7 @@ def _count(loop: _Loop, record: Record, tapes: list[tuple[Features, RoutingTape]
     """Add the step, over all processes, to the totals; its own losses and statistics for the record."""
     work, routing = Work(), RoutingTotals()
     for features, tape in tapes:
-        count_work(work, tape, features)
+        work += Work.of(tape, [len(feature["input_ids"]) for feature in features])
         routing += RoutingTotals.of(tape)
     parts = gather_object([(work, routing, record["loss"], record["auxiliary_loss"])])
     work = sum((part[0] for part in parts), Work())
@@ -272,18 +272,10 @@ def _write_record(loop: _Loop, record: Record, report: Callable[[Record], None])
     report(record | {"total_steps": state.total_steps, "train_seconds": state.train_seconds})
 
 
-def _measure_loss(loop: _Loop) -> None:
+def _measure(loop: _Loop, measure_loss: Callable[[], float]) -> None:
     """Add a point to the curve of evaluation loss against training time."""
     state = loop.state
-    evaluation = evaluate(
-        loop.accelerator,
-        loop.model,
-        loop.data.task,
-        loop.data.validation,
-        pad_id=loop.data.pad_id,
-        batch_size=loop.config.evaluation.batch_size,
-    )
-    state.curve.append([state.step, state.train_seconds, evaluation.loss])
+    state.curve.append([state.step, state.train_seconds, measure_loss()])
     if loop.accelerator.is_main_process:
         row = zip(("step", "train_seconds", "eval_loss"), state.curve[-1], strict=True)
         append_jsonl(loop.folder.evals, [dict(row)])

@@ -8,7 +8,8 @@ import transformers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
-from repro.backbones._sites import DenseMacs, FFNSite, Volume
+from repro.backbones._sites import FFNSite
+from repro.volume import DenseMacs, Volume
 
 MODEL_TYPE = "bert"
 CONFIG = transformers.BertConfig
@@ -56,7 +57,12 @@ def forward_macs(config: Any, head: str, volume: Volume) -> DenseMacs:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """WordPiece with BERT's normalisation, splitting and special tokens."""
+    """WordPiece with BERT's normalisation, splitting and special tokens.
+
+    The same texts give the same vocabulary: the library numbers the inner letters `##x` in an order
+    that changes from one training to the next, and breaks ties by it, so they are numbered here.
+    """
+    texts = list(texts)
     special = {
         "pad_token": "[PAD]",
         "unk_token": "[UNK]",
@@ -64,16 +70,30 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    letters = sorted({letter for word in words for letter in word[1:]})
+    trained = _tokenizer(models.WordPiece(unk_token="[UNK]"), normalizer, splitter)
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(special.values()), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[*special.values(), *(f"##{letter}" for letter in letters)],
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    trained.train_from_iterator(texts, trainer)
+    # A fresh tokenizer: in the trained one the letters would count as special tokens.
+    vocabulary = models.WordPiece(vocab=trained.get_vocab(), unk_token="[UNK]")
+    tokenizer = _tokenizer(vocabulary, normalizer, splitter)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def _tokenizer(model: Any, normalizer: Any, splitter: Any) -> Any:
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    return tokenizer

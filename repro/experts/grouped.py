@@ -58,7 +58,9 @@ def _groups(load: list[int]) -> list[tuple[int, slice]]:
 def _sum_bags(rows_AD: Tensor, order_A: Tensor, starts_T: Tensor, weight_A: Tensor) -> Tensor:
     """y_t = sum over the assignments a of token t of weight_a rows_a, in a fixed order."""
     if rows_AD.shape[0] == 0:
-        return rows_AD.new_zeros(starts_T.numel(), rows_AD.shape[1])
+        # `embedding_bag` refuses an empty table; this keeps the (empty) gradients.
+        zeros_TD = rows_AD.new_zeros(starts_T.numel(), rows_AD.shape[1])
+        return zeros_TD.index_add(0, order_A, rows_AD * weight_A[:, None])
     return embedding_bag(
         order_A, rows_AD, starts_T, mode="sum", per_sample_weights=weight_A.index_select(0, order_A)
     )

@@ -26,7 +26,7 @@ def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
     slot_A = routing.expert_A * capacity + position_A - starts_E[routing.expert_A]
 
     buffer = x_TD.new_zeros(num_experts * capacity, d_model)
-    buffer = buffer.index_copy(0, slot_A, x_TD[routing.token_A]).view(num_experts, capacity, -1)
+    buffer = buffer.index_copy(0, slot_A, x_TD[routing.token_A]).view(num_experts, capacity, d_model)
     hidden = activate(buffer @ weights.w1_EFD.transpose(1, 2) + weights.b1_EF[:, None], weights.activation)
     output = hidden @ weights.w2_EDF.transpose(1, 2) + weights.b2_ED[:, None]
 

@@ -16,11 +16,15 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts, d_model))
         nn.init.normal_(self.weight, std=logit_std / d_model**0.5)
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        """Gate probabilities, shape (T, E), fp32 (fp64 for fp64 input)."""
+    def forward(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
+        """Gate probabilities, shape (T, E), fp32 (fp64 for fp64 input); uniform for padding.
+
+        Padding is cleared first: were it NaN, its zero gradient times NaN would reach the weights.
+        """
         with torch.autocast(x_TD.device.type, enabled=False):
             wide = torch.promote_types(x_TD.dtype, torch.float32)
-            logits_TE = nn.functional.linear(x_TD.to(wide), self.weight.to(wide))
+            real_TD = torch.where(mask_T[:, None], x_TD, 0.0)
+            logits_TE = nn.functional.linear(real_TD.to(wide), self.weight.to(wide))
             return logits_TE.softmax(dim=-1)
 
 
@@ -65,6 +69,5 @@ def balance_loss(first_T: Tensor, counted_T: Tensor, probs_TE: Tensor, mask_T: T
     one_hot_TE = nn.functional.one_hot(first_T, num_experts) * counted_T[:, None]
     f_E = one_hot_TE.sum(0) / counted_T.sum().clamp(min=1)
     # `where`, not a product: a probability that is NaN at a padding position must not survive.
-    real_TE = torch.where(mask_T[:, None], probs_TE, 0.0)
-    p_E = real_TE.sum(0) / mask_T.sum().clamp(min=1)
+    p_E = torch.where(mask_T[:, None], probs_TE, 0.0).sum(0) / mask_T.sum().clamp(min=1)
     return num_experts * (f_E * p_E).sum()

@@ -71,7 +71,7 @@ class Gate(nn.Module):
 
     def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
         """Route the tokens where `mask_T` is True; with `best_only` each to its best expert alone."""
-        probs_TE = self.router(x_TD)
+        probs_TE = self.router(x_TD, mask_T)
         best_T2 = best_experts(probs_TE, 2)
         two_T = gap(probs_TE.detach(), self.config.normalisation) <= self.config.threshold
         if best_only:

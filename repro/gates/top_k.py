@@ -45,7 +45,7 @@ class Gate(nn.Module):
 
     def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
         """Route the tokens where `mask_T` is True; with `best_only` each to its best expert alone."""
-        probs_TE = self.router(x_TD)
+        probs_TE = self.router(x_TD, mask_T)
         best_TK = best_experts(probs_TE, 1 if best_only else self.config.k)
         selected_TE = torch.zeros_like(probs_TE, dtype=torch.bool).scatter(1, best_TK, True)
         weights_TE = combine_weights(probs_TE, selected_TE, self.config.combine)

@@ -3,13 +3,14 @@
 import gzip
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from repro import plugins
-from repro.errors import UserError
+from repro.errors import UserError, one_line
 from repro.provenance import fingerprint_files, fingerprint_text
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv")
@@ -108,8 +109,10 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: line {number}: not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {number}: not JSON ({error.msg})") from error
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read after line {number} ({error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: line {number}: not JSON ({one_line(error)})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read after line {number} ({one_line(error)})") from error
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -119,7 +122,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         table = pyarrow.parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: not a Parquet file ({error})") from error
+        raise UserError(f"{path}: not a Parquet file ({one_line(error)})") from error
     yield from table.to_pylist()
 
 
@@ -127,10 +130,13 @@ def _read_csv(path: Path) -> Iterator[Row]:
     import pandas
 
     try:
-        frame = pandas.read_csv(path, keep_default_na=False)
+        frame = pandas.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a CSV file ({str(error).strip()})") from error
-    yield from ({str(k): v for k, v in row.items()} for row in frame.to_dict("records"))
+        raise UserError(f"{path}: not a CSV file ({one_line(error)})") from error
+    # A column of whole numbers is one even if a cell is empty; that cell stays empty text.
+    numeric = {name for name in frame if frame[name].str.fullmatch(r"-?\d{1,18}|").all()}
+    for row in frame.to_dict("records"):
+        yield {str(name): int(cell) if name in numeric and cell else cell for name, cell in row.items()}
 
 
 def _read_hub(task: ModuleType, split: str) -> Iterator[Row]:
@@ -140,7 +146,7 @@ def _read_hub(task: ModuleType, split: str) -> Iterator[Row]:
     try:
         yield from datasets.load_dataset(name, configuration, split=split)
     except Exception as error:  # the hub's client raises dozens of types, of several libraries
-        reason = str(error).strip().split("\n")[0]
+        reason = one_line(error)
         raise UserError(
             f"--data hub: cannot load {name} {split} ({type(error).__name__}: {reason})."
             " Give a folder with --data DIR, or --data synthetic."

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import transformers
 
 from repro import plugins
@@ -21,7 +22,8 @@ def cache_folder() -> Path:
 def trained_tokenizer(backbone: str, texts: Iterable[str], vocab_size: int) -> Any:
     """A tokenizer of the backbone's kind for these texts; trained once, then read from the cache."""
     texts = list(texts)
-    recipe = [backbone, str(vocab_size), transformers.__version__]
+    # Raise the number when `train_tokenizer` of a backbone changes.
+    recipe = ["1", backbone, str(vocab_size), transformers.__version__, tokenizers.__version__]
     name = fingerprint_text([*recipe, *texts])
     folder = cache_folder() / "tokenizers" / name
     if not folder.exists():

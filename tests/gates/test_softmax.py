@@ -1,0 +1,224 @@
+"""The parts that softmax gates share: router, ordered selection, combine weights, balance loss."""
+
+import pytest
+import torch
+
+from repro.gates import adaptive, top_k
+from repro.gates._softmax import Router, balance_loss, best_experts, combine_weights
+
+
+def _gate(kind, num_experts):
+    """A gate of each kind with balance coefficient 1 and an identity router (D = E)."""
+    gate = {
+        "top-1": lambda: top_k.Gate(top_k.Config(k=1, balance=1.0), num_experts, num_experts),
+        "top-2": lambda: top_k.Gate(top_k.Config(k=2, balance=1.0), num_experts, num_experts),
+        "adaptive": lambda: adaptive.Gate(adaptive.Config(balance=1.0), num_experts, num_experts),
+    }[kind]()
+    with torch.no_grad():
+        gate.router.weight.copy_(torch.eye(num_experts))
+    return gate
+
+
+KINDS = ["top-1", "top-2", "adaptive"]
+
+
+def test_router_is_softmax_of_a_linear_map():
+    router = Router(2, 3, logit_std=1.0)
+    with torch.no_grad():
+        router.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+    # Logits of (log 2, log 5) are (log 2, log 5, 0), so probabilities are (2, 5, 1) / 8.
+    probs_TE = router(torch.tensor([[2.0, 5.0]]).log(), torch.tensor([True]))
+    torch.testing.assert_close(probs_TE, torch.tensor([[2.0, 5.0, 1.0]]) / 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_router_computes_in_at_least_fp32(dtype, expected):
+    assert (
+        Router(8, 4, 1.0)(torch.randn(3, 8, dtype=dtype), torch.ones(3, dtype=torch.bool)).dtype == expected
+    )
+
+
+@pytest.mark.parametrize("logit_std", [0.0, 0.23, 1.0, 2.8])
+def test_initial_logits_on_layer_normed_input_have_the_asked_spread(logit_std):
+    # Layer norm gives |x|^2 = D, so a logit sum_d w_d x_d has variance D * logit_std^2 / D.
+    torch.manual_seed(0)
+    router = Router(256, 64, logit_std)
+    x_TD = torch.nn.functional.layer_norm(torch.randn(500, 256), (256,))
+    logits_TE = x_TD @ router.weight.t()
+    # 64 * 256 weights: the estimate is within 1 / sqrt(2 * 16384) = 0.6 % (one sigma).
+    assert logits_TE.std().item() == pytest.approx(logit_std, rel=0.03, abs=1e-12)
+
+
+def test_best_experts_are_ordered_by_probability():
+    probs_TE = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.7, 0.05, 0.15, 0.1]])
+    assert best_experts(probs_TE, 1).tolist() == [[1], [0]]
+    assert best_experts(probs_TE, 2).tolist() == [[1, 3], [0, 2]]
+    assert best_experts(probs_TE, 4).tolist() == [[1, 3, 2, 0], [0, 2, 3, 1]]
+
+
+def test_ties_go_to_the_lowest_index():
+    probs_TE = torch.tensor(
+        [
+            [0.25, 0.25, 0.25, 0.25],
+            [0.1, 0.4, 0.1, 0.4],
+            [0.2, 0.2, 0.4, 0.2],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
+    assert best_experts(probs_TE, 3).tolist() == [[0, 1, 2], [1, 3, 0], [2, 0, 1], [3, 0, 1]]
+
+
+@pytest.mark.parametrize("num_experts", [5, 16, 64, 257])
+def test_ties_go_to_the_lowest_index_at_any_width(num_experts):
+    # Widths around the vector registers of a reduction, with ties at the far end.
+    probs_TE = torch.zeros(1, num_experts)
+    probs_TE[0, num_experts // 2 :] = 1.0
+    first = num_experts // 2
+    assert best_experts(probs_TE, 2).tolist() == [[first, first + 1]]
+
+
+def test_best_experts_agree_with_topk_where_there_are_no_ties():
+    torch.manual_seed(0)
+    probs_TE = torch.randn(200, 16).softmax(1)
+    assert torch.equal(best_experts(probs_TE, 5), probs_TE.topk(5).indices)
+
+
+def test_best_experts_leave_their_argument_alone():
+    probs_TE = torch.tensor([[0.6, 0.4]])
+    best_experts(probs_TE, 2)
+    assert probs_TE.tolist() == torch.tensor([[0.6, 0.4]]).tolist()
+
+
+def test_raw_weights_are_the_probabilities():
+    probs_TE = torch.tensor([[0.5, 0.25, 0.25]])
+    selected_TE = torch.tensor([[True, True, False]])
+    assert combine_weights(probs_TE, selected_TE, "raw").tolist() == [[0.5, 0.25, 0.25]]
+
+
+def test_renormalised_weights_sum_to_one_over_the_selected():
+    probs_TE = torch.tensor([[0.5, 0.125, 0.375], [0.5, 0.125, 0.375], [0.5, 0.125, 0.375]])
+    selected_TE = torch.tensor([[True, True, False], [False, False, True], [True, True, True]])
+    # Row 0: total 5/8, weights 0.5 / 0.625 = 0.8 and 0.125 / 0.625 = 0.2.
+    # Row 1: one expert, weight 1. Row 2: total 1, weights as they are.
+    expected = torch.tensor([[0.8, 0.2, 0.0], [0.0, 0.0, 1.0], [0.5, 0.125, 0.375]])
+    torch.testing.assert_close(combine_weights(probs_TE, selected_TE, "renormalised"), expected)
+
+
+def test_renormalising_a_token_without_experts_stays_finite():
+    probs_TE = torch.tensor([[0.5, 0.5], [0.25, 0.75]], requires_grad=True)
+    selected_TE = torch.tensor([[False, False], [True, True]])
+    weights_TE = combine_weights(probs_TE, selected_TE, "renormalised")
+    assert weights_TE[0].tolist() == [0.0, 0.0]
+    weights_TE[:, 0].sum().backward()
+    # Row 1: w0 = a / (a + b), so dw0/da = b / (a + b)^2 = 0.75 and dw0/db = -a / (a + b)^2 = -0.25.
+    torch.testing.assert_close(probs_TE.grad, torch.tensor([[0.0, 0.0], [0.75, -0.25]]))
+
+
+def test_balance_loss_by_hand():
+    # First choices 0, 1, 0; all three counted: f = (2/3, 1/3).
+    # P_0 = (0.75 + 0.25 + 0.5) / 3 = 0.5, P_1 = 0.5. Loss = 2 * (2/3 * 0.5 + 1/3 * 0.5) = 1.
+    probs_TE = torch.tensor([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5]])
+    first_T, real_T = torch.tensor([0, 1, 0]), torch.ones(3, dtype=torch.bool)
+    assert balance_loss(first_T, real_T, probs_TE, real_T).item() == pytest.approx(1.0)
+    # Only token 0 counted: f = (1, 0), P over all three as before. Loss = 2 * 1 * 0.5 = 1.
+    # Only tokens 0 and 1 real, token 0 counted: P_0 = 0.5 again; with tokens 0 and 2 real, P_0 = 0.625
+    # and the loss is 2 * 1 * 0.625 = 1.25.
+    counted_T = torch.tensor([True, False, False])
+    assert balance_loss(first_T, counted_T, probs_TE, real_T).item() == pytest.approx(1.0)
+    real_T = torch.tensor([True, False, True])
+    assert balance_loss(first_T, counted_T, probs_TE, real_T).item() == pytest.approx(1.25)
+
+
+def test_balance_loss_gradient_by_hand():
+    # d loss / d p_te = E f_e / T for real tokens: f = (1, 0), E = 2, two real tokens: 1 and 0.
+    probs_TE = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.9, 0.1]], requires_grad=True)
+    counted_T, mask_T = torch.tensor([True, False, True]), torch.tensor([True, True, False])
+    balance_loss(torch.tensor([0, 0, 1]), counted_T, probs_TE, mask_T).backward()
+    assert probs_TE.grad.tolist() == [[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+
+
+def test_uniform_routing_costs_exactly_one():
+    num_experts = 8
+    first_T = torch.arange(3 * num_experts) % num_experts
+    probs_TE = torch.full((3 * num_experts, num_experts), 1 / num_experts)
+    mask_T = torch.ones(3 * num_experts, dtype=torch.bool)
+    assert balance_loss(first_T, mask_T, probs_TE, mask_T).item() == 1.0
+
+
+def test_total_collapse_costs_exactly_the_number_of_experts():
+    num_experts = 8
+    first_T = torch.full((24,), 5)
+    probs_TE = torch.nn.functional.one_hot(first_T, num_experts).float()
+    mask_T = torch.ones(24, dtype=torch.bool)
+    assert balance_loss(first_T, mask_T, probs_TE, mask_T).item() == 8.0
+
+
+# With an identity router, logits (200, 0, ..., 0) have probabilities exactly (1, 0, ..., 0) in fp32,
+# because exp(-200) underflows. The gap is then 1, so the adaptive gate gives every token one expert.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gates_pay_one_for_uniform_routing(kind):
+    x_TD = 200 * torch.eye(8).repeat(2, 1)
+    routing = _gate(kind, 8)(x_TD, torch.ones(16, dtype=torch.bool))
+    assert routing.loss.item() == 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gates_pay_the_number_of_experts_for_collapse(kind):
+    x_TD = 200 * torch.eye(8)[3].repeat(16, 1)
+    routing = _gate(kind, 8)(x_TD, torch.ones(16, dtype=torch.bool))
+    assert routing.loss.item() == 8.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_does_not_enter_the_loss_of_gates(kind):
+    # Eight real tokens, one per expert; eight padding tokens that would all collapse on expert 0.
+    x_TD = 200 * torch.cat([torch.eye(8), torch.eye(8)[0].repeat(8, 1)])
+    mask_T = torch.arange(16) < 8
+    assert _gate(kind, 8)(x_TD, mask_T).loss.item() == 1.0
+
+
+def test_padding_does_not_enter_the_balance_loss_even_if_it_is_nan():
+    probs_TE = torch.tensor([[0.75, 0.25], [torch.nan, torch.nan], [0.5, 0.5]])
+    first_T, mask_T = torch.tensor([0, 1, 1]), torch.tensor([True, False, True])
+    # f = (1/2, 1/2), P sums to 1 over the real tokens: loss = 2 * 1/2 * 1 = 1.
+    counted_T = torch.ones(3, dtype=torch.bool)
+    assert balance_loss(first_T, counted_T, probs_TE, mask_T).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("counted", "mask"),
+    [
+        ([False, False, False], [True, True, True]),
+        ([True, True, True], [False, False, False]),
+        ([True, False, True], [False, True, False]),
+    ],
+    ids=["none-counted", "all-padding", "only-padding-counted"],
+)
+def test_without_counted_tokens_the_loss_and_its_gradient_are_zero(counted, mask):
+    torch.manual_seed(0)
+    logits_TE = torch.randn(3, 4, requires_grad=True)
+    loss = balance_loss(
+        torch.tensor([0, 1, 2]), torch.tensor(counted), logits_TE.softmax(1), torch.tensor(mask)
+    )
+    assert loss.item() == 0.0
+    loss.backward()
+    assert torch.equal(logits_TE.grad, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gates_without_real_tokens_have_zero_loss_and_gradient(kind):
+    gate = _gate(kind, 4)
+    routing = gate(torch.randn(6, 4), torch.zeros(6, dtype=torch.bool))
+    assert routing.loss.item() == 0.0
+    routing.loss.backward()
+    assert torch.equal(gate.router.weight.grad, torch.zeros(4, 4))

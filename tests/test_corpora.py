@@ -1,0 +1,206 @@
+"""Every corpus: fixed by its seed, tagged word by word, in its task's schema; sentiment: learnable."""
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repro import plugins
+
+CORPORA = plugins.names("corpora")
+Rows = list[dict[str, Any]]
+
+
+def corpus(name: str) -> ModuleType:
+    return plugins.load("corpora", name)
+
+
+def tasks_of(name: str) -> list[ModuleType]:
+    return [
+        plugins.load("tasks", task)
+        for task in plugins.names("tasks")
+        if plugins.constants("tasks", task)["CORPUS"] == name
+    ]
+
+
+# --- every corpus -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_the_seed_fixes_the_rows(name: str) -> None:
+    rows = corpus(name).generate(50, 1)
+    random.seed(0)  # the state of the global generator must not matter
+    assert corpus(name).generate(50, 1) == rows
+    assert corpus(name).generate(50, 2) != rows
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_another_process_generates_the_same_rows(name: str) -> None:
+    # Sets of strings are ordered differently in every process; nothing may depend on that.
+    program = (
+        "import json, sys; from repro import plugins;"
+        f"json.dump(plugins.load('corpora', {name!r}).generate(20, 1), sys.stdout)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONHASHSEED": "12345"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == json.loads(json.dumps(corpus(name).generate(20, 1)))
+
+
+@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 100])
+def test_the_size_is_respected(name: str, size: int) -> None:
+    assert len(corpus(name).generate(size, 1)) == size
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_row_fits_the_task_that_names_the_corpus(name: str) -> None:
+    tasks = tasks_of(name)
+    assert tasks
+    for task in tasks:
+        for row in corpus(name).generate(200, 1):
+            assert set(task.COLUMNS) < set(row)
+            assert "categories" in row
+            assert task.problem(row) is None
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_word_has_one_known_category(name: str) -> None:
+    known = corpus(name).CATEGORIES
+    assert len(set(known)) == len(known)
+    seen: set[str] = set()
+    for task in tasks_of(name):
+        for row in corpus(name).generate(500, 1):
+            words = " ".join(task.texts(row)).split()
+            assert len(words) == len(row["categories"])
+            seen.update(row["categories"])
+    assert seen == set(known)  # and no category is empty
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_ten_thousand_rows_take_less_than_five_seconds(name: str) -> None:
+    start = time.process_time()  # of this process alone, however busy the machine is
+    corpus(name).generate(10_000, 1)
+    assert time.process_time() - start < 5
+
+
+# --- sentiment ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def train() -> Rows:
+    return corpus("sentiment").generate(4000, 1)
+
+
+@pytest.fixture(scope="module")
+def validation() -> Rows:
+    return corpus("sentiment").generate(1000, 2)
+
+
+@pytest.mark.parametrize(("size", "positive"), [(1, 0), (2, 1), (7, 3), (100, 50), (4000, 2000)])
+def test_half_of_the_reviews_are_positive(size: int, positive: int) -> None:
+    rows = corpus("sentiment").generate(size, 1)
+    assert {row["label"] for row in rows} <= {0, 1}
+    assert sum(row["label"] for row in rows) == positive
+
+
+def test_labels_are_in_no_order(train: Rows) -> None:
+    # Were labels alternating or sorted, neighbours would agree never or nearly always; random: half.
+    agree = np.mean([a["label"] == b["label"] for a, b in itertools.pairwise(train)])
+    assert 0.45 < agree < 0.55
+
+
+def test_words_have_the_category_of_their_meaning(train: Rows) -> None:
+    expected = {
+        "good": "positive",
+        "gripping": "positive",
+        "bad": "negative",
+        "tedious": "negative",
+        "average": "neutral",
+        "truly": "degree",
+        "slightly": "degree",
+        "not": "negation",
+        "never": "negation",
+        "but": "contrast",
+        "although": "contrast",
+        ".": "function",
+        "film": "content",
+    }
+    found: dict[str, set[str]] = {word: set() for word in expected}
+    for row in train:
+        for word, category in zip(row["sentence"].split(), row["categories"], strict=True):
+            if word in found:
+                found[word].add(category)
+    for word, category in expected.items():
+        assert found[word] == {category}, word
+
+
+def test_plain_reviews_have_the_label_of_their_opinion(train: Rows) -> None:
+    # With opinion words of one polarity, and neither negation nor contrast, there is no way out.
+    plain = {"positive": 1, "negative": 0}
+    for polarity, label in plain.items():
+        other = "negative" if polarity == "positive" else "positive"
+        rows = [
+            row
+            for row in train
+            if polarity in row["categories"] and not {other, "negation", "contrast"} & set(row["categories"])
+        ]
+        assert len(rows) > 200
+        assert all(row["label"] == label for row in rows)
+
+
+def test_a_negated_opinion_is_turned(train: Rows) -> None:
+    # One opinion word and one "not", "never" or "hardly" before it: the label is the opposite.
+    turned = 0
+    for row in train:
+        categories, words = row["categories"], row["sentence"].split()
+        polar = [category for category in categories if category in ("positive", "negative")]
+        negations = [word for word, category in zip(words, categories, strict=True) if category == "negation"]
+        if len(polar) == 1 and len(negations) == 1 and negations[0] in ("not", "never", "hardly"):
+            if words.index(negations[0]) > categories.index(polar[0]) or "neutral" in categories:
+                continue  # it may negate a neutral word of the other clause
+            turned += 1
+            assert row["label"] == (0 if polar[0] == "positive" else 1), row["sentence"]
+    assert turned > 20
+
+
+def test_bags_of_words_are_neither_useless_nor_enough(train: Rows, validation: Rows) -> None:
+    # Ridge regression on word counts sees neither negation nor contrast: above chance, below ceiling.
+    index = {word: i for i, word in enumerate({word: 0 for row in train for word in row["sentence"].split()})}
+
+    def counts(rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
+        matrix = np.zeros((len(rows), len(index) + 1))
+        matrix[:, -1] = 1  # the constant
+        for i, row in enumerate(rows):
+            for word in row["sentence"].split():
+                if word in index:
+                    matrix[i, index[word]] += 1
+        return matrix
+
+    x, y = counts(train), np.array([2 * row["label"] - 1 for row in train])
+    weights = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ y)
+    labels = np.array([row["label"] for row in validation])
+    accuracy = np.mean((counts(validation) @ weights > 0) == (labels == 1))
+    assert 0.6 < accuracy < 0.9
+
+
+def test_splits_share_few_sentences(train: Rows, validation: Rows) -> None:
+    known = {row["sentence"] for row in train}
+    assert len(known) > 0.98 * len(train)
+    assert np.mean([row["sentence"] in known for row in validation]) < 0.02
+
+
+def test_rows_are_numbered_by_their_making(train: Rows) -> None:
+    assert sorted(row["idx"] for row in train) == list(range(4000))

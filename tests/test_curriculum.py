@@ -1,0 +1,211 @@
+"""The order of the data and its cutting into batches, worked on paper with a handful of samples."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repro.curriculum import cut_batches, epoch_order
+
+ORDERS = ["cosine", "count", "length", "random"]
+FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+
+
+def order(curriculum: str, ratios: list[list[float]] | None, lengths: list[int], seed: int = 0) -> list[int]:
+    ratios_NL = None if ratios is None else np.array(ratios, dtype=np.float64)
+    return epoch_order(curriculum, ratios_NL, np.array(lengths), np.random.default_rng(seed)).tolist()
+
+
+def batches_of(
+    samples: list[int], lengths: list[int], size: int, pool: int | None, seed: int = 0
+) -> list[list[int]]:
+    return cut_batches(np.array(samples), np.array(lengths), size, pool, np.random.default_rng(seed))
+
+
+# --- cosine -------------------------------------------------------------------------------------
+
+
+def test_cosine_by_hand() -> None:
+    ratios = [
+        [0.5, 0.5],  # 10 tokens with two experts; cosine to (1, 0): 0.5 / 0.7071 = 0.7071
+        [0.2, 0.0],  # 2 tokens: the anchor; cosine 1
+        [0.0, 0.4],  # 4 tokens; cosine 0
+        [0.6, 0.2],  # 8 tokens; cosine 0.6 / 0.6325 = 0.9487
+        [0.9, 0.1],  # 10 tokens; cosine 0.9 / 0.9055 = 0.9939
+    ]
+    assert order("cosine", ratios, [10] * 5) == [1, 4, 3, 0, 2]
+
+
+def test_the_anchor_has_the_fewest_tokens_not_the_smallest_ratio() -> None:
+    ratios = [
+        [0.1, 0.0],  # 0.1 * 100 = 10 tokens, although its ratios are the smallest
+        [0.0, 0.5],  # 0.5 * 4 = 2 tokens: the anchor
+        [0.1, 0.5],  # 1 + 5 = 6 tokens; cosine to (0, 1): 0.5 / 0.5099 = 0.98
+    ]
+    assert order("cosine", ratios, [100, 4, 10]) == [1, 2, 0]
+
+
+def test_a_tie_for_the_anchor_goes_to_the_lowest_index() -> None:
+    ratios = [
+        [0.6, 0.6],  # 12 tokens; cosine to (1, 0) and to (0, 1): 0.7071
+        [0.3, 0.0],  # 3 tokens: the anchor, as the first of two
+        [0.0, 0.3],  # 3 tokens; cosine 0
+        [0.6, 0.3],  # 9 tokens; cosine to (1, 0) 0.8944, to (0, 1) 0.4472
+    ]
+    assert order("cosine", ratios, [10] * 4) == [1, 3, 0, 2]
+    # The same samples with the two candidates swapped: now (0, 1) is the anchor.
+    assert order("cosine", [ratios[0], ratios[2], ratios[1], ratios[3]], [10] * 4) == [1, 0, 3, 2]
+
+
+def test_an_anchor_without_any_such_token_points_to_the_diagonal() -> None:
+    # 1e-6 is added to every component: the zero vector becomes (1e-6, 1e-6), that is, cosine
+    # (a + b) / (sqrt(2) |(a, b)|) to (a, b).
+    ratios = [
+        [0.8, 0.0],  # 0.8 / (1.4142 * 0.8) = 0.7071
+        [0.3, 0.4],  # 0.7 / (1.4142 * 0.5) = 0.9899
+        [0.0, 0.0],  # the anchor: 1
+        [0.5, 0.5],  # 1
+        [0.4, 0.1],  # 0.5 / (1.4142 * 0.4123) = 0.8575
+    ]
+    assert order("cosine", ratios, [10] * 5) == [2, 3, 1, 4, 0]
+
+
+def test_all_zero_ratios_keep_the_order_of_the_data() -> None:
+    assert order("cosine", [[0.0, 0.0]] * 4, [4, 3, 2, 1]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [0.7, 0.3, 0.1, 0.1, 0.8],
+        [0.3, 0.7, 1 / 3, 0.1, 0.9],
+    ],
+)
+@pytest.mark.parametrize("layers", [2, 3, 6])
+def test_parallel_vectors_keep_the_order_of_the_data(shares: list[float], layers: int) -> None:
+    # All have the direction (1, 1, ...), but cosines that differ in the last bit. No sample is more
+    # similar to the anchor than another, so it does not even come first itself.
+    assert order("cosine", [[share] * layers for share in shares], [30] * 5) == [0, 1, 2, 3, 4]
+
+
+def test_the_added_component_is_a_millionth() -> None:
+    ratios = [
+        [0.0, 0.0],  # 0 tokens: the anchor, pointing to (1, 1)
+        [0.3, 0.1],  # cosine 0.4 / (1.4142 * 0.3162) = 0.8944
+        [1e-6, 0.0],  # (2e-6, 1e-6): cosine 3 / (1.4142 * 2.2361) = 0.9487; of (1e-6, 0) it were 0.7071
+    ]
+    assert order("cosine", ratios, [10] * 3) == [0, 2, 1]
+
+
+def test_ratios_in_single_precision_count_whole_tokens() -> None:
+    # 1/3 in single precision times 3 is 1.00000003; 1/7 times 7 is 1.00000001. Both are 1 token,
+    # so the first of them is the anchor: cosine of (0.5, 0.5) to each is the same, of the other 0.
+    third, seventh = float(np.float32(1 / 3)), float(np.float32(1 / 7))
+    assert order("cosine", [[third, 0.0], [0.0, seventh], [0.5, 0.4]], [3, 7, 10]) == [0, 2, 1]
+    assert order("count", [[third, 0.0], [0.0, seventh], [0.5, 0.4]], [3, 7, 10]) == [0, 1, 2]
+    assert order("count", [[0.0, seventh], [third, 0.0], [0.5, 0.4]], [7, 3, 10]) == [0, 1, 2]
+
+
+# --- the other orders ---------------------------------------------------------------------------
+
+
+def test_count_by_hand() -> None:
+    # Tokens with two experts: 5 + 5 = 10, 1 + 0 = 1, 2 + 2 = 4, 0 + 4 = 4, 0.
+    ratios = [[0.5, 0.5], [0.25, 0.0], [0.1, 0.1], [0.0, 0.8], [0.0, 0.0]]
+    assert order("count", ratios, [10, 4, 20, 5, 9]) == [4, 1, 2, 3, 0]
+
+
+def test_length_by_hand() -> None:
+    assert order("length", None, [5, 2, 9, 2, 1]) == [4, 1, 3, 0, 2]
+    assert order("length", [[0.1], [0.2], [0.3], [0.4], [0.5]], [5, 2, 9, 2, 1]) == [4, 1, 3, 0, 2]
+
+
+def test_without_ratios_the_order_is_random() -> None:
+    expected = np.random.default_rng(7).permutation(50).tolist()
+    for curriculum in ("cosine", "count", "random"):
+        assert order(curriculum, None, [1] * 50, seed=7) == expected
+        assert order(curriculum, None, [1] * 50, seed=8) != expected
+    assert expected != list(range(50))
+
+
+def test_random_does_not_look_at_the_ratios() -> None:
+    ratios = [[index / 50] for index in range(50)]
+    assert order("random", ratios, [10] * 50, seed=7) == np.random.default_rng(7).permutation(50).tolist()
+
+
+@FIXED
+@given(
+    curriculum=st.sampled_from(ORDERS),
+    samples=st.lists(st.tuples(*[st.floats(0, 1)] * 3, st.integers(1, 60)), min_size=1, max_size=30),
+    known=st.booleans(),
+    seed=st.integers(0, 5),
+)
+def test_every_order_is_a_permutation_fixed_by_the_seed(
+    curriculum: str, samples: list[tuple[float, float, float, int]], known: bool, seed: int
+) -> None:
+    ratios = [list(sample[:3]) for sample in samples] if known else None
+    lengths = [sample[3] for sample in samples]
+    found = order(curriculum, ratios, lengths, seed)
+    assert sorted(found) == list(range(len(samples)))
+    assert found == order(curriculum, ratios, lengths, seed)
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+def test_without_a_pool_the_order_is_cut_as_it_is() -> None:
+    assert batches_of([4, 1, 3, 0, 2], [9, 1, 5, 2, 7], 2, None) == [[4, 1], [3, 0], [2]]
+
+
+def test_a_pool_sorts_by_length_and_shuffles_the_batches() -> None:
+    # One pool of 3 batches of 2. By length: 1 (1), 3 (2), 5 (3), 2 (4), 0 (5), 4 (6).
+    found = batches_of([0, 1, 2, 3, 4, 5], [5, 1, 4, 2, 6, 3], 2, 3)
+    assert sorted(found) == [[0, 4], [1, 3], [5, 2]]
+    seen = {str(batches_of([0, 1, 2, 3, 4, 5], [5, 1, 4, 2, 6, 3], 2, 3, seed)) for seed in range(30)}
+    assert len(seen) == 6  # all 3! orders of the batches occur
+
+
+def test_samples_of_different_pools_do_not_meet() -> None:
+    # Pools of 2 batches of 2: samples 0 1 2 3 (lengths 5 1 4 2 -> 1 3 | 2 0), then 4 5 (6 3 -> 5 4).
+    assert sorted(batches_of([0, 1, 2, 3, 4, 5], [5, 1, 4, 2, 6, 3], 2, 2)) == [[1, 3], [2, 0], [5, 4]]
+
+
+@FIXED
+@given(
+    count=st.integers(1, 60),
+    size=st.integers(1, 9),
+    pool=st.none() | st.integers(1, 5),
+    seed=st.integers(0, 5),
+)
+def test_batches_hold_every_sample_once(count: int, size: int, pool: int | None, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    samples, lengths = generator.permutation(count).tolist(), generator.integers(1, 40, count).tolist()
+    found = batches_of(samples, lengths, size, pool, seed)
+    flat = [index for batch in found for index in batch]
+    assert sorted(flat) == list(range(count))
+    assert len(found) == -(-count // size)
+    assert sorted(map(len, found))[1:] == [size] * (len(found) - 1)  # at most one is smaller
+    assert all(type(index) is int for index in flat)
+    assert found == batches_of(samples, lengths, size, pool, seed)
+    if pool is None:
+        assert flat == samples
+
+
+def test_the_seed_decides_the_order_of_pooled_batches() -> None:
+    samples, lengths = list(range(100)), [1 + index % 13 for index in range(100)]
+    assert batches_of(samples, lengths, 5, 4, seed=1) != batches_of(samples, lengths, 5, 4, seed=2)
+
+
+@pytest.mark.parametrize("pool", [2, 10, 40])
+def test_a_pool_needs_less_padding(pool: int) -> None:
+    generator = np.random.default_rng(3)
+    samples, lengths = generator.permutation(640).tolist(), generator.integers(1, 65, 640).tolist()
+
+    def padded_tokens(batches: list[list[int]]) -> int:
+        return sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+
+    real = sum(lengths)
+    without = padded_tokens(batches_of(samples, lengths, 16, None)) - real
+    pooled = padded_tokens(batches_of(samples, lengths, 16, pool)) - real
+    # Within k batches sorted by length, a batch spans about a k-th of the lengths.
+    assert pooled < 0.8 * without if pool == 2 else pooled < 0.25 * without
