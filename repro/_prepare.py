@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
 
@@ -16,7 +17,7 @@ from repro.cost import Architecture
 from repro.errors import UserError, one_line, unknown
 from repro.records import Places, RunFolder
 from repro.tasks._data import load_rows, rows_fingerprint
-from repro.tasks._tokenizer import trained_tokenizer
+from repro.tasks._tokenizer import pretrained_tokenizer, trained_tokenizer
 from repro.trainer import TrainingData
 
 
@@ -43,15 +44,14 @@ def make_accelerator(config: RunConfig, tracked: RunFolder | None = None) -> Acc
     if precision == "auto":
         has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16" if has_bf16 else "fp32"
-    accelerator = Accelerator(
+    # A process may do several runs, of different precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         log_with="tensorboard" if tracked else None,
         project_dir=str(tracked.path) if tracked else None,
     )
-    if tracked:
-        accelerator.init_trackers("tensorboard")
-    return accelerator
 
 
 def prepare(config: RunConfig, places: Places, device: torch.device) -> Prepared:
@@ -70,6 +70,10 @@ def prepare(config: RunConfig, places: Places, device: torch.device) -> Prepared
     tokenizer = _tokenizer(config, task, rows["train"], places)
     features = {split: task.encode(rows[split], tokenizer, config.data.max_length) for split in rows}
     model = _dense_model(config, task, tokenizer, places)
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"--model: its tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}"
+        )
     positions = getattr(model.config, "max_position_embeddings", config.data.max_length)
     if config.data.max_length > positions:
         raise UserError(
@@ -112,11 +116,7 @@ def _tokenizer(config: RunConfig, task: ModuleType, rows: list[dict[str, Any]], 
         texts = (text for row in rows for text in task.texts(row))
         assert config.model.vocab_size is not None, "checked when the configuration was resolved"
         return trained_tokenizer(config.model.backbone, texts, config.model.vocab_size)
-    source = places.model or config.model.checkpoint
-    try:
-        return transformers.AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {source}: no tokenizer ({one_line(error)})") from error
+    return pretrained_tokenizer(places.model or config.model.checkpoint, where="--model ")
 
 
 def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Places) -> Any:
@@ -132,8 +132,8 @@ def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Pl
         options |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         try:
             return model_class(backbone.CONFIG(**options, **task.MODEL_OPTIONS))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"model.config: {one_line(error)}") from error
+        except Exception as error:  # the library and torch refuse options with many types
+            raise UserError(f"model.config: {type(error).__name__}: {one_line(error)}") from error
     source = places.model or config.model.checkpoint
     try:
         found = transformers.AutoConfig.from_pretrained(source)

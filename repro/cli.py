@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from repro import paper, plugins
+from repro import paper
+from repro._listing import member_rows, run_rows, task_rows
 from repro._terminal import StopRequest, TrainingDisplay, err, out, quantity, result_table
 from repro.errors import Interrupted, UserError, unknown
 
@@ -38,7 +39,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data.")] = None,
     curriculum: Annotated[
@@ -152,15 +153,11 @@ def list_(
 ) -> None:
     """List tasks, gates, expert back-ends or runs."""
     if what == "tasks":
-        rows = [_task_row(name) for name in plugins.names("tasks")]
+        rows = task_rows()
     elif what in ("gates", "backends"):
-        family = {"gates": "gates", "backends": "experts"}[what]
-        rows = [
-            {"name": _spelled(family, name), "what": plugins.summary(family, name)}
-            for name in plugins.names(family)
-        ]
+        rows = member_rows({"gates": "gates", "backends": "experts"}[what])
     elif what == "runs":
-        rows = _runs(out_folder)
+        rows = run_rows(out_folder)
     else:
         raise UserError(unknown("list", what, ["tasks", "gates", "backends", "runs"]))
     if as_json:
@@ -179,47 +176,11 @@ def list_(
     out.print(table)
 
 
-def _task_row(name: str) -> dict[str, Any]:
-    facts = plugins.constants("tasks", name)
-    hub = facts["HUB"]
-    assert isinstance(hub, tuple)
-    return {
-        "name": name,
-        "task": facts["TITLE"],
-        "model": facts["BACKBONE"],
-        "metric": facts["METRIC"],
-        "data set": hub[0],
-        "folder": facts["FOLDER"],
-    }
-
-
-def _spelled(family: str, name: str) -> str:
-    if family != "gates":
-        return name
-    return name.replace("_", "-") + (" (top-1, top-2, ...)" if name == "top_k" else "")
-
-
-def _runs(results: Path) -> list[dict[str, Any]]:
-    from repro.records import read_json
-
-    rows = []
-    for folder in sorted(path.parent for path in results.glob("*/runs/*/config.json")):
-        row = {"scale": folder.parent.parent.name, "run": folder.name, "state": "not finished"}
-        row |= {"metric": "", "train s": ""}
-        if (folder / "result.json").exists():
-            result = read_json(folder / "result.json")
-            metric = result["metric"]
-            row |= {"state": result["status"], "metric": f"{metric['name']} {metric['value']:.4g}"}
-            row["train s"] = f"{result['train_seconds']:.1f}"
-        rows.append(row)
-    return rows
-
-
 def _print_results(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
         return
-    titles = {name: str(_task_row(name)["task"]) for name in plugins.names("tasks")}
+    titles = {str(row["name"]): str(row["task"]) for row in task_rows()}
     out.print(result_table([result], titles))
     row = paper.scheme(result["task"], result["gate"])
     if row:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -147,8 +148,8 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     sections = {
         name: _decode(cls, plain[name], f"{name}.", where, problems) for name, cls in SECTIONS.items()
     }
-    training = sections["training"]
-    if training is not None and (training.steps is None) == (training.epochs is None):
+    lengths = [plain["training"].get(key) for key in ("steps", "epochs")]
+    if sum(length not in (None, "none") for length in lengths) != 1:
         problems.append("--steps, --epochs: give exactly one of them")
     if problems:
         raise UserError(*problems)
@@ -163,32 +164,29 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
 
 
 def _decode(cls: type, values: Mapping[str, Any], prefix: str, where: Where, problems: list[str]) -> Any:
+    """One section as its dataclass, or None after adding what is wrong with it to the problems."""
     hints = get_type_hints(cls)
     fields = {entry.name: entry for entry in dataclasses.fields(cls)}
     decoded: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
     for key, value in values.items():
         if key not in fields:
-            problems.append(f"{where(prefix + key)}{prefix + key}: {unknown('key', key, fields)}")
-            continue
-        if hints[key] == Options:
+            wrong[key] = unknown("key", key, fields)
+        elif hints[key] == Options:
             decoded[key] = tuple(sorted(dict(value).items()))
-            continue
-        accepted, converted = _convert(hints[key], value)
-        limits = fields[key].metadata
-        if not accepted:
-            expected = _describe(hints[key])
-            problems.append(f"{where(prefix + key)}{prefix + key}: expected {expected}, got {value!r}")
-        elif converted is not None and not _within(converted, limits):
-            problems.append(f"{where(prefix + key)}{prefix + key}: must be {_limits(limits)}, got {value!r}")
-        decoded[key] = converted
+        else:
+            accepted, decoded[key] = _convert(hints[key], value)
+            limits = fields[key].metadata
+            if not accepted:
+                wrong[key] = f"expected {_describe(hints[key])}, got {value!r}"
+            elif decoded[key] is not None and not _within(decoded[key], limits):
+                finite = "finite and " if decoded[key] == math.inf else ""
+                wrong[key] = f"must be {finite}{_limits(limits)}, got {value!r}"
     for key, entry in fields.items():
-        if (
-            key not in decoded
-            and entry.default is dataclasses.MISSING
-            and not any(prefix + key in problem for problem in problems)
-        ):
-            problems.append(f"{where(prefix + key)}{prefix + key}: missing; give a value for it")
-    return cls(**decoded) if not problems else None
+        if key not in values and entry.default is dataclasses.MISSING:
+            wrong[key] = "missing; give a value for it"
+    problems += [f"{where(prefix + key)}{prefix + key}: {what}" for key, what in wrong.items()]
+    return None if wrong else cls(**decoded)
 
 
 def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
@@ -200,7 +198,7 @@ def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
         return _convert(inner, value)
     if get_origin(hint) is Literal:
         return value in get_args(hint), value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) in (int, float):
         return True, float(value)
     return type(value) is hint, value
 
@@ -215,6 +213,8 @@ def _describe(hint: Any) -> str:
 
 
 def _within(value: Any, limits: Mapping[str, float]) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     return (
         not ("low" in limits and not value >= limits["low"])
         and not ("high" in limits and not value <= limits["high"])

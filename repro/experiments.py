@@ -24,6 +24,14 @@ class Override:
     origin: str
 
 
+_OWN_OPTIONS = {
+    "data.source": "use --data",
+    "model.checkpoint": "use --model",
+    "model.config": "give one option, e.g. model.config.hidden_size=128",
+}
+"""Keys of a run that `--set` cannot give, and what can."""
+
+
 def scales_folder() -> Path:
     """`experiments/` of the source checkout, or its copy inside an installed package."""
     packaged = _PACKAGE / "experiments"
@@ -91,6 +99,8 @@ def resolve(
         config = from_dict(plain, lambda key: origins.get(key, f"experiments/{scale}.toml: {task}."))
     except UserError as error:
         raise UserError(*problems, *error.problems) from None
+    if config.model.checkpoint is None and config.model.vocab_size is None:
+        problems.append(f"experiments/{scale}.toml: model: give a checkpoint or a vocab_size")
     if problems:
         raise UserError(*problems)
     return config, places
@@ -117,7 +127,7 @@ def _gate_name(gate_file: str, fixed: Mapping[str, int], overrides: Mapping[str,
         return name
     default = Override(plugins.load("gates", gate_file).Config().k, "default")
     k = fixed.get("k", overrides.get("gate.k", default).value)
-    return f"{name.removesuffix('-k')}-{k}"
+    return f"{name.removesuffix('-k')}-{k}" if isinstance(k, int) else name
 
 
 def _sections(scale: Mapping[str, Any], task: str, name: str) -> dict[str, Any]:
@@ -128,7 +138,7 @@ def _sections(scale: Mapping[str, Any], task: str, name: str) -> dict[str, Any]:
     for source in ("base", task):
         for section, values in scale.get(source, {}).items():
             if section not in SECTIONS:
-                raise UserError(f"experiments/{name}.toml: {source}.{unknown('section', section, SECTIONS)}")
+                raise UserError(f"experiments/{name}.toml: {source}: {unknown('section', section, SECTIONS)}")
             merged[section] |= values
     return merged
 
@@ -147,7 +157,9 @@ def _apply(
     problems = []
     for key, override in overrides.items():
         section, _, rest = key.partition(".")
-        if key.startswith("model.config."):
+        if key in _OWN_OPTIONS:
+            problems.append(f"{override.origin}: {_OWN_OPTIONS[key]}")
+        elif key.startswith("model.config."):
             plain["model"].setdefault("config", {})
             plain["model"]["config"] = plain["model"]["config"] | {
                 rest.removeprefix("config."): override.value
@@ -237,8 +249,6 @@ def _contradictions(plain: Mapping[str, Any], overrides: Mapping[str, Override],
     """Settings that exclude each other, or that would have no effect."""
     problems = []
     model = plain["model"]
-    if model.get("checkpoint") is None and model.get("vocab_size") is None:
-        problems.append(f"experiments/{scale}.toml: model: give a checkpoint or a vocab_size")
     if model.get("checkpoint") is not None and "model.vocab_size" in overrides:
         problems.append("--set model.vocab_size: has no effect with a checkpoint, which brings its tokenizer")
     if plain["gate"] == "dense":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from accelerate import Accelerator
 
 from repro import moe, plugins
@@ -22,6 +21,7 @@ from repro.evaluator import evaluate
 from repro.provenance import environment
 from repro.records import Places, RunFolder, read_json, write_json
 from repro.tasks._data import load_rows, rows_fingerprint
+from repro.tasks._tokenizer import pretrained_tokenizer
 from repro.trainer import train
 
 
@@ -50,15 +50,18 @@ def execute(
         _check_config(folder, config)
         if folder.result.exists():
             return read_json(folder.result)
+    _check_writable(places.results)
+    accelerator = make_accelerator(config, folder if tensorboard else None)
+    prepared = prepare(config, places, accelerator.device)
+    circumstances = _circumstances(accelerator, config)
     with _claimed(folder, places):
-        accelerator = make_accelerator(config, folder if tensorboard else None)
-        prepared = prepare(config, places, accelerator.device)
-        circumstances = _circumstances(accelerator, config)
         if accelerator.is_main_process:
             if fresh:
                 _empty(folder)
             _write_inputs(folder, config, places, circumstances)
         accelerator.wait_for_everyone()
+        if tensorboard:
+            accelerator.init_trackers("tensorboard")
 
         def measure_loss() -> float:
             return evaluate(
@@ -116,7 +119,7 @@ def evaluate_run(
     task = plugins.load("tasks", config.task)
     limit = config.data.train_samples if split == "train" else config.data.validation_samples
     rows = load_rows(task, source, place, split, limit)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder.model)
+    tokenizer = pretrained_tokenizer(folder.model)
     evaluation = evaluate(
         accelerator,
         accelerator.prepare_model(
@@ -149,6 +152,13 @@ def _check_config(folder: RunFolder, config: RunConfig) -> None:
             f"{folder.path}: holds a run with another configuration;"
             " give another --out, or --fresh to discard it"
         )
+
+
+def _check_writable(results: Path) -> None:
+    """Before minutes of preparation: the results folder can be made and written to."""
+    place = next(path for path in (results.absolute(), *results.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"--out {results}: cannot be written; give another folder")
 
 
 @contextmanager

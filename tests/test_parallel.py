@@ -23,9 +23,7 @@ TINY = [
 def train(out: Path, *launcher: str) -> dict[str, object]:
     command = [sys.executable, *launcher, "-m", "repro", "train", *TINY, "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     (result,) = out.glob("mini/runs/*/result.json")
     steps = (result.parent / "steps.jsonl").read_text().splitlines()

@@ -10,7 +10,11 @@ import tokenizers
 import transformers
 
 from repro import plugins
+from repro.errors import UserError, one_line
 from repro.provenance import fingerprint_text
+
+# A folder without any of these would give an empty tokenizer, and no error.
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def cache_folder() -> Path:
@@ -37,3 +41,20 @@ def trained_tokenizer(backbone: str, texts: Iterable[str], vocab_size: int) -> A
                 if not folder.exists():  # otherwise another process was faster
                     raise
     return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def pretrained_tokenizer(source: Path | str, where: str = "") -> Any:
+    """The tokenizer of a local folder or of the hub.
+
+    Args:
+        where: the option that named the source, for messages.
+
+    Raises:
+        UserError: there is none.
+    """
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(f"{where}{source}: no tokenizer in it ({', '.join(_TOKENIZER_FILES)})")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{where}{source}: no tokenizer ({one_line(error)})") from error

@@ -24,7 +24,7 @@ class _Fixed(nn.Module):
         super().__init__()
         self.probs_TE = probs_TE
 
-    def forward(self, x_TD):
+    def forward(self, x_TD, mask_T):
         return self.probs_TE
 
 

@@ -1,0 +1,158 @@
+"""The floors of docs/architecture: who may import whom, and how long files and functions may be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import repro
+
+ROOT = Path(repro.__file__).parent
+FLOORS = [
+    ["errors"],  # the ground that everyone may stand on
+    ["plugins", "provenance", "paper"],
+    ["config", "records", "routing", "volume"],
+    ["gates", "experts", "backbones", "corpora", "cost", "metrics"],
+    ["moe", "curriculum", "tasks"],
+    ["trainer", "_checkpoints", "evaluator", "benchmark"],
+    ["experiments", "run", "_prepare", "_result"],
+    ["tables", "figures", "report"],
+    ["cli", "_terminal", "_listing"],
+    ["__main__"],
+]
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+FAMILIES = ("gates", "experts", "backbones", "corpora", "metrics", "tasks", "tables")
+DATA = ("paper", "corpora")
+"""Folders that hold data, whose files may be long."""
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """Dotted name below `repro`; "" for `repro/__init__.py`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Modules of `repro` that a file imports, at its top or inside functions, with line numbers."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == "repro":
+                yield (rest if rest in MODULES else rest.rpartition(".")[0]), node.lineno
+
+
+def floor(module: str) -> int:
+    """The height of a module, or of the family it belongs to."""
+    return FLOOR[module.partition(".")[0]]
+
+
+def may_import(importer: str, imported: str) -> bool:
+    """Strictly lower floors, and private helpers beside."""
+    folder, _, name = imported.rpartition(".")
+    if importer.rpartition(".")[0] == folder and name.startswith("_"):
+        return True
+    return imported == "" or floor(imported) < floor(importer)
+
+
+def test_every_module_has_a_floor() -> None:
+    assert {name.split(".")[0] for name in MODULES if name} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name))
+def test_imports_go_down(module: str) -> None:
+    wrong = {
+        f"repro/{MODULES[module].relative_to(ROOT)}:{line} imports {imported}"
+        for imported, line in imports(MODULES[module])
+        if not may_import(module, imported)
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_members_of_a_family_never_import_each_other(family: str) -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name, path in MODULES.items()
+        if name.startswith(f"{family}.")
+        for imported, _ in imports(path)
+        if imported.startswith(f"{family}.") and not imported.split(".")[1].startswith("_")
+    ]
+    assert wrong == []
+
+
+def test_only_the_command_line_reads_arguments_prints_and_exits() -> None:
+    wrong = []
+    for path in FILES:
+        if module_name(path) in ("cli", "_terminal"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "print",
+                "exit",
+                "sys.exit",
+                "input",
+            ):
+                wrong.append(f"{path.name}:{node.lineno}")
+            if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.argv":
+                wrong.append(f"{path.name}:{node.lineno}")
+    assert wrong == []
+
+
+def definitions(path: Path) -> Iterator[tuple[str, int]]:
+    """Functions and methods of a file, with their lengths in lines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_short_and_say_what_they_are(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), "no module docstring"
+    if path.relative_to(ROOT).parts[0] not in DATA:
+        assert len(text.splitlines()) < 300
+    assert [(name, lines) for name, lines in definitions(path) if lines >= 80] == []
+
+
+LIGHT = [["--help"], ["train", "--help"], ["eval", "--help"], ["list", "--help"]]
+LIGHT += [["list", what] for what in ("tasks", "gates", "backends", "runs")]
+LIGHT += [["list", what, "--json"] for what in ("tasks", "gates", "backends", "runs")]
+
+
+def test_help_and_lists_import_nothing_heavy(tmp_path: Path) -> None:
+    """All in one process: whatever any of them imported would show."""
+    script = f"""
+import sys
+from repro.cli import main
+for arguments in {LIGHT!r}:
+    sys.argv = ["repro", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        assert stop.code == 0, arguments
+heavy = "torch transformers accelerate datasets evaluate numpy pandas pyarrow tokenizers"
+found = sorted(set(heavy.split()) & set(sys.modules))
+print("heavy:", found, file=sys.stderr)
+sys.exit(bool(found))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stderr
+    assert list(tmp_path.iterdir()) == []
