@@ -145,6 +145,20 @@ def evaluate(
     out.print(f"  loss {found['eval_loss']!r}, {metric['count']} examples")
 
 
+@app.command()
+def report(
+    scale: Annotated[str, typer.Option(help="The scale whose results are put together.")] = "mini",
+    out_folder: Results = Path("results"),
+) -> None:
+    """Rebuild the published files of a scale from its finished runs."""
+    from repro.experiments import read_scale
+    from repro.report import build_report
+
+    read_scale(scale)
+    for path in build_report(out_folder / scale):
+        out.print(path)
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="tasks, gates, backends or runs.")],

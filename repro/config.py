@@ -76,7 +76,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     curriculum: Literal["random", "cosine", "count", "length"] = "random"
     length_pool: int = bounded(50, low=1)
-    """In random order, batches are cut from pools of this many batches sorted by length."""
+    """Batches are cut from pools of this many, sorted by length; 1 keeps a curriculum's order exactly."""
     checkpoint_every: int = bounded(500, low=1)
 
 

@@ -40,22 +40,25 @@ def cut_batches(
     order_N: Integers,
     lengths_N: Integers,
     batch_size: int,
-    pool: int | None,
-    generator: np.random.Generator,
+    pool: int,
+    shuffle: np.random.Generator | None,
 ) -> list[list[int]]:
-    """Cut an order into batches; the last may be smaller.
+    """Cut an order into batches that need little padding; the last may be smaller.
 
-    Without a pool the order is kept exactly. With one (for random order), every `pool` batches are
-    cut together from their samples sorted by length, so that little padding is needed, and all
-    batches are shuffled.
+    Every `pool` batches are cut together, from their samples sorted by length. Then all batches are
+    shuffled, or, without a generator, stay as near to the order as their samples allow: pool after
+    pool, within a pool by the mean place of their samples. A pool of 1 keeps the order exactly.
     """
-    if pool is None:
-        return [chunk.tolist() for chunk in _chunks(order_N, batch_size)]
     batches = []
     for samples in _chunks(order_N, batch_size * pool):
-        by_length = samples[np.argsort(lengths_N[samples], kind="stable")]
-        batches += [chunk.tolist() for chunk in _chunks(by_length, batch_size)]
-    return [batches[index] for index in generator.permutation(len(batches))]
+        by_length = np.argsort(lengths_N[samples], kind="stable")
+        places = _chunks(by_length, batch_size)
+        if shuffle is None:
+            places = [np.sort(batch) for batch in sorted(places, key=lambda batch: float(batch.mean()))]
+        batches += [samples[batch].tolist() for batch in places]
+    if shuffle is None:
+        return batches
+    return [batches[index] for index in shuffle.permutation(len(batches))]
 
 
 def _chunks(values: Integers, size: int) -> list[Integers]:

@@ -93,7 +93,7 @@ def resolve(
     adaptive = plugins.load("gates", gate_file).ADAPTIVE
     problems += _choose_curriculum(plain, overrides, gate_name, adaptive)
     places = _find_inputs(plain, overrides, task, data, model, results, problems)
-    problems += _contradictions(plain, overrides, scale)
+    problems += _contradictions(plain, overrides)
     origins = {key: f"{override.origin}: " for key, override in overrides.items()}
     try:
         config = from_dict(plain, lambda key: origins.get(key, f"experiments/{scale}.toml: {task}."))
@@ -245,12 +245,14 @@ def _find_inputs(
     return Places(results=results, data=data_folder, model=model_folder)
 
 
-def _contradictions(plain: Mapping[str, Any], overrides: Mapping[str, Override], scale: str) -> list[str]:
+def _contradictions(plain: Mapping[str, Any], overrides: Mapping[str, Override]) -> list[str]:
     """Settings that exclude each other, or that would have no effect."""
     problems = []
     model = plain["model"]
     if model.get("checkpoint") is not None and "model.vocab_size" in overrides:
         problems.append("--set model.vocab_size: has no effect with a checkpoint, which brings its tokenizer")
+    if plain["training"]["curriculum"] == "length" and "training.length_pool" in overrides:
+        problems.append("--set training.length_pool: has no effect on the curriculum 'length'")
     if plain["gate"] == "dense":
         problems += [
             f"{override.origin}: {key} has no effect: the gate 'dense' has no experts"

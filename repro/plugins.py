@@ -19,6 +19,7 @@ _SINGULAR = {
     "corpora": "corpus",
     "metrics": "metric",
     "tasks": "task",
+    "tables": "table",
 }
 
 

@@ -94,7 +94,7 @@ def train(
             last = state.step == state.total_steps
             if last or state.step % config.evaluation.every == 0:
                 _measure(loop, measure_loss)
-            stopping = should_stop() and not last
+            stopping = any(gather_object([should_stop()])) and not last
             if stopping or (not last and state.step % config.training.checkpoint_every == 0):
                 save_checkpoint(accelerator, folder)
             if stopping:
@@ -154,10 +154,10 @@ def _epoch_steps(loop: _Loop) -> list[list[list[int]]]:
     lengths_N = np.array([len(feature["input_ids"]) for feature in loop.data.train])
     ratios_NL = None if state.ratios_NL is None else state.ratios_NL.double().numpy()
     order_N = epoch_order(settings.curriculum, ratios_NL, lengths_N, generator)
-    # The order of a curriculum is kept exactly; only a random one may be pooled by length.
     ordered = settings.curriculum == "length" or (settings.curriculum != "random" and ratios_NL is not None)
-    pool = None if ordered else settings.length_pool
-    batches = cut_batches(order_N, lengths_N, settings.batch_size, pool, generator)
+    batches = cut_batches(
+        order_N, lengths_N, settings.batch_size, settings.length_pool, None if ordered else generator
+    )
     # A process without a sample has nothing to run; such a rest is left out of the epoch.
     batches = [batch for batch in batches if len(batch) >= loop.accelerator.num_processes]
     group = settings.accumulation

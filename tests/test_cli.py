@@ -52,6 +52,7 @@ OPTIONS = {
     ),
     "eval": "run --split --gate-at-inference --data --out --json",
     "list": "what --out --json",
+    "report": "--scale --out",
 }
 
 

@@ -19,7 +19,9 @@ def order(curriculum: str, ratios: list[list[float]] | None, lengths: list[int],
 def batches_of(
     samples: list[int], lengths: list[int], size: int, pool: int | None, seed: int = 0
 ) -> list[list[int]]:
-    return cut_batches(np.array(samples), np.array(lengths), size, pool, np.random.default_rng(seed))
+    """Shuffled with a pool; in the exact order, which is a pool of 1, without."""
+    shuffle = None if pool is None else np.random.default_rng(seed)
+    return cut_batches(np.array(samples), np.array(lengths), size, pool or 1, shuffle)
 
 
 # --- cosine -------------------------------------------------------------------------------------
@@ -209,3 +211,25 @@ def test_a_pool_needs_less_padding(pool: int) -> None:
     pooled = padded_tokens(batches_of(samples, lengths, 16, pool)) - real
     # Within k batches sorted by length, a batch spans about a k-th of the lengths.
     assert pooled < 0.8 * without if pool == 2 else pooled < 0.25 * without
+
+
+def test_a_curriculum_is_cut_from_pools_by_hand() -> None:
+    # Order 7 6 5 4 | 3 2 1 0 in pools of two batches of two. First pool: lengths of 7 6 5 4 are
+    # 1 9 2 8, by length 7 5 4 6 -> batches {7, 5} and {4, 6}, mean places 1.0 and 2.0.
+    # Second pool: lengths of 3 2 1 0 are 9 9 1 1, by length 1 0 3 2 -> {1, 0} at 2.5, {3, 2} at 0.5.
+    lengths = np.array([1, 1, 9, 9, 8, 2, 9, 1])
+    order_N = np.array([7, 6, 5, 4, 3, 2, 1, 0])
+    assert cut_batches(order_N, lengths, 2, 2, None) == [[7, 5], [6, 4], [3, 2], [1, 0]]
+
+
+@FIXED
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 4))
+def test_pools_of_a_curriculum_keep_their_places(lengths: list[int], size: int, pool: int) -> None:
+    order_N = np.random.default_rng(0).permutation(len(lengths))
+    batches = cut_batches(order_N, np.array(lengths), size, pool, None)
+    flat = [index for batch in batches for index in batch]
+    for start in range(0, len(lengths), size * pool):
+        end = start + size * pool
+        assert sorted(flat[start:end]) == sorted(order_N[start:end].tolist())
+    if pool == 1:
+        assert flat == order_N.tolist()

@@ -22,206 +22,48 @@ CATEGORIES = (
     "function",
 )
 
-_POSITIVE = [
-    "good",
-    "great",
-    "fine",
-    "superb",
-    "moving",
-    "funny",
-    "charming",
-    "gripping",
-    "clever",
-    "fresh",
-    "warm",
-    "bold",
-    "elegant",
-    "witty",
-    "tender",
-    "vivid",
-    "graceful",
-    "inventive",
-    "absorbing",
-    "radiant",
-    "touching",
-    "sharp",
-    "lively",
-    "rich",
-    "honest",
-    "delightful",
-    "masterful",
-    "stirring",
-    "subtle",
-    "luminous",
-    "hilarious",
-    "rewarding",
-    "poignant",
-    "spirited",
-    "compelling",
-    "assured",
-    "refreshing",
-    "sincere",
-    "magical",
-    "sublime",
-    "engaging",
-    "satisfying",
-    "heartfelt",
-    "intelligent",
-    "thrilling",
-    "joyous",
-    "captivating",
-    "nuanced",
-    "exquisite",
-    "riveting",
-    "sparkling",
-    "affecting",
-    "dazzling",
-    "playful",
-    "humane",
-    "crisp",
-    "soulful",
-    "electrifying",
-    "wry",
-    "uplifting",
-]
-_NEGATIVE = [
-    "bad",
-    "dull",
-    "poor",
-    "tedious",
-    "clumsy",
-    "stale",
-    "cold",
-    "silly",
-    "shallow",
-    "awful",
-    "bland",
-    "lifeless",
-    "muddled",
-    "tired",
-    "hollow",
-    "dreary",
-    "sloppy",
-    "pointless",
-    "crude",
-    "forced",
-    "messy",
-    "predictable",
-    "wooden",
-    "annoying",
-    "contrived",
-    "boring",
-    "ugly",
-    "incoherent",
-    "lazy",
-    "pretentious",
-    "leaden",
-    "trite",
-    "grating",
-    "vapid",
-    "overlong",
-    "stilted",
-    "mawkish",
-    "sluggish",
-    "charmless",
-    "tasteless",
-    "humourless",
-    "dismal",
-    "feeble",
-    "laboured",
-    "insipid",
-    "derivative",
-    "garish",
-    "smug",
-    "numbing",
-    "unfunny",
-    "joyless",
-    "plodding",
-    "inept",
-    "soulless",
-    "shrill",
-    "murky",
-    "cynical",
-    "turgid",
-    "witless",
-    "lumbering",
-]
-_NEUTRAL = [
-    "average",
-    "ordinary",
-    "adequate",
-    "familiar",
-    "generic",
-    "conventional",
-    "usual",
-    "typical",
-    "plain",
-    "standard",
-    "modest",
-    "expected",
-    "serviceable",
-    "moderate",
-    "passable",
-    "unremarkable",
-    "middling",
-    "routine",
-    "ambiguous",
-    "realistic",
-]
-_TOPICS = [
-    "film",
-    "plot",
-    "story",
-    "cast",
-    "script",
-    "ending",
-    "score",
-    "dialogue",
-    "pacing",
-    "acting",
-    "premise",
-    "direction",
-    "photography",
-    "humour",
-    "romance",
-    "drama",
-    "comedy",
-    "lead",
-    "villain",
-    "sequel",
-    "opening",
-    "climax",
-    "editing",
-    "mood",
-    "setting",
-    "finale",
-    "narration",
-    "message",
-    "scenery",
-    "costume",
-    "soundtrack",
-    "performance",
-    "screenplay",
-    "action",
-    "suspense",
-    "satire",
-]
-_QUALIFIERS = [
-    "young",
-    "old",
-    "french",
-    "second",
-    "long",
-    "quiet",
-    "famous",
-    "modern",
-    "local",
-    "final",
-    "early",
-    "new",
-    "late",
-    "small",
-]
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_POSITIVE = _words(
+    """
+    good great fine superb moving funny charming gripping clever fresh warm bold elegant witty
+    tender vivid graceful inventive absorbing radiant touching sharp lively rich honest delightful
+    masterful stirring subtle luminous hilarious rewarding poignant spirited compelling assured
+    refreshing sincere magical sublime engaging satisfying heartfelt intelligent thrilling joyous
+    captivating nuanced exquisite riveting sparkling affecting dazzling playful humane crisp soulful
+    electrifying wry uplifting
+    """
+)
+_NEGATIVE = _words(
+    """
+    bad dull poor tedious clumsy stale cold silly shallow awful bland lifeless muddled tired hollow
+    dreary sloppy pointless crude forced messy predictable wooden annoying contrived boring ugly
+    incoherent lazy pretentious leaden trite grating vapid overlong stilted mawkish sluggish
+    charmless tasteless humourless dismal feeble laboured insipid derivative garish smug numbing
+    unfunny joyless plodding inept soulless shrill murky cynical turgid witless lumbering
+    """
+)
+_NEUTRAL = _words(
+    """
+    average ordinary adequate familiar generic conventional usual typical plain standard modest
+    expected serviceable moderate passable unremarkable middling routine ambiguous realistic
+    """
+)
+_TOPICS = _words(
+    """
+    film plot story cast script ending score dialogue pacing acting premise direction photography
+    humour romance drama comedy lead villain sequel opening climax editing mood setting finale
+    narration message scenery costume soundtrack performance screenplay action suspense satire
+    """
+)
+_QUALIFIERS = _words(
+    """
+    young old french second long quiet famous modern local final early new late small
+    """
+)
 _SCENES = (
     "in the second half",
     "for most of its length",
