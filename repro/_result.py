@@ -41,7 +41,6 @@ def build_result(
     top_1 = None if dense else measure(best_only=True)
     architecture = prepared.architecture
     routing = state.routing.summary()
-    samples = state.step * config.training.batch_size * config.training.accumulation
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": config.run_id,
@@ -52,7 +51,7 @@ def build_result(
         "config": config.to_dict(),
         "status": "finished",
         "steps": state.step,
-        "epochs": samples / len(prepared.data.train),
+        "epochs": state.work.real.sequences / len(prepared.data.train),
         "tokens": state.tokens,
         "train_seconds": state.train_seconds,
         "seconds_per_step": statistics.median(state.step_seconds),
