@@ -67,18 +67,18 @@ def train(
 
     A finished run is not repeated, an unfinished one is continued from its checkpoint.
     """
-    given = {
-        "gate.threshold": ("--threshold", threshold),
-        "training.steps": ("--steps", steps),
-        "training.epochs": ("--epochs", epochs),
-        "training.curriculum": ("--curriculum", curriculum),
-        "training.precision": ("--precision", precision),
-        "experts.backend": ("--experts-backend", experts_backend),
+    options = {
+        "--threshold": ("gate.threshold", threshold),
+        "--steps": ("training.steps", steps),
+        "--epochs": ("training.epochs", epochs),
+        "--curriculum": ("training.curriculum", curriculum),
+        "--precision": ("training.precision", precision),
+        "--experts-backend": ("experts.backend", experts_backend),
     }
     _quiet_libraries()
     from repro.experiments import Override, resolve
 
-    overrides = {key: Override(value, option) for option, (key, value) in _given(given, settings).items()}
+    overrides = {key: Override(value, option) for option, (key, value) in _given(options, settings).items()}
     if tensorboard:
         _require_tensorboard()
     config, places = resolve(
@@ -215,7 +215,7 @@ def _run_folder(run: str, results: Path) -> Path:
 
 def _given(options: dict[str, tuple[str, Any]], settings: list[str] | None) -> dict[str, tuple[str, Any]]:
     """The settings that the user gave: option as typed -> key and value."""
-    given = {option: (key, value) for key, (option, value) in options.items() if value is not None}
+    given = {option: (key, value) for option, (key, value) in options.items() if value is not None}
     for text in settings or []:
         key, value = _assignment(text)
         if key in (known for known, _ in given.values()):

@@ -160,10 +160,8 @@ def _apply(
         if key in _OWN_OPTIONS:
             problems.append(f"{override.origin}: {_OWN_OPTIONS[key]}")
         elif key.startswith("model.config."):
-            plain["model"].setdefault("config", {})
-            plain["model"]["config"] = plain["model"]["config"] | {
-                rest.removeprefix("config."): override.value
-            }
+            name = rest.removeprefix("config.")
+            plain["model"]["config"] = plain["model"].get("config", {}) | {name: override.value}
         elif section == "gate" and rest not in gate_keys:
             having = ", ".join(
                 other.replace("_", "-")
