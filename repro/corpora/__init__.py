@@ -2,5 +2,6 @@
 
 A file `corpora/<name>.py` is a corpus. It exposes `CATEGORIES`, the roles its words can have, and
 `generate(size, seed) -> rows`: rows in the column schema of the data set it stands in for, with one
-more column, `categories`, that gives the role of each white-space separated word.
+more column, `categories`, that gives the role of each white-space separated word: a list, or where
+rows have several texts a list for each (of a dialogue, for each turn).
 """
