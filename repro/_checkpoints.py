@@ -31,8 +31,11 @@ class TrainingState:
     step_seconds: list[float] = field(default_factory=list)
     ratios_NL: Any = None
     """Complexity vectors measured in the epoch before; None in the first epoch."""
+    several_N: Any = None
+    """Tokens of each sample given two or more experts in the epoch before, over all layers."""
     next_ratios_NL: Any = None
     """Those of this epoch so far."""
+    next_several_N: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors, which load safely (`weights_only`)."""

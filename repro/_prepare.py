@@ -16,6 +16,7 @@ from repro.config import RunConfig
 from repro.cost import Architecture
 from repro.errors import UserError, one_line, unknown
 from repro.records import Places, RunFolder
+from repro.tasks._base import Feature, Row, Task
 from repro.tasks._data import load_rows, rows_fingerprint
 from repro.tasks._tokenizer import pretrained_tokenizer, trained_tokenizer
 from repro.trainer import TrainingData
@@ -25,16 +26,18 @@ from repro.trainer import TrainingData
 class Prepared:
     """A run that is ready to train."""
 
-    task: ModuleType
+    task: Task
+    metric: str
     tokenizer: Any
     model: Any
     architecture: Architecture
     data: TrainingData
-    validation: list[dict[str, Any]]
-    """All validation features, in the order of their rows."""
-    subset: list[dict[str, Any]]
+    validation: list[Feature]
+    """All validation features."""
+    rows: list[Row]
+    """What they were encoded from."""
+    subset: list[Feature]
     """Those that the loss curve is measured on."""
-    references: list[Any]
     data_record: dict[str, Any]
 
 
@@ -54,69 +57,140 @@ def make_accelerator(config: RunConfig, tracked: RunFolder | None = None) -> Acc
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The data of a run, before there is a model."""
+
+    task: Task
+    rows: dict[str, list[Row]]
+    """Split (`train`, `validation`) -> rows."""
+    features: dict[str, list[Feature]]
+
+
+def load_examples(config: RunConfig, places: Places) -> Examples:
+    """Read the splits, get the tokenizer, encode.
+
+    Raises:
+        UserError: something of it is missing or broken.
+    """
+    module = plugins.load("tasks", config.task)
+    limits = {"train": config.data.train_samples, "validation": config.data.validation_samples}
+    rows = {
+        split: load_rows(module, config.data.source, places.data, split, limit)
+        for split, limit in limits.items()
+    }
+    tokenizer = _tokenizer(config, module, rows["train"], places)
+    task = module.Task(config.task_options, tokenizer, config.data.max_length)
+    return Examples(
+        task=task, rows=rows, features={split: encoded(task, rows[split], split) for split in rows}
+    )
+
+
 def prepare(config: RunConfig, places: Places, device: torch.device) -> Prepared:
     """Load data, tokenizer and model; everything random comes from the seed.
 
     Raises:
         UserError: something of it is missing or does not fit.
     """
-    task = plugins.load("tasks", config.task)
-    limits = {"train": config.data.train_samples, "validation": config.data.validation_samples}
-    rows = {
-        split: load_rows(task, config.data.source, places.data, split, limit)
-        for split, limit in limits.items()
-    }
+    _check_family(config, places)
+    examples = load_examples(config, places)
+    task, rows, features = examples.task, examples.rows, examples.features
     set_seed(config.seed)
-    tokenizer = _tokenizer(config, task, rows["train"], places)
-    features = {split: task.encode(rows[split], tokenizer, config.data.max_length) for split in rows}
-    model = _dense_model(config, task, tokenizer, places)
-    if len(tokenizer) > model.config.vocab_size:
-        raise UserError(
-            f"--model: its tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}"
-        )
-    positions = getattr(model.config, "max_position_embeddings", config.data.max_length)
-    if config.data.max_length > positions:
-        raise UserError(
-            f"data.max_length: {config.data.max_length} is more than the {positions} positions of the model"
-        )
-    settings = moe.MoESettings(
-        backbone=config.model.backbone,
-        head=task.HEAD,
-        gate=config.gate,
-        gate_options=config.gate_options,
-        experts=config.experts,
-    )
-    architecture = moe.convert(model, settings, device)
+    module = plugins.load("tasks", config.task)
+    model = _dense_model(config, module, task.tokenizer, places)
+    for parameter in plugins.load("backbones", config.model.backbone).fixed_parameters(model):
+        parameter.requires_grad_(False)
+    _check_sizes(config, model, task.tokenizer)
+    architecture = moe.convert(model, settings_of(config), device)
     # From here on only dropout is random: the same stream for every gate, another for every process.
     set_seed(config.seed, device_specific=True)
-    subset = _fixed_subset(len(rows["validation"]), config.evaluation.samples)
+    subset = _fixed_subset(len(features["validation"]), config.evaluation.samples)
     return Prepared(
         task=task,
-        tokenizer=tokenizer,
+        metric=module.METRIC,
+        tokenizer=task.tokenizer,
         model=model.to(device),
         architecture=architecture,
-        data=TrainingData(
-            task=task,
-            train=features["train"],
-            pad_id=tokenizer.pad_token_id,
-        ),
+        data=TrainingData(task=task, train=features["train"]),
         validation=features["validation"],
+        rows=rows["validation"],
         subset=[features["validation"][index] for index in subset],
-        references=task.references(rows["validation"]),
         data_record={
             "source": config.data.source.split(":")[0],
             "fingerprint": rows_fingerprint(rows["train"] + rows["validation"]),
             "counts": {split: len(rows[split]) for split in rows},
+            "features": {split: len(features[split]) for split in rows},
+            "cut": {split: _share_cut(features[split]) for split in rows},
         },
     )
 
 
-def _tokenizer(config: RunConfig, task: ModuleType, rows: list[dict[str, Any]], places: Places) -> Any:
+def settings_of(config: RunConfig) -> moe.MoESettings:
+    """What `moe.convert` needs to know of a run."""
+    return moe.MoESettings(
+        backbone=config.model.backbone,
+        head=plugins.load("tasks", config.task).HEAD,
+        gate=config.gate,
+        gate_options=config.gate_options,
+        experts=config.experts,
+    )
+
+
+def encoded(task: Task, rows: list[Row], split: str) -> list[Feature]:
+    """The features of a split.
+
+    Raises:
+        UserError: the rows give none.
+    """
+    features = task.encode(rows)
+    if not features:
+        raise UserError(f"data: the {len(rows)} rows of {split!r} hold too little text for one example")
+    return features
+
+
+def _share_cut(features: list[Feature]) -> float:
+    """Share of the features that lost something to `data.max_length` or a target's limit."""
+    return sum(bool(feature["cut"]) for feature in features) / len(features)
+
+
+def _check_sizes(config: RunConfig, model: Any, tokenizer: Any) -> None:
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > vocabulary:
+        raise UserError(f"--model: its tokenizer has {len(tokenizer)} tokens, the model {vocabulary}")
+    positions = getattr(model.config, "max_position_embeddings", None)
+    lengths = {
+        "data.max_length": config.data.max_length,
+        "task.max_target_length": getattr(config.task_options, "max_target_length", 0),
+    }
+    too_long = [
+        f"{key}: {length} is more than the {positions} positions of the model"
+        for key, length in lengths.items()
+        if positions is not None and length > positions
+    ]
+    if too_long:
+        raise UserError(*too_long)
+
+
+def _tokenizer(config: RunConfig, task: ModuleType, rows: list[Row], places: Places) -> Any:
     if config.model.checkpoint is None:
         texts = (text for row in rows for text in task.texts(row))
         assert config.model.vocab_size is not None, "checked when the configuration was resolved"
         return trained_tokenizer(config.model.backbone, texts, config.model.vocab_size)
     return pretrained_tokenizer(places.model or config.model.checkpoint, where="--model ")
+
+
+def _check_family(config: RunConfig, places: Places) -> None:
+    """A checkpoint must be of the task's family, before its tokenizer is used for anything."""
+    if config.model.checkpoint is None:
+        return
+    source = places.model or config.model.checkpoint
+    wanted = plugins.load("backbones", config.model.backbone).MODEL_TYPE
+    try:
+        found = transformers.AutoConfig.from_pretrained(source).model_type
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--model {source}: not a model directory ({one_line(error)})") from error
+    if found != wanted:
+        raise UserError(f"--model {source}: it is a {found!r} model; task {config.task!r} needs {wanted!r}")
 
 
 def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Places) -> Any:
@@ -129,21 +203,12 @@ def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Pl
     if strange:
         raise UserError(*(f"model.config: {unknown('option', name, known)}" for name in strange))
     if config.model.checkpoint is None:
-        options |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        options |= backbone.vocabulary(tokenizer)
         try:
             return model_class(backbone.CONFIG(**options, **task.MODEL_OPTIONS))
         except Exception as error:  # the library and torch refuse options with many types
             raise UserError(f"model.config: {type(error).__name__}: {one_line(error)}") from error
     source = places.model or config.model.checkpoint
-    try:
-        found = transformers.AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {source}: not a model directory ({one_line(error)})") from error
-    if found.model_type != backbone.MODEL_TYPE:
-        raise UserError(
-            f"--model {source}: it is a {found.model_type!r} model;"
-            f" task {config.task!r} needs {backbone.MODEL_TYPE!r}"
-        )
     try:
         return model_class.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, **options, **task.MODEL_OPTIONS

@@ -1,7 +1,6 @@
 """Putting together `result.json`: everything that tables are rebuilt from."""
 
 import statistics
-from types import ModuleType
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,6 +12,7 @@ from repro.config import RunConfig
 from repro.cost import Architecture, peak_memory_bytes
 from repro.evaluator import Evaluation, evaluate
 from repro.records import SCHEMA_VERSION
+from repro.routing import RoutingTotals
 
 
 def build_result(
@@ -29,18 +29,18 @@ def build_result(
             accelerator,
             prepared.model,
             prepared.task,
+            prepared.metric,
             prepared.validation,
-            pad_id=prepared.data.pad_id,
             batch_size=config.evaluation.batch_size,
             best_only=best_only,
-            references=prepared.references,
+            rows=prepared.rows,
         )
 
     dense = config.gate == "dense"
     same = measure(best_only=False)
     top_1 = None if dense else measure(best_only=True)
     architecture = prepared.architecture
-    routing = state.routing.summary()
+    routing = None if dense else state.routing.summary()
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": config.run_id,
@@ -56,38 +56,39 @@ def build_result(
         "train_seconds": state.train_seconds,
         "seconds_per_step": statistics.median(state.step_seconds),
         "tokens_per_second": state.tokens / state.train_seconds,
-        "metric": metric_entry(prepared.task, same),
+        "metric": metric_entry(prepared.metric, same),
         "metrics": same.metrics,
-        "metric_top1": metric_entry(prepared.task, top_1) if top_1 else None,
+        "metric_top1": metric_entry(prepared.metric, top_1) if top_1 else None,
         "eval_loss": same.loss,
         "curve": state.curve,
         "flops": state.work.flops(architecture),
         "flops_eval": same.work.flops(architecture),
-        "routing": None if dense else routing,
+        "routing": routing,
         "routing_eval": None if dense else same.routing.summary(),
-        "parameters": _parameters(prepared.model, architecture, routing["mean_experts"]),
+        "parameters": _parameters(prepared.model, architecture, state.routing),
         "peak_memory_bytes": peak_memory_bytes(accelerator.device),
         "data": prepared.data_record,
         "environment": environment,
     }
 
 
-def metric_entry(task: ModuleType, evaluation: Evaluation) -> dict[str, Any]:
+def metric_entry(name: str, evaluation: Evaluation) -> dict[str, Any]:
     """The task's own metric, with its direction and the number of examples behind it."""
     return {
-        "name": task.METRIC,
-        "value": evaluation.metrics[task.METRIC],
-        "higher_is_better": plugins.load("metrics", task.METRIC).HIGHER_IS_BETTER,
+        "name": name,
+        "value": evaluation.metrics[name],
+        "higher_is_better": plugins.load("metrics", name).HIGHER_IS_BETTER,
         "count": evaluation.count,
     }
 
 
-def _parameters(model: Any, architecture: Architecture, mean_experts: Any) -> dict[str, Any]:
-    """All parameters, and those that an average token meets in a forward pass."""
+def _parameters(model: Any, architecture: Architecture, routing: RoutingTotals) -> dict[str, Any]:
+    """All parameters, and those that an average token of each layer meets in a forward pass."""
     total = sum(parameter.numel() for parameter in model.parameters())
-    if not architecture.moe_layers:
-        return {"total": total, "active": total}
-    width, hidden = architecture.d_model, architecture.d_hidden
-    one_expert = 2 * width * hidden + width + hidden
-    idle = architecture.moe_layers * (architecture.experts - mean_experts) * one_expert
+    idle = 0.0
+    for ffn, assignments, tokens in zip(
+        architecture.moe, routing.assignments_L(), routing.tokens_L(), strict=True
+    ):
+        one_expert = 2 * ffn.d_model * ffn.d_hidden + ffn.d_model + ffn.d_hidden
+        idle += (architecture.experts - assignments / tokens) * one_expert
     return {"total": total, "active": round(total - idle)}

@@ -62,11 +62,14 @@ class ExpertsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Optimisation and data order. Exactly one of `steps` and `epochs` is set."""
+    """Optimisation and data order. Of `steps` and `epochs`, and of the two batch sizes, one is set."""
 
     steps: int | None = bounded(None, low=1)
     epochs: float | None = bounded(None, above=0)
-    batch_size: int = bounded(low=1)
+    batch_size: int | None = bounded(None, low=1)
+    """Samples in a batch."""
+    batch_tokens: int | None = bounded(None, low=1)
+    """Positions in a batch: samples times the longest of them, source or target."""
     accumulation: int = bounded(1, low=1)
     learning_rate: float = bounded(above=0)
     warmup: float = bounded(0.1, low=0, high=1)
@@ -98,6 +101,8 @@ class RunConfig:
     scale: str
     gate: str
     seed: int
+    task_options: Any
+    """The `Config` of the task's own module."""
     gate_options: Any
     """The `Config` of the gate's own module."""
     model: ModelConfig
@@ -128,6 +133,9 @@ SECTIONS: dict[str, type] = {
     "evaluation": EvaluationConfig,
 }
 
+ALTERNATIVES = (("steps", "epochs"), ("batch_size", "batch_tokens"))
+"""Keys of `training` of which exactly one is given."""
+
 Where = Callable[[str], str]
 """Names the origin of a key, for messages: a file, or the option that set it."""
 
@@ -143,14 +151,16 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
         UserError: with one line for every unknown key, wrong type, value out of range or missing key.
     """
     problems: list[str] = []
+    task_class = plugins.load("tasks", plain["task"]).Config
     gate_class = plugins.load("gates", plain["gate"]).Config
+    task_options = _decode(task_class, plain["task_options"], "task.", where, problems)
     gate_options = _decode(gate_class, plain["gate_options"], "gate.", where, problems)
     sections = {
         name: _decode(cls, plain[name], f"{name}.", where, problems) for name, cls in SECTIONS.items()
     }
-    lengths = [plain["training"].get(key) for key in ("steps", "epochs")]
-    if sum(length not in (None, "none") for length in lengths) != 1:
-        problems.append("--steps, --epochs: give exactly one of them")
+    for pair in ALTERNATIVES:
+        if sum(plain["training"].get(key) not in (None, "none") for key in pair) != 1:
+            problems.append(f"training.{pair[0]}, training.{pair[1]}: give exactly one of them")
     if problems:
         raise UserError(*problems)
     return RunConfig(
@@ -158,6 +168,7 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
         scale=plain["scale"],
         gate=plain["gate"],
         seed=plain["seed"],
+        task_options=task_options,
         gate_options=gate_options,
         **sections,
     )

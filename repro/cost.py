@@ -9,20 +9,43 @@ that were made, `executed` from the rows and positions that were computed, paddi
 import resource
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from repro.routing import RoutingTape
-from repro.volume import DenseMacs, Volume
+from repro.volume import Volume
 
 
 class CostModel(Protocol):
     """The part of a backbone that costs are counted with."""
 
-    def forward_macs(self, config: Any, head: str, volume: Volume) -> DenseMacs:
-        """Multiply-adds of a dense forward pass."""
+    def rest_macs(self, config: Any, head: str, volume: Volume) -> int:
+        """Multiply-adds of a forward pass outside the feed-forward networks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FFNSize:
+    """One feed-forward network of the dense model."""
+
+    stack: str
+    """`encoder` or `decoder`."""
+    d_model: int
+    d_hidden: int
+    """Hidden width; that of every expert where it was converted."""
+    converted: bool
+    """Whether an MoE layer took its place."""
+
+    @property
+    def row_macs(self) -> int:
+        """Multiply-adds of one row through it, or through one expert."""
+        return 2 * self.d_model * self.d_hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,40 +55,37 @@ class Architecture:
     backbone: CostModel
     config: Any
     head: str
-    ffn_layers: int
-    """Feed-forward networks of the dense model."""
-    moe_layers: int
-    """How many of them were converted; 0 for a dense model."""
+    ffns: tuple[FFNSize, ...]
     experts: int
-    d_model: int
-    d_hidden: int
-    """Hidden width of one expert: that of the FFN it replaces (all converted layers alike)."""
+
+    @property
+    def moe(self) -> tuple[FFNSize, ...]:
+        """The converted ones, in the order of the tape; none for a dense model."""
+        return tuple(ffn for ffn in self.ffns if ffn.converted)
 
     def dense_macs(self, volume: Volume) -> float:
         """Multiply-adds of the unconverted model."""
-        dense = self.backbone.forward_macs(self.config, self.head, volume)
-        return dense.ffn + dense.rest
+        ffns = sum(ffn.row_macs * volume.of_stack(ffn.stack) for ffn in self.ffns)
+        return ffns + self.backbone.rest_macs(self.config, self.head, volume)
 
-    def moe_macs(self, volume: Volume, expert_rows: float, routed_tokens: int) -> float:
+    def moe_macs(self, volume: Volume, rows_L: Sequence[float], routed_L: Sequence[int]) -> float:
         """Multiply-adds of the converted model.
 
         Args:
             volume: what attention and the unconverted layers process.
-            expert_rows: rows multiplied by experts, summed over layers.
-            routed_tokens: rows multiplied by a router, summed over layers.
+            rows_L: rows multiplied by experts in each MoE layer.
+            routed_L: rows multiplied by the router of each MoE layer.
         """
-        dense = self.backbone.forward_macs(self.config, self.head, volume)
-        kept = dense.ffn * (self.ffn_layers - self.moe_layers) / self.ffn_layers
-        experts = 2 * self.d_model * self.d_hidden * expert_rows
-        router = self.d_model * self.experts * routed_tokens
-        return dense.rest + kept + experts + router
+        total: float = self.backbone.rest_macs(self.config, self.head, volume)
+        total += sum(ffn.row_macs * volume.of_stack(ffn.stack) for ffn in self.ffns if not ffn.converted)
+        for ffn, rows, routed in zip(self.moe, rows_L, routed_L, strict=True):
+            total += ffn.row_macs * rows + ffn.d_model * self.experts * routed
+        return total
 
     def analytic_macs(self, volume: Volume, experts_per_token: float) -> float:
         """Multiply-adds when every token of every MoE layer has this many experts on average."""
-        if not self.moe_layers:
-            return self.dense_macs(volume)
-        rows = self.moe_layers * volume.tokens
-        return self.moe_macs(volume, experts_per_token * rows, rows)
+        tokens_L = [volume.of_stack(ffn.stack) for ffn in self.moe]
+        return self.moe_macs(volume, [experts_per_token * tokens for tokens in tokens_L], tokens_L)
 
 
 @dataclass(kw_only=True)
@@ -74,39 +94,43 @@ class Work:
 
     real: Volume = field(default_factory=Volume)
     padded: Volume = field(default_factory=Volume)
-    rows_routed: int = 0
-    """(token, expert) assignments over all layers."""
-    rows_computed: int = 0
+    rows_routed_L: list[int] = field(default_factory=list)
+    """(token, expert) assignments of each MoE layer."""
+    rows_computed_L: list[int] = field(default_factory=list)
     """Expert rows multiplied, padding slots of the back-end included."""
-    routed_tokens: int = 0
-    """Tokens seen by routers, over all layers; padding is never routed."""
-    router_rows: int = 0
-    """Rows multiplied by routers, padding included."""
+    routed_tokens_L: list[int] = field(default_factory=list)
+    """Tokens seen by the router; padding is never routed."""
+    router_rows_L: list[int] = field(default_factory=list)
+    """Rows multiplied by the router, padding included."""
 
     @staticmethod
-    def of(tape: RoutingTape, lengths: list[int]) -> "Work":
-        """The work of one forward pass over sequences of these lengths, padded to the longest."""
+    def of(tape: RoutingTape, masks: Mapping[str, Tensor]) -> "Work":
+        """The work of one forward pass over a batch.
+
+        Args:
+            masks: stack -> mask of real tokens, (B, S).
+        """
+        real = {stack: mask.sum(1).tolist() for stack, mask in masks.items()}
         loads = [entry.routing.load_E.tolist() for entry in tape.entries]
-        masks = [entry.routing.mask_T for entry in tape.entries]
+        tokens = [entry.routing.mask_T for entry in tape.entries]
+        rows_computed_L = [entry.rows_computed(load) for entry, load in zip(tape.entries, loads, strict=True)]
         return Work(
-            real=Volume.of(lengths),
-            padded=Volume.of([max(lengths)] * len(lengths)),
-            rows_routed=sum(map(sum, loads)),
-            rows_computed=sum(
-                entry.rows_computed(load) for entry, load in zip(tape.entries, loads, strict=True)
-            ),
-            routed_tokens=sum(int(mask_T.sum()) for mask_T in masks),
-            router_rows=sum(mask_T.numel() for mask_T in masks),
+            real=Volume.of(real),
+            padded=Volume.of({stack: [mask.shape[1]] * len(mask) for stack, mask in masks.items()}),
+            rows_routed_L=[sum(load) for load in loads],
+            rows_computed_L=rows_computed_L,
+            routed_tokens_L=[int(mask_T.sum()) for mask_T in tokens],
+            router_rows_L=[mask_T.numel() for mask_T in tokens],
         )
 
     def __add__(self, other: "Work") -> "Work":
         return Work(
             real=self.real + other.real,
             padded=self.padded + other.padded,
-            rows_routed=self.rows_routed + other.rows_routed,
-            rows_computed=self.rows_computed + other.rows_computed,
-            routed_tokens=self.routed_tokens + other.routed_tokens,
-            router_rows=self.router_rows + other.router_rows,
+            rows_routed_L=_add(self.rows_routed_L, other.rows_routed_L),
+            rows_computed_L=_add(self.rows_computed_L, other.rows_computed_L),
+            routed_tokens_L=_add(self.routed_tokens_L, other.routed_tokens_L),
+            router_rows_L=_add(self.router_rows_L, other.router_rows_L),
         )
 
     def flops(self, architecture: Architecture) -> dict[str, float | None]:
@@ -114,14 +138,15 @@ class Work:
         names = ("per_token", "per_token_executed", "macs_per_token", "dense_per_token")
         if not self.real.tokens:
             return dict.fromkeys(names)
-        dense = architecture.dense_macs(self.real)
-        if architecture.moe_layers:
-            routed = architecture.moe_macs(self.real, self.rows_routed, self.routed_tokens)
-            executed = architecture.moe_macs(self.padded, self.rows_computed, self.router_rows)
-        else:
-            routed, executed = dense, architecture.dense_macs(self.padded)
-        macs = (2 * routed, 2 * executed, routed, 2 * dense)
+        routed = architecture.moe_macs(self.real, self.rows_routed_L, self.routed_tokens_L)
+        executed = architecture.moe_macs(self.padded, self.rows_computed_L, self.router_rows_L)
+        macs = (2 * routed, 2 * executed, routed, 2 * architecture.dense_macs(self.real))
         return {name: value / self.real.tokens for name, value in zip(names, macs, strict=True)}
+
+
+def _add(left: list[int], right: list[int]) -> list[int]:
+    """Elementwise sum; nothing was seen where a list ends."""
+    return [a + b for a, b in zip_longest(left, right, fillvalue=0)]
 
 
 class Stopwatch:
@@ -145,9 +170,21 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new peak, where the system can: on GPUs, and for this process on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory used so far: allocated on the GPU, or resident in this process on the CPU."""
+    """Most memory used since the last reset: allocated on the GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, IndexError, ValueError):
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

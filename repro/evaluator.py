@@ -1,7 +1,6 @@
 """Loss, metric and routing of a model on a set of examples."""
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from accelerate.utils import gather_object, send_to_device
 from repro import plugins
 from repro.cost import Work
 from repro.routing import RoutingTotals, best_expert_only, record_routing
+from repro.tasks._base import Feature, Row, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +19,10 @@ class Evaluation:
 
     loss: float
     """Mean task loss over its terms (examples or tokens), without auxiliary losses."""
-    metrics: dict[str, float]
-    """Empty unless references were given."""
+    metrics: dict[str, Any]
+    """Empty unless rows were given."""
     count: int
-    """Examples evaluated."""
+    """Examples that the metric compared, or features without one."""
     routing: RoutingTotals
     work: Work
 
@@ -30,21 +30,22 @@ class Evaluation:
 def evaluate(
     accelerator: Accelerator,
     model: Any,
-    task: ModuleType,
-    features: list[dict[str, Any]],
+    task: Task,
+    metric: str,
+    features: list[Feature],
     *,
-    pad_id: int,
     batch_size: int,
     best_only: bool = False,
-    references: list[Any] | None = None,
+    rows: list[Row] | None = None,
 ) -> Evaluation:
     """Evaluate without gradient, longest examples first; processes share the batches.
 
     Args:
+        metric: a member of `metrics`.
         best_only: route every token to its best expert alone (top-1 gating at inference).
-        references: one per feature; None measures the loss alone.
+        rows: what the features were encoded from; None measures the loss alone.
     """
-    order = sorted(range(len(features)), key=lambda index: -len(features[index]["input_ids"]))
+    order = sorted(range(len(features)), key=lambda index: -task.length(features[index]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     loss_sum, terms = 0.0, 0
     predictions: dict[int, Any] = {}
@@ -56,28 +57,30 @@ def evaluate(
     with torch.inference_mode(), best_expert_only(model, best_only):
         for batch_indices in batches[accelerator.process_index :: accelerator.num_processes]:
             chosen = [features[index] for index in batch_indices]
-            batch = send_to_device(task.collate(chosen, pad_id), accelerator.device)
+            collated = task.collate(chosen)
+            batch = send_to_device(collated, accelerator.device)
             with record_routing(model) as tape:
                 outputs = model(**batch)
-            loss_sum += float(outputs.loss) * task.loss_terms(batch)
-            terms += task.loss_terms(batch)
+            loss_sum += float(task.loss(outputs, batch)) * task.loss_terms(collated)
+            terms += task.loss_terms(collated)
             totals += RoutingTotals.of(tape)
-            work += Work.of(tape, [len(feature["input_ids"]) for feature in chosen])
-            if references is not None:
-                found = task.predict(outputs, batch)
+            work += Work.of(tape, task.masks(collated))
+            if rows is not None:
+                found = task.predict(model, batch, outputs, chosen)
                 predictions.update(zip(batch_indices, found, strict=True))
     model.train(was_training)
     parts = gather_object([(loss_sum, terms, predictions, totals, work)])
-    metrics = {}
-    if references is not None:
-        metric = plugins.load("metrics", task.METRIC).Metric(keep_in_memory=True)
+    metrics, count = {}, len(features)
+    if rows is not None:
         gathered = {index: found for part in parts for index, found in part[2].items()}
         ordered = [gathered[index] for index in range(len(features))]
-        metrics = metric.compute(predictions=ordered, references=references)
+        answers, references = task.answers(ordered, features, rows)
+        scorer = plugins.load("metrics", metric).Metric(keep_in_memory=True)
+        metrics, count = scorer.compute(predictions=answers, references=references), len(references)
     return Evaluation(
         loss=sum(part[0] for part in parts) / sum(part[1] for part in parts),
         metrics=metrics,
-        count=len(features),
+        count=count,
         routing=sum((part[3] for part in parts), RoutingTotals()),
         work=sum((part[4] for part in parts), Work()),
     )

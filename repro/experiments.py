@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import plugins
-from repro.config import SECTIONS, RunConfig, from_dict
+from repro.config import ALTERNATIVES, SECTIONS, RunConfig, from_dict
 from repro.errors import UserError, unknown
 from repro.provenance import fingerprint_files
 from repro.records import Places
@@ -89,7 +89,7 @@ def resolve(
     plain |= {"task": task, "scale": scale, "gate": gate_name, "seed": seed}
     plain["gate_options"] = dict(gate_fixed)
 
-    problems = _apply(plain, overrides, gate_file, gate_name, gate_fixed)
+    problems = _apply(plain, overrides, task, gate_file, gate_name, gate_fixed)
     adaptive = plugins.load("gates", gate_file).ADAPTIVE
     problems += _choose_curriculum(plain, overrides, gate_name, adaptive)
     places = _find_inputs(plain, overrides, task, data, model, results, problems)
@@ -134,26 +134,30 @@ def _sections(scale: Mapping[str, Any], task: str, name: str) -> dict[str, Any]:
     """The sections of `RunConfig`: those of `base`, overridden by those of the task."""
     if task not in scale:
         raise UserError(f"experiments/{name}.toml: no section for task {task!r}")
-    merged: dict[str, Any] = {section: {} for section in SECTIONS}
+    known = [*SECTIONS, "task"]
+    merged: dict[str, Any] = {section: {} for section in known}
     for source in ("base", task):
         for section, values in scale.get(source, {}).items():
-            if section not in SECTIONS:
-                raise UserError(f"experiments/{name}.toml: {source}: {unknown('section', section, SECTIONS)}")
+            if section not in known:
+                raise UserError(f"experiments/{name}.toml: {source}: {unknown('section', section, known)}")
             merged[section] |= values
+    merged["task_options"] = merged.pop("task")
     return merged
 
 
 def _apply(
     plain: dict[str, Any],
     overrides: Mapping[str, Override],
+    task: str,
     gate_file: str,
     gate_name: str,
     gate_fixed: Mapping[str, int],
 ) -> list[str]:
     """Put the user's values in their places; the problems that are not about a value itself."""
-    gate_keys = [f.name for f in dataclasses.fields(plugins.load("gates", gate_file).Config)]
-    known = [f"gate.{key}" for key in gate_keys]
-    known += [f"{name}.{f.name}" for name, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
+    own = {"gate": ("gates", gate_name, gate_file), "task": ("tasks", task, task)}
+    known = [f"{name}.{f.name}" for name, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
+    for name, (family, _, file) in own.items():
+        known += [f"{name}.{key}" for key in option_names(family, file)]
     problems = []
     for key, override in overrides.items():
         section, _, rest = key.partition(".")
@@ -162,32 +166,38 @@ def _apply(
         elif key.startswith("model.config."):
             name = rest.removeprefix("config.")
             plain["model"]["config"] = plain["model"].get("config", {}) | {name: override.value}
-        elif section == "gate" and rest not in gate_keys:
-            having = ", ".join(
-                other.replace("_", "-")
-                for other in plugins.names("gates")
-                if rest in [f.name for f in dataclasses.fields(plugins.load("gates", other).Config)]
-            )
-            problems.append(
-                f"{override.origin}: the gate {gate_name!r} has no option {rest!r};"
-                f" it has: {', '.join(gate_keys) or 'none'}."
-                + (f" Gates with {rest!r}: {having}." if having else "")
-            )
+        elif section in own and key not in known:
+            problems.append(f"{override.origin}: {_no_option(*own[section], rest)}")
         elif section == "gate" and rest in gate_fixed:
             problems.append(
                 f"{override.origin}: the name {gate_name!r} fixes {rest} = {gate_fixed[rest]};"
                 f" use --gate {gate_file.replace('_', '-')}"
             )
-        elif section == "gate":
-            plain["gate_options"][rest] = override.value
         elif key in known:
-            plain[section][rest] = override.value
+            plain[f"{section}_options" if section in own else section][rest] = override.value
         else:
             problems.append(f"{override.origin}: {unknown('key', key, known)}")
-    for given, other in (("steps", "epochs"), ("epochs", "steps")):
-        if f"training.{given}" in overrides and f"training.{other}" not in overrides:
+    for pair in ALTERNATIVES:
+        given = [key for key in pair if f"training.{key}" in overrides]
+        if len(given) == 1:
+            (other,) = set(pair) - set(given)
             plain["training"].pop(other, None)
     return problems
+
+
+def option_names(family: str, member: str) -> list[str]:
+    """The options of one gate or task."""
+    return [entry.name for entry in dataclasses.fields(plugins.load(family, member).Config)]
+
+
+def _no_option(family: str, name: str, file: str, wanted: str) -> str:
+    """What to say of an option that this gate or task has not, but others may have."""
+    keys = ", ".join(option_names(family, file)) or "none"
+    having = [other for other in plugins.names(family) if wanted in option_names(family, other)]
+    spelled = ", ".join(other.replace("_", "-") if family == "gates" else other for other in having)
+    return f"the {family[:-1]} {name!r} has no option {wanted!r}; it has: {keys}." + (
+        f" {family.capitalize()} with {wanted!r}: {spelled}." if having else ""
+    )
 
 
 def _choose_curriculum(

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from repro import plugins
-from repro.backbones._sites import FFNSite
+from repro.backbones._sites import FFNSite, Stack
 from repro.config import ExpertsConfig
-from repro.cost import Architecture
+from repro.cost import Architecture, FFNSize
 from repro.errors import UserError, one_line
 from repro.experts._ffn import FFNWeights, activation_name
 from repro.routing import LayerRouting, RoutingLayer
@@ -36,8 +36,8 @@ class MoESettings:
     experts: ExpertsConfig
 
 
-class _Stack:
-    """The mask of one stack of layers, set by the model's forward hook for the layers below it."""
+class _Mask:
+    """The mask of real tokens of one stack, set by its forward hook for the layers in it."""
 
     def __init__(self) -> None:
         self.mask_BS: Tensor | None = None
@@ -61,14 +61,19 @@ class Experts(nn.Module):
             for dense in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
         )
 
-    def reset(self, site: FFNSite, config: ExpertsConfig, std: float) -> None:
-        """Fill the weights: copies of the dense FFN (`upcycle`), or N(0, std^2) with zero biases."""
+    def reset(self, site: FFNSite, config: ExpertsConfig, std: float, gate: nn.Module) -> None:
+        """Fill the weights: copies of the dense FFN (`upcycle`), or N(0, std^2) with zero biases.
+
+        Raw softmax weights of one or two of 16 experts sum to about 0.3. The second matrix of the
+        copies is divided by that, so that a converted layer starts at the scale of the dense one.
+        """
         with torch.no_grad():
             if config.init == "upcycle":
+                total = _mean_weight(gate, site.w1_FD.shape[1])
                 self.w1.copy_(site.w1_FD.expand_as(self.w1))
                 self.b1.copy_(site.b1_F.expand_as(self.b1))
-                self.w2.copy_(site.w2_DF.expand_as(self.w2))
-                self.b2.copy_(site.b2_D.expand_as(self.b2))
+                self.w2.copy_((site.w2_DF / total).expand_as(self.w2))
+                self.b2.copy_((site.b2_D / total).expand_as(self.b2))
             else:
                 self.w1.normal_(std=std)
                 self.w2.normal_(std=std)
@@ -80,27 +85,32 @@ class Experts(nn.Module):
         return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
 
 
+def _mean_weight(gate: nn.Module, d_model: int) -> float:
+    """Sum of a token's combine weights under a fresh gate, mean over layer-normed random tokens."""
+    x_TD = torch.randn(4096, d_model, generator=torch.Generator().manual_seed(0))
+    routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool))
+    return float(routing.weight_A.sum() / len(x_TD))
+
+
 class MoELayer(RoutingLayer):
     """Gate, experts and their weighted sum, in the place of one FFN (paper eq. 1-3).
 
     Input and output have the same shape, two leading axes and D. Padding gives zeros.
     """
 
-    def __init__(
-        self, layer: int, gate: nn.Module, experts: Experts, stack: _Stack, time_major: bool
-    ) -> None:
+    def __init__(self, layer: int, gate: nn.Module, experts: Experts, mask: _Mask, time_major: bool) -> None:
         super().__init__()
         self.layer = layer
         self.gate = gate
         self.experts = experts
-        self._stack = stack
+        self._mask = mask
         self._time_major = time_major
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Route, compute and combine; the routing goes to the tape, if one is recording."""
         shape = (hidden.shape[0], hidden.shape[1])
         x_TD = hidden.reshape(-1, hidden.shape[-1])
-        routing = self.gate(x_TD, self._mask(shape, hidden.device), best_only=self.best_only)
+        routing = self.gate(x_TD, self._mask_T(shape, hidden.device), best_only=self.best_only)
         y_TD: Tensor = self.experts.backend.forward(x_TD, routing, self.experts.weights())
         if self.tape is not None:
             rows_computed = self.experts.backend.rows_computed
@@ -109,10 +119,13 @@ class MoELayer(RoutingLayer):
             )
         return y_TD.view(hidden.shape)
 
-    def _mask(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        mask_BS = self._stack.mask_BS
+    def _mask_T(self, shape: tuple[int, int], device: torch.device) -> Tensor:
+        mask_BS = self._mask.mask_BS
         if mask_BS is None:
             return torch.ones(shape[0] * shape[1], dtype=torch.bool, device=device)
+        # With a key/value cache the mask covers the cached tokens too; the new ones come last.
+        positions = shape[0] if self._time_major else shape[1]
+        mask_BS = mask_BS[:, -positions:]
         mask = mask_BS.t() if self._time_major else mask_BS
         assert mask.shape == shape, f"mask {tuple(mask.shape)} does not fit tokens {shape}"
         return mask.reshape(-1).bool()
@@ -149,7 +162,8 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
         raise UserError(
             f"experts.every: {settings.experts.every} leaves no layer to convert; the model has {len(sites)}"
         )
-    stacks: dict[str, _Stack] = {site.stack: _Stack() for site in chosen}
+    masks = {name: _pass_masks(stack) for name, stack in backbone.stacks(model).items()} if chosen else {}
+    std = getattr(model.config, backbone.INIT_STD)
     for index, site in enumerate(chosen):
         d_model = site.w1_FD.shape[1]
         backend = plugins.load("experts", choose_backend(settings.experts.backend, device))
@@ -158,39 +172,42 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
         except ValueError as error:
             raise UserError(str(error)) from error
         experts = Experts(site, settings.experts, backend)
-        experts.reset(site, settings.experts, model.config.initializer_range)
-        layer = MoELayer(index, gate, experts, stacks[site.stack], backbone.TIME_MAJOR)
+        experts.reset(site, settings.experts, std, gate)
+        layer = MoELayer(index, gate, experts, masks[site.stack], backbone.TIME_MAJOR)
         site.replace(layer.to(site.w1_FD.device))
     if chosen:
-        _pass_masks(model, backbone, stacks)
         setattr(model.config, _CONFIG_KEY, _plain(settings))
     return Architecture(
         backbone=backbone,
         config=model.config,
         head=settings.head,
-        ffn_layers=len(sites),
-        moe_layers=len(chosen),
+        ffns=tuple(
+            FFNSize(
+                stack=site.stack,
+                d_model=site.w1_FD.shape[1],
+                d_hidden=site.w1_FD.shape[0],
+                converted=any(site is one for one in chosen),
+            )
+            for site in sites
+        ),
         experts=settings.experts.count,
-        d_model=sites[0].w1_FD.shape[1],
-        d_hidden=sites[0].w1_FD.shape[0],
     )
 
 
-def _pass_masks(model: nn.Module, backbone: ModuleType, stacks: dict[str, _Stack]) -> None:
-    """Before each forward pass, hand the masks in its arguments to the MoE layers.
+def _pass_masks(stack: Stack) -> _Mask:
+    """Keep the mask of every call of a stack where its MoE layers find it.
 
-    A mask stays until the next pass: gradient checkpointing runs the layers again after this one.
+    A mask stays until the next call: gradient checkpointing runs the layers again after this one.
     """
-    signature = inspect.signature(model.forward)
+    signature = inspect.signature(stack.module.forward)
+    kept = _Mask()
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = signature.bind_partial(*args, **kwargs)
-        arguments = {**call.arguments, **call.arguments.get("kwargs", {})}
-        for name, mask in backbone.token_masks(arguments).items():
-            if name in stacks:
-                stacks[name].mask_BS = mask
+        kept.mask_BS = stack.mask({**call.arguments, **call.arguments.get("kwargs", {})})
 
-    model.register_forward_pre_hook(before, with_kwargs=True)
+    stack.module.register_forward_pre_hook(before, with_kwargs=True)
+    return kept
 
 
 def _plain(settings: MoESettings) -> dict[str, Any]:
@@ -230,6 +247,8 @@ def load(folder: Path, device: torch.device, backend: str = "auto") -> Any:
         )
         convert(model, settings, device)
         _load_weights(model, folder)
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a saved model ({one_line(error)[:200]})") from error
     return model.to(device).eval()
@@ -246,4 +265,3 @@ def _load_weights(model: Any, folder: Path) -> None:
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     if unexpected or set(missing) - tied:
         raise ValueError(f"missing {sorted(set(missing) - tied)}, unexpected {unexpected}")
-    model.tie_weights()

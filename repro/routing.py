@@ -93,19 +93,21 @@ class RoutingTape:
             total = total + entry.routing.loss
         return total
 
+    def several_BL(self) -> Tensor:
+        """Tokens of each sequence given two or more experts, by layer; for one forward pass, int64."""
+        return torch.stack([(entry.count_BS() >= 2).sum(1) for entry in self.entries], dim=1)
+
     def ratios_BL(self) -> Tensor:
         """Complexity vectors (paper eq. 5): share of each sequence's tokens given two or more experts.
 
         Valid for a tape of one forward pass. Columns are the layers in order; a sequence without
         real tokens has ratio 0. Layers of one stack see that stack's tokens only.
         """
-        columns = []
+        lengths = []
         for entry in self.entries:
-            several_B = (entry.count_BS() >= 2).sum(1)
             mask = entry.routing.mask_T.view(entry.shape)
-            length_B = (mask.t() if entry.time_major else mask).sum(1)
-            columns.append(several_B / length_B.clamp(min=1))
-        return torch.stack(columns, dim=1)
+            lengths.append((mask.t() if entry.time_major else mask).sum(1))
+        return self.several_BL() / torch.stack(lengths, dim=1).clamp(min=1)
 
 
 class RoutingLayer(nn.Module):

@@ -13,9 +13,10 @@ from accelerate import Accelerator
 
 from repro import moe, plugins
 from repro._checkpoints import remove_checkpoints
-from repro._prepare import make_accelerator, prepare
+from repro._prepare import encoded, make_accelerator, prepare
 from repro._result import build_result, metric_entry
 from repro.config import RunConfig, from_dict
+from repro.cost import reset_peak_memory
 from repro.errors import UserError
 from repro.evaluator import evaluate
 from repro.provenance import environment
@@ -52,6 +53,7 @@ def execute(
             return read_json(folder.result)
     _check_writable(places.results)
     accelerator = make_accelerator(config, folder if tensorboard else None)
+    reset_peak_memory(accelerator.device)
     prepared = prepare(config, places, accelerator.device)
     circumstances = _circumstances(accelerator, config)
     with _claimed(folder, places):
@@ -68,8 +70,8 @@ def execute(
                 accelerator,
                 prepared.model,
                 prepared.task,
+                prepared.metric,
                 prepared.subset,
-                pad_id=prepared.data.pad_id,
                 batch_size=config.evaluation.batch_size,
             ).loss
 
@@ -116,21 +118,21 @@ def evaluate_run(
     elif source.startswith("folder:"):
         place = Path(read_json(folder.places)["data"])
     accelerator = make_accelerator(config)
-    task = plugins.load("tasks", config.task)
+    module = plugins.load("tasks", config.task)
     limit = config.data.train_samples if split == "train" else config.data.validation_samples
-    rows = load_rows(task, source, place, split, limit)
-    tokenizer = pretrained_tokenizer(folder.model)
+    rows = load_rows(module, source, place, split, limit)
+    task = module.Task(config.task_options, pretrained_tokenizer(folder.model), config.data.max_length)
     evaluation = evaluate(
         accelerator,
         accelerator.prepare_model(
             moe.load(folder.model, accelerator.device, config.experts.backend), evaluation_mode=True
         ),
         task,
-        task.encode(rows, tokenizer, config.data.max_length),
-        pad_id=tokenizer.pad_token_id,
+        module.METRIC,
+        encoded(task, rows, split),
         batch_size=config.evaluation.batch_size,
         best_only=gate_at_inference == "top-1",
-        references=task.references(rows),
+        rows=rows,
     )
     return {
         "run_id": config.run_id,
@@ -138,7 +140,7 @@ def evaluate_run(
         "gate": config.gate,
         "split": split,
         "gate_at_inference": gate_at_inference,
-        "metric": metric_entry(task, evaluation),
+        "metric": metric_entry(module.METRIC, evaluation),
         "metrics": evaluation.metrics,
         "eval_loss": evaluation.loss,
         "routing": None if config.gate == "dense" else evaluation.routing.summary(),

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ from accelerate.utils import gather_object, send_to_device
 from repro._checkpoints import TrainingState, resume, save_checkpoint
 from repro.config import RunConfig
 from repro.cost import Stopwatch, Work
-from repro.curriculum import cut_batches, epoch_order
+from repro.curriculum import BatchSize, cut_batches, epoch_order
 from repro.errors import Interrupted
 from repro.records import RunFolder, append_jsonl
 from repro.routing import RoutingTape, RoutingTotals, record_routing
+from repro.tasks._base import Batch, Feature, Task
 
-Features = list[dict[str, Any]]
 Record = dict[str, Any]
 
 
@@ -28,9 +27,8 @@ Record = dict[str, Any]
 class TrainingData:
     """The encoded examples that a run trains on."""
 
-    task: ModuleType
-    train: Features
-    pad_id: int
+    task: Task
+    train: list[Feature]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ def train(
         _measure(loop, measure_loss)
     loop.model.train()
     while state.step < state.total_steps:
-        steps = _epoch_steps(loop)
+        steps = epoch_steps(config, data, state, accelerator.num_processes)
         while state.position < len(steps) and state.step < state.total_steps:
             with watch:
                 record, tapes = _train_step(loop, steps[state.position])
@@ -109,9 +107,12 @@ def _prepare(
 ) -> _Loop:
     """Model, optimiser and schedule, wrapped by Accelerate; the state joins the checkpoints."""
     settings = config.training
-    steps_per_epoch = math.ceil(len(data.train) / (settings.batch_size * settings.accumulation))
-    total_steps = settings.steps or math.ceil((settings.epochs or 0) * steps_per_epoch)
-    state = TrainingState(total_steps=total_steps)
+    state = TrainingState()
+    processes = accelerator.num_processes
+    total_steps = settings.steps or math.ceil(
+        (settings.epochs or 0) * len(epoch_steps(config, data, state, processes))
+    )
+    state.total_steps = total_steps
     warmup = math.ceil(settings.warmup * total_steps)
 
     def scale(step: int) -> float:
@@ -147,24 +148,31 @@ def _prepare(
     )
 
 
-def _epoch_steps(loop: _Loop) -> list[list[list[int]]]:
-    """The batches of each optimiser step of this epoch; the same whenever it is asked for."""
-    settings, state = loop.config.training, loop.state
-    generator = np.random.default_rng([loop.config.seed, state.epoch])
-    lengths_N = np.array([len(feature["input_ids"]) for feature in loop.data.train])
+def epoch_steps(
+    config: RunConfig, data: TrainingData, state: TrainingState, processes: int
+) -> list[list[list[int]]]:
+    """The batches of each optimiser step of the state's epoch; the same whenever it is asked for."""
+    settings = config.training
+    generator = np.random.default_rng([config.seed, state.epoch])
+    lengths_N = np.array([data.task.length(feature) for feature in data.train])
     ratios_NL = None if state.ratios_NL is None else state.ratios_NL.double().numpy()
-    order_N = epoch_order(settings.curriculum, ratios_NL, lengths_N, generator)
+    several_N = None if state.several_N is None else state.several_N.numpy()
+    order_N = epoch_order(settings.curriculum, ratios_NL, several_N, lengths_N, generator)
     ordered = settings.curriculum == "length" or (settings.curriculum != "random" and ratios_NL is not None)
     batches = cut_batches(
-        order_N, lengths_N, settings.batch_size, settings.length_pool, None if ordered else generator
+        order_N,
+        lengths_N,
+        BatchSize(samples=settings.batch_size, positions=settings.batch_tokens),
+        settings.length_pool,
+        None if ordered else generator,
     )
     # A process without a sample has nothing to run; such a rest is left out of the epoch.
-    batches = [batch for batch in batches if len(batch) >= loop.accelerator.num_processes]
+    batches = [batch for batch in batches if len(batch) >= processes]
     group = settings.accumulation
     return [batches[start : start + group] for start in range(0, len(batches), group)]
 
 
-def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tuple[Features, RoutingTape]]]:
+def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tuple[Batch, RoutingTape]]]:
     """Forward and backward over the batches of one step, then one step of the optimiser.
 
     The gradient is that of the mean over all loss terms of the step, however they are spread over
@@ -173,7 +181,7 @@ def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tup
     accelerator, task = loop.accelerator, loop.data.task
     mine = [batch[accelerator.process_index :: accelerator.num_processes] for batch in batches]
     chosen = [[loop.data.train[index] for index in indices] for indices in mine]
-    tensors = [task.collate(features, loop.data.pad_id) for features in chosen]
+    tensors = [task.collate(features) for features in chosen]
     terms = [task.loss_terms(batch) for batch in tensors]
     # Processes average their gradients, so each counts its terms against an average total.
     total = sum(gather_object([sum(terms)])) / accelerator.num_processes
@@ -185,13 +193,14 @@ def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tup
         last = number + 1 == len(tensors)
         with nullcontext() if last else accelerator.no_sync(loop.model):
             with record_routing(loop.model) as tape:
-                outputs = loop.model(**send_to_device(batch, accelerator.device))
+                moved = send_to_device(batch, accelerator.device)
+                loss = task.loss(loop.model(**moved), moved)
             auxiliary = tape.loss()
-            accelerator.backward((outputs.loss + auxiliary) * share)
-        loss_sum += float(outputs.loss.detach()) * share
+            accelerator.backward((loss + auxiliary) * share)
+        loss_sum += float(loss.detach()) * share
         auxiliary_sum += float(torch.as_tensor(auxiliary).detach()) * share
         _remember_ratios(loop, tape, mine[number])
-        tapes.append((chosen[number], tape))
+        tapes.append((batch, tape))
     if not math.isfinite(loss_sum + auxiliary_sum):
         raise FloatingPointError(
             f"the loss is {loss_sum} at step {loop.state.step + 1}; lower training.learning_rate"
@@ -214,11 +223,13 @@ def _remember_ratios(loop: _Loop, tape: RoutingTape, indices: list[int]) -> None
     """Keep the complexity vectors that this forward pass gave for free (paper eq. 5)."""
     if not tape.entries:
         return
-    state = loop.state
+    state, samples = loop.state, len(loop.data.train)
     ratios_BL = tape.ratios_BL().float().cpu()
     if state.next_ratios_NL is None:
-        state.next_ratios_NL = torch.zeros(len(loop.data.train), ratios_BL.shape[1])
+        state.next_ratios_NL = torch.zeros(samples, ratios_BL.shape[1])
+        state.next_several_N = torch.zeros(samples, dtype=torch.int64)
     state.next_ratios_NL[indices] = ratios_BL
+    state.next_several_N[indices] = tape.several_BL().sum(1).cpu()
 
 
 def _end_epoch(loop: _Loop) -> None:
@@ -226,17 +237,20 @@ def _end_epoch(loop: _Loop) -> None:
     state = loop.state
     if state.next_ratios_NL is not None and loop.accelerator.num_processes > 1:
         # Each sample was seen by one process; the others hold zeros for it.
-        state.next_ratios_NL = sum(gather_object([state.next_ratios_NL]))
+        parts = gather_object([(state.next_ratios_NL, state.next_several_N)])
+        state.next_ratios_NL = sum(part[0] for part in parts)
+        state.next_several_N = sum(part[1] for part in parts)
     state.ratios_NL, state.next_ratios_NL = state.next_ratios_NL, None
+    state.several_N, state.next_several_N = state.next_several_N, None
     state.epoch += 1
     state.position = 0
 
 
-def _count(loop: _Loop, record: Record, tapes: list[tuple[Features, RoutingTape]]) -> Record:
+def _count(loop: _Loop, record: Record, tapes: list[tuple[Batch, RoutingTape]]) -> Record:
     """Add the step, over all processes, to the totals; its own losses and statistics for the record."""
     work, routing = Work(), RoutingTotals()
-    for features, tape in tapes:
-        work += Work.of(tape, [len(feature["input_ids"]) for feature in features])
+    for batch, tape in tapes:
+        work += Work.of(tape, loop.data.task.masks(batch))
         routing += RoutingTotals.of(tape)
     parts = gather_object([(work, routing, record["loss"], record["auxiliary_loss"])])
     work = sum((part[0] for part in parts), Work())

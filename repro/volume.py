@@ -1,37 +1,55 @@
-"""How much a model has to process, and what a dense model of it costs."""
+"""How much a model has to process."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """How much a model has to process; sums over sequences, so volumes add up."""
+    """How much a model has to process; sums over sequences, so volumes add up.
+
+    An encoder-only model has no decoder tokens, a decoder-only model no encoder tokens.
+    """
 
     sequences: int = 0
-    tokens: int = 0
-    """Sum of the sequence lengths."""
-    squares: int = 0
-    """Sum of the squared sequence lengths: pairs of positions that attention compares."""
+    encoder: int = 0
+    """Tokens of the encoder stack."""
+    decoder: int = 0
+    """Tokens of the decoder stack."""
+    encoder_pairs: int = 0
+    """Pairs of positions that the encoder's self-attention compares: squared lengths."""
+    decoder_pairs: int = 0
+    cross_pairs: int = 0
+    """Pairs of a decoder and an encoder position."""
 
     @staticmethod
-    def of(lengths: list[int]) -> "Volume":
-        """The volume of sequences of these lengths."""
-        squares = sum(length * length for length in lengths)
-        return Volume(sequences=len(lengths), tokens=sum(lengths), squares=squares)
+    def of(lengths: Mapping[str, Sequence[int]]) -> "Volume":
+        """The volume of sequences of these lengths, by stack (`encoder`, `decoder`).
 
-    def __add__(self, other: "Volume") -> "Volume":
+        With both stacks, equal places belong to one sequence. Causal attention counts as full: that
+        is what is computed.
+        """
+        encoder, decoder = lengths.get("encoder", ()), lengths.get("decoder", ())
+        cross = zip(encoder, decoder, strict=True) if encoder and decoder else ()
         return Volume(
-            sequences=self.sequences + other.sequences,
-            tokens=self.tokens + other.tokens,
-            squares=self.squares + other.squares,
+            sequences=max(len(encoder), len(decoder)),
+            encoder=sum(encoder),
+            decoder=sum(decoder),
+            encoder_pairs=sum(length * length for length in encoder),
+            decoder_pairs=sum(length * length for length in decoder),
+            cross_pairs=sum(source * target for source, target in cross),
         )
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all stacks."""
+        return self.encoder + self.decoder
 
-@dataclass(frozen=True, kw_only=True)
-class DenseMacs:
-    """Multiply-adds of one dense forward pass over a volume."""
+    def of_stack(self, stack: str) -> int:
+        """Tokens of `encoder` or `decoder`."""
+        return {"encoder": self.encoder, "decoder": self.decoder}[stack]
 
-    ffn: int
-    """Of all feed-forward networks together."""
-    rest: int
-    """Of everything else: attention, heads."""
+    def __add__(self, other: "Volume") -> "Volume":
+        names = self.__dataclass_fields__
+        sums = (mine + others for mine, others in zip(astuple(self), astuple(other), strict=True))
+        return Volume(**dict(zip(names, sums, strict=True)))

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from repro import experiments
-from repro.config import RunConfig, from_dict
+from repro import experiments, plugins
+from repro.config import ALTERNATIVES, RunConfig, from_dict
 from repro.errors import UserError
-from repro.experiments import Override, Places, resolve
+from repro.experiments import Override, Places, read_scale, resolve
+
+TASKS = plugins.names("tasks")
 
 
 def resolved(gate: str = "adaptive", **given: Any) -> tuple[RunConfig, Places]:
@@ -53,8 +55,9 @@ def with_leaf(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 # Another valid value for every setting that a number or a flip cannot give.
 OTHER = {
-    "task": "other",
+    "model.config.activation_function": "relu",
     "scale": "small",
+    "task_options.direction": "en-de",
     "gate_options.normalisation": "raw",
     "gate_options.combine": "renormalised",
     "model.backbone": "other",
@@ -64,6 +67,9 @@ OTHER = {
     "experts.activation": "relu",
     "experts.backend": "loop",
     "training.steps": 7,
+    "training.epochs": 1.25,
+    "training.batch_size": 77,
+    "training.batch_tokens": 777,
     "training.precision": "fp32",
     "training.curriculum": "length",
 }
@@ -95,13 +101,14 @@ class TestRunId:
         assert there[0].run_id == config().run_id
         assert there[1].results == Path("elsewhere")
 
-    def test_changes_with_every_setting(self) -> None:
-        base = plain()
-        ids = {config().run_id}
-        keys = [key for key, _ in leaves(base) if key != "gate"]
+    @pytest.mark.parametrize("task", TASKS)
+    def test_changes_with_every_setting(self, task: str) -> None:
+        base = config(task=task).to_dict()
+        ids = {config(task=task).run_id}
+        keys = [key for key, _ in leaves(base) if key not in ("gate", "task")]
         assert len(keys) > 30
         for key, value in leaves(base):
-            if key == "gate":
+            if key in ("gate", "task"):
                 continue
             if key in OTHER:
                 other = OTHER[key]
@@ -111,10 +118,18 @@ class TestRunId:
                 assert isinstance(value, float), f"give {key} another value in OTHER"
                 other = value / 2
             changed = with_leaf(base, key, other)
-            if key == "training.steps":
-                changed = with_leaf(changed, "training.epochs", None)
+            for pair in ALTERNATIVES:
+                if key in (f"training.{name}" for name in pair):
+                    (rest,) = (name for name in pair if key != f"training.{name}")
+                    changed = with_leaf(changed, f"training.{rest}", None)
             ids.add(from_dict(changed).run_id)
         assert len(ids) == 1 + len(keys)
+
+    def test_changes_with_the_task(self) -> None:
+        """The same settings for two tasks that have no options."""
+        assert (
+            from_dict(plain() | {"task": "soda"}).run_id != from_dict(plain() | {"task": "wikitext"}).run_id
+        )
 
     def test_a_whole_number_is_the_same_as_its_float(self) -> None:
         one, other = ({"training.epochs": epochs} for epochs in (2, 2.0))
@@ -128,11 +143,12 @@ class TestRunId:
 class TestDecoding:
     @pytest.mark.parametrize("gate", ["dense", "top-1", "top-2", "top-3", "top-k", "adaptive"])
     def test_round_trip_through_json(self, gate: str) -> None:
-        made = config(gate, overrides={"model.config.hidden_act": "relu"})
-        again = from_dict(json.loads(json.dumps(made.to_dict())))
-        assert again == made
-        assert again.run_id == made.run_id
-        assert again.to_dict() == made.to_dict()
+        for task in TASKS:
+            made = config(gate, task=task, overrides={"model.config.hidden_act": "relu"})
+            again = from_dict(json.loads(json.dumps(made.to_dict())))
+            assert again == made
+            assert again.run_id == made.run_id
+            assert again.to_dict() == made.to_dict()
 
     def test_is_frozen(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -153,9 +169,11 @@ class TestDecoding:
     @pytest.mark.parametrize(
         ("key", "value", "message"),
         [
-            ("training.batch_size", 1.5, "training.batch_size: expected a whole number, got 1.5"),
-            ("training.batch_size", True, "training.batch_size: expected a whole number, got True"),
-            ("training.batch_size", None, "training.batch_size: expected a whole number, got None"),
+            ("training.batch_size", 1.5, "training.batch_size: expected a whole number or none, got 1.5"),
+            ("training.batch_size", True, "training.batch_size: expected a whole number or none, got True"),
+            ("training.accumulation", 1.5, "training.accumulation: expected a whole number, got 1.5"),
+            ("training.accumulation", True, "training.accumulation: expected a whole number, got True"),
+            ("training.accumulation", None, "training.accumulation: expected a whole number, got None"),
             ("training.learning_rate", "fast", "training.learning_rate: expected a number, got 'fast'"),
             ("training.learning_rate", True, "training.learning_rate: expected a number, got True"),
             ("data.train_samples", "3", "data.train_samples: expected a whole number or none, got '3'"),
@@ -269,6 +287,58 @@ class TestGateNames:
         assert line.startswith("--gate: unknown gate 'adptive'. Did you mean 'adaptive'?")
 
 
+class TestTaskOptions:
+    def test_of_every_task(self) -> None:
+        """Those of the scale, with the task's own defaults for the others."""
+        found = {task: dataclasses.asdict(config(task=task).task_options) for task in TASKS}
+        assert found["sst2"] == found["wikitext"] == found["soda"] == {}
+        assert set(found["squad"]) == {"stride", "max_question_length", "max_answer_length"}
+        decoding = {"max_target_length", "beams", "length_penalty"}
+        assert set(found["wmt19"]) == {"direction", *decoding}
+        assert set(found["cnn_dailymail"]) == {"min_target_length", "no_repeat_ngram", *decoding}
+        written = read_scale("mini")
+        for task in TASKS:
+            assert written[task].get("task", {}).items() <= found[task].items()
+        assert found["squad"]["max_answer_length"] == 30
+
+    def test_are_part_of_the_run(self) -> None:
+        made = config(task="wmt19", overrides={"task.direction": "en-de", "task.beams": 1})
+        assert (made.task_options.direction, made.task_options.beams) == ("en-de", 1)
+        assert made.to_dict()["task_options"]["beams"] == 1
+        assert made.run_id != config(task="wmt19").run_id
+
+    def test_unknown(self) -> None:
+        (line,) = problems(config, task="wmt19", overrides={"task.beam": 1})
+        assert line == (
+            "option: the task 'wmt19' has no option 'beam';"
+            " it has: direction, max_target_length, beams, length_penalty."
+        )
+
+    def test_of_another_task(self) -> None:
+        (line,) = problems(config, overrides={"task.beams": 1})
+        assert line == (
+            "option: the task 'sst2' has no option 'beams'; it has: none."
+            " Tasks with 'beams': cnn_dailymail, wmt19."
+        )
+
+    @pytest.mark.parametrize(
+        ("task", "key", "value", "message"),
+        [
+            ("wmt19", "beams", 0, "must be at least 1, got 0"),
+            ("wmt19", "beams", 1.5, "expected a whole number, got 1.5"),
+            ("wmt19", "direction", "fr-en", "expected one of de-en, en-de, got 'fr-en'"),
+            ("wmt19", "max_target_length", 3, "must be at least 4, got 3"),
+            ("wmt19", "length_penalty", "none", "expected a number, got 'none'"),
+            ("cnn_dailymail", "no_repeat_ngram", -1, "must be at least 0, got -1"),
+            ("squad", "stride", -1, "must be at least 0, got -1"),
+            ("squad", "max_answer_length", 0, "must be at least 1, got 0"),
+        ],
+    )
+    def test_wrong_value(self, task: str, key: str, value: object, message: str) -> None:
+        found = problems(config, task=task, overrides={f"task.{key}": value})
+        assert found == [f"option: task.{key}: {message}"]
+
+
 class TestResolve:
     def test_mini_is_what_its_file_says(self) -> None:
         made = config()
@@ -281,8 +351,14 @@ class TestResolve:
     @pytest.mark.parametrize("scale", experiments.scale_names())
     @pytest.mark.parametrize("gate", ["dense", "top-1", "top-2", "adaptive"])
     def test_every_scale_resolves(self, scale: str, gate: str) -> None:
-        made = config(gate, scale=scale)
-        assert (made.scale, made.gate) == (scale, gate)
+        for task in [name for name in TASKS if name in read_scale(scale)]:
+            made = config(gate, task=task, scale=scale)
+            assert (made.task, made.scale, made.gate) == (task, scale, gate)
+
+    def test_mini_has_all_tasks(self) -> None:
+        """With the model of each that the task is made for."""
+        for task in TASKS:
+            assert config(task=task).model.backbone == plugins.constants("tasks", task)["BACKBONE"]
 
     @pytest.mark.parametrize(
         ("gate", "order"),
@@ -307,12 +383,36 @@ class TestResolve:
 
     def test_steps_and_epochs_exclude_each_other(self) -> None:
         found = problems(config, overrides={"training.steps": 5, "training.epochs": 1})
-        assert found == ["--steps, --epochs: give exactly one of them"]
+        assert found == ["training.steps, training.epochs: give exactly one of them"]
 
     @pytest.mark.parametrize("key", ["training.steps", "training.epochs"])
     def test_neither_steps_nor_epochs(self, key: str) -> None:
         found = problems(config, overrides={key: "none"})
-        assert found == ["--steps, --epochs: give exactly one of them"]
+        assert found == ["training.steps, training.epochs: give exactly one of them"]
+
+    @pytest.mark.parametrize(
+        ("task", "key"), [("sst2", "batch_tokens"), ("wmt19", "batch_size"), ("soda", "batch_tokens")]
+    )
+    def test_one_batch_size_replaces_the_other(self, task: str, key: str) -> None:
+        before, made = config(task=task), config(task=task, overrides={f"training.{key}": 123})
+        (other,) = {"batch_size", "batch_tokens"} - {key}
+        assert getattr(before.training, key) is None
+        assert getattr(before.training, other) is not None
+        assert (getattr(made.training, key), getattr(made.training, other)) == (123, None)
+
+    def test_batch_sizes_exclude_each_other(self) -> None:
+        found = problems(config, overrides={"training.batch_size": 5, "training.batch_tokens": 100})
+        assert found == ["training.batch_size, training.batch_tokens: give exactly one of them"]
+
+    @pytest.mark.parametrize("task", ["sst2", "wmt19"])
+    @pytest.mark.parametrize("key", ["training.batch_size", "training.batch_tokens"])
+    def test_neither_batch_size(self, task: str, key: str) -> None:
+        found = problems(config, task=task, overrides={key: "none"})
+        assert found == ["training.batch_size, training.batch_tokens: give exactly one of them"]
+
+    def test_both_pairs_at_once(self) -> None:
+        wrong = {"training.batch_size": "none", "training.steps": "none"}
+        assert len(problems(config, overrides=wrong)) == 2
 
     def test_a_model_option_is_added_to_those_of_the_scale(self) -> None:
         options = dict(config(overrides={"model.config.hidden_act": "relu"}).model.config)
@@ -354,6 +454,27 @@ class TestScaleFiles:
         assert config(scale="tiny").scale == "tiny"
         (line,) = problems(config, scale="mini")
         assert line.startswith("--scale: unknown scale 'mini'. Did you mean 'tiny'?")
+
+    def test_options_of_a_task(self, folder: Path) -> None:
+        path = folder / "mini.toml"
+        path.write_text(path.read_text(encoding="utf-8").replace("beams = 4", "beams = 0"), encoding="utf-8")
+        assert problems(config, task="wmt19") == [
+            "experiments/mini.toml: wmt19.task.beams: must be at least 1, got 0"
+        ]
+        self.append(folder, "\n[sst2.task]\nbeams = 2\n")
+        (line,) = problems(config)
+        assert line.startswith("experiments/mini.toml: sst2.task.beams: unknown key 'beams'")
+
+    def test_both_batch_sizes(self, folder: Path) -> None:
+        path = folder / "mini.toml"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(
+            text.replace("[sst2.training]\n", "[sst2.training]\nbatch_tokens = 9\n"), encoding="utf-8"
+        )
+        (line,) = problems(config)
+        assert "training.batch_size, training.batch_tokens: give exactly one of them" in line
+        # What the user gives decides.
+        assert config(overrides={"training.batch_size": 4}).training.batch_tokens is None
 
     def test_unknown_section(self, folder: Path) -> None:
         self.append(folder, "\n[sst2.trainng]\nsteps = 3\n")

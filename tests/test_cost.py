@@ -1,7 +1,7 @@
 """FLOPs against torch's own counter and against examples worked on paper; time and memory."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro import moe, plugins
 from repro.backbones import bert
 from repro.config import ExpertsConfig
-from repro.cost import Architecture, Stopwatch, Work, peak_memory_bytes
+from repro.cost import Architecture, FFNSize, Stopwatch, Work, peak_memory_bytes
 from repro.experts import grouped, loop, padded
 from repro.routing import LayerRouting, Routing, RoutingTape, RoutingTotals, record_routing
-from repro.volume import DenseMacs, Volume
+from repro.volume import Volume
 
 CPU = torch.device("cpu")
 HEADS = sorted(bert.HEADS)
@@ -53,14 +53,24 @@ def converted(gate: str, head: str, backend: str = "auto", every: int = 1) -> tu
     return model, moe.convert(model, settings, CPU)
 
 
+def encoded(*lengths: int) -> Volume:
+    """The volume of sequences of an encoder."""
+    return Volume.of({"encoder": lengths})
+
+
+def mask_of(*lengths: int) -> dict[str, torch.Tensor]:
+    """Masks of a padded batch of an encoder."""
+    return {"encoder": (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()}
+
+
 def counted(model: Any, lengths: list[int]) -> tuple[int, RoutingTape, Work]:
     """Run one padded batch: FLOPs by torch's counter, the routing, and our own accounts of the work."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 50, (len(lengths), max(lengths)), generator=generator)
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    masks = mask_of(*lengths)
     with FlopCounterMode(display=False) as counter, record_routing(model) as tape, torch.no_grad():
-        model(ids, attention_mask=mask)
-    work = Work.of(tape, lengths)
+        model(ids, attention_mask=masks["encoder"])
+    work = Work.of(tape, masks)
     return counter.get_total_flops(), tape, work
 
 
@@ -81,7 +91,7 @@ def test_analytic_routed_and_executed_flops_are_those_of_torch(gate: str, backen
         assert mean == EXPERTS[gate]
     flops = work.flops(architecture)
     assert flops["per_token_executed"] * 54 == pytest.approx(torch_flops, rel=EXACT)
-    analytic = 2 * architecture.analytic_macs(Volume.of([9] * 6), mean)
+    analytic = 2 * architecture.analytic_macs(encoded(9, 9, 9, 9, 9, 9), mean)
     assert flops["per_token"] * 54 == pytest.approx(analytic, rel=EXACT)
     assert flops["macs_per_token"] * 2 == pytest.approx(flops["per_token"], rel=EXACT)
     if backend == "padded":
@@ -94,7 +104,7 @@ def test_analytic_routed_and_executed_flops_are_those_of_torch(gate: str, backen
 def test_dense_flops_are_those_of_torch(head: str) -> None:
     model, architecture = converted("dense", head)
     torch_flops, _, work = counted(model, [9] * 6)
-    volume = Volume.of([9] * 6)
+    volume = encoded(9, 9, 9, 9, 9, 9)
     assert 2 * architecture.dense_macs(volume) == pytest.approx(torch_flops, rel=EXACT)
     assert architecture.analytic_macs(volume, 2.0) == architecture.dense_macs(volume)
     flops = work.flops(architecture)
@@ -114,8 +124,10 @@ def test_dense_part_of_a_converted_model_is_that_of_the_dense_one(head: str) -> 
 def test_a_model_converted_in_part(head: str) -> None:
     model, architecture = converted("top-2", head, every=2)
     torch_flops, _, _ = counted(model, [9] * 6)
-    assert architecture.moe_layers == 1
-    assert 2 * architecture.analytic_macs(Volume.of([9] * 6), 2.0) == pytest.approx(torch_flops, rel=EXACT)
+    assert len(architecture.moe) == 1
+    assert 2 * architecture.analytic_macs(encoded(9, 9, 9, 9, 9, 9), 2.0) == pytest.approx(
+        torch_flops, rel=EXACT
+    )
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -140,7 +152,7 @@ def test_the_attention_implementation_does_not_matter(gate: str) -> None:
         fused, _, _ = counted(model, [9] * 6)
     assert fused == eager
     mean = RoutingTotals.of(tape).summary()["mean_experts"] or 0.0
-    analytic = 2 * architecture.analytic_macs(Volume.of([9] * 6), mean)
+    analytic = 2 * architecture.analytic_macs(encoded(9, 9, 9, 9, 9, 9), mean)
     assert analytic == pytest.approx(fused, rel=EXACT)
 
 
@@ -163,11 +175,16 @@ def architecture_of(head: str, *, moe_layers: int, experts: int, **options: int)
         backbone=bert,
         config=config,
         head=head,
-        ffn_layers=config.num_hidden_layers,
-        moe_layers=moe_layers,
+        ffns=tuple(
+            FFNSize(
+                stack="encoder",
+                d_model=config.hidden_size,
+                d_hidden=config.intermediate_size,
+                converted=layer < moe_layers,
+            )
+            for layer in range(config.num_hidden_layers)
+        ),
         experts=experts,
-        d_model=config.hidden_size,
-        d_hidden=config.intermediate_size,
     )
 
 
@@ -178,9 +195,8 @@ def test_one_sequence_of_100_tokens() -> None:
     # QA head      2 * 10 * 100 tokens                      =     2,000
     # FFN          2 layers * 2 * 10 * 100 * 100 tokens     =   400,000
     # dense                                                     882,000
-    volume = Volume.of([100])
-    dense = bert.forward_macs(round_bert(), "question-answering", volume)
-    assert dense == DenseMacs(ffn=400_000, rest=482_000)
+    volume = encoded(100)
+    assert bert.rest_macs(round_bert(), "question-answering", volume) == 482_000
     none = architecture_of("question-answering", moe_layers=0, experts=16)
     assert none.dense_macs(volume) == none.analytic_macs(volume, 1.0) == 882_000
     # With 1.5 experts a token: 1.5 * 400,000 = 600,000; router 2 layers * 10 * 16 * 100 = 32,000.
@@ -197,8 +213,8 @@ def test_the_classifier_reads_one_token_of_each_sequence() -> None:
     # 3 sequences: pooler 10 * 10, classifier 10 * 4, so 3 * 140 = 420 MACs, however long they are.
     # Lengths 1, 2, 3: 6 tokens, 1 + 4 + 9 = 14 pairs.
     # projections 2 * 4 * 100 * 6 = 4,800; attention 2 * 2 * 10 * 14 = 560; together with the top 5,780.
-    found = bert.forward_macs(round_bert(num_labels=4), "sequence-classification", Volume.of([1, 2, 3]))
-    assert found == DenseMacs(ffn=2 * 2 * 10 * 100 * 6, rest=5_780)
+    found = bert.rest_macs(round_bert(num_labels=4), "sequence-classification", encoded(1, 2, 3))
+    assert found == 5_780
 
 
 def hand_made_tape(rows_computed: Any) -> RoutingTape:
@@ -232,14 +248,14 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
         num_hidden_layers=1,
     )
     # The busiest expert has 2 rows, so `padded` computes 4 * 2 = 8.
-    work = Work.of(hand_made_tape(padded.rows_computed), [3, 1])
+    work = Work.of(hand_made_tape(padded.rows_computed), mask_of(3, 1))
     assert work == Work(
-        real=Volume(sequences=2, tokens=4, squares=10),
-        padded=Volume(sequences=2, tokens=6, squares=18),
-        rows_routed=4,
-        rows_computed=8,
-        routed_tokens=4,
-        router_rows=6,
+        real=Volume(sequences=2, encoder=4, encoder_pairs=10),
+        padded=Volume(sequences=2, encoder=6, encoder_pairs=18),
+        rows_routed_L=[4],
+        rows_computed_L=[8],
+        routed_tokens_L=[4],
+        router_rows_L=[6],
     )
     assert work.flops(architecture) == {
         "per_token": 2 * 624,
@@ -248,11 +264,11 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
         "dense_per_token": 2 * 592,
     }
     # `grouped` computes the 4 assignments only: 4,224 - 4 * 256 = 3,200, per token 800.
-    work = Work.of(hand_made_tape(grouped.rows_computed), [3, 1])
+    work = Work.of(hand_made_tape(grouped.rows_computed), mask_of(3, 1))
     assert work.flops(architecture)["per_token_executed"] == 2 * 800
     # Two passes have twice the work and the same FLOPs per token.
     twice = work + work
-    assert (twice.real.tokens, twice.rows_routed, twice.router_rows) == (8, 8, 12)
+    assert (twice.real.tokens, twice.rows_routed_L, twice.router_rows_L) == (8, [8], [12])
     assert twice.flops(architecture) == work.flops(architecture)
 
 
@@ -272,7 +288,7 @@ def test_padding_of_a_dense_model_by_hand() -> None:
         intermediate_size=16,
         num_hidden_layers=1,
     )
-    work = Work.of(RoutingTape(), [3, 1])
+    work = Work.of(RoutingTape(), mask_of(3, 1))
     assert work.flops(architecture) == {
         "per_token": 2 * 592,
         "per_token_executed": 2 * 880,
@@ -294,45 +310,76 @@ def test_nothing_processed_has_no_flops_per_token() -> None:
 def test_any_backbone_can_be_counted() -> None:
     @dataclass(frozen=True)
     class Round:
-        def forward_macs(self, config: Any, head: str, volume: Volume) -> DenseMacs:
-            return DenseMacs(ffn=1_000 * volume.tokens, rest=100 * volume.tokens + volume.squares)
+        def rest_macs(self, config: Any, head: str, volume: Volume) -> int:
+            return 100 * volume.tokens + volume.encoder_pairs + volume.cross_pairs
 
-    # 10 tokens: FFNs 10,000, rest 1,000 + 100 = 1,100; two of four layers keep theirs: 5,000.
-    # Each converted layer: 20 experts' rows * 2 * 5 * 50 = 10,000; router 5 * 8 * 10 = 400.
-    # 1,100 + 5,000 + 2 * (10,000 + 400) = 26,900
+    def ffn(stack: str, hidden: int, converted: bool) -> FFNSize:
+        return FFNSize(stack=stack, d_model=5, d_hidden=hidden, converted=converted)
+
+    assert ffn("encoder", 50, True).row_macs == 2 * 5 * 50
+    # 10 tokens: rest 1,000 + 100 = 1,100; four FFNs of 2 * 5 * 50 * 10 = 5,000 MACs, two converted.
+    # Each of these: 20 experts' rows * 2 * 5 * 50 = 10,000; router 5 * 8 * 10 = 400.
+    # 1,100 + 2 * 5,000 + 2 * (10,000 + 400) = 31,900
     architecture = Architecture(
         backbone=Round(),
         config=None,
         head="any",
-        ffn_layers=4,
-        moe_layers=2,
+        ffns=tuple(ffn("encoder", 50, number % 2 == 1) for number in range(4)),
         experts=8,
-        d_model=5,
-        d_hidden=50,
     )
-    assert architecture.analytic_macs(Volume.of([10]), 2.0) == 26_900
-    assert architecture.dense_macs(Volume.of([10])) == 11_100
+    assert architecture.analytic_macs(encoded(10), 2.0) == 31_900
+    assert architecture.dense_macs(encoded(10)) == 21_100
+    # Two stacks: 10 tokens and 4, 40 crossed pairs. Rest 1,400 + 100 + 40 = 1,540. Encoder FFN kept:
+    # 5,000. Decoder FFN of width 30 converted: 3 experts' rows * 2 * 5 * 30 = 900; router 5 * 8 * 4.
+    mixed = replace(architecture, ffns=(ffn("encoder", 50, False), ffn("decoder", 30, True)))
+    volume = Volume.of({"encoder": [10], "decoder": [4]})
+    assert mixed.moe == (ffn("decoder", 30, True),)
+    assert mixed.moe_macs(volume, [3], [4]) == 1_540 + 5_000 + 900 + 160
+    assert mixed.dense_macs(volume) == 1_540 + 5_000 + 1_200
+    with pytest.raises(ValueError, match="zip"):
+        mixed.moe_macs(volume, [3, 3], [4, 4])
 
 
 def test_volumes_add_up() -> None:
-    assert Volume() == Volume.of([]) == Volume(sequences=0, tokens=0, squares=0)
-    assert Volume.of([3, 4]) == Volume(sequences=2, tokens=7, squares=25)
-    assert Volume.of([3, 4]) + Volume.of([5]) == Volume.of([3, 4, 5])
-    assert Volume.of([3, 4]) + Volume() == Volume.of([3, 4])
+    assert Volume() == Volume.of({}) == encoded()
+    assert encoded(3, 4) == Volume(sequences=2, encoder=7, encoder_pairs=25)
+    assert Volume.of({"decoder": [3, 4]}) == Volume(sequences=2, decoder=7, decoder_pairs=25)
+    assert encoded(3, 4) + encoded(5) == encoded(3, 4, 5)
+    assert encoded(3, 4) + Volume() == encoded(3, 4)
+
+
+def test_a_volume_of_two_stacks_crosses_pairs_of_one_sequence() -> None:
+    # 3 * 2 + 4 * 5 = 26 pairs across.
+    both = Volume.of({"encoder": [3, 4], "decoder": [2, 5]})
+    assert both == Volume(
+        sequences=2, encoder=7, decoder=7, encoder_pairs=25, decoder_pairs=29, cross_pairs=26
+    )
+    assert (both.tokens, both.of_stack("encoder"), both.of_stack("decoder")) == (14, 7, 7)
+    parts = [Volume.of({"encoder": [a], "decoder": [b]}) for a, b in ((3, 2), (4, 5))]
+    assert parts[0] + parts[1] == both
+    with pytest.raises(ValueError, match="zip"):
+        Volume.of({"encoder": [3, 4], "decoder": [2]})
 
 
 def test_work_adds_up() -> None:
-    one = Work(real=Volume.of([1]), padded=Volume.of([2]), rows_routed=3, rows_computed=4)
-    two = Work(real=Volume.of([5]), rows_computed=10, routed_tokens=20, router_rows=30)
-    assert one + two == Work(
-        real=Volume.of([1, 5]),
-        padded=Volume.of([2]),
-        rows_routed=3,
-        rows_computed=14,
-        routed_tokens=20,
-        router_rows=30,
+    one = Work(real=encoded(1), padded=encoded(2), rows_routed_L=[3, 1], rows_computed_L=[4, 2])
+    two = Work(
+        real=encoded(5),
+        rows_routed_L=[1, 1],
+        rows_computed_L=[10, 5],
+        routed_tokens_L=[20],
+        router_rows_L=[30],
     )
-    assert one + Work() == one
+    assert one + two == Work(
+        real=encoded(1, 5),
+        padded=encoded(2),
+        rows_routed_L=[4, 2],
+        rows_computed_L=[14, 7],
+        routed_tokens_L=[20],
+        router_rows_L=[30],
+    )
+    assert one + Work() == Work() + one == one
+    assert one.rows_routed_L == [3, 1]  # nothing was changed in place
 
 
 # --- time and memory ----------------------------------------------------------------------------
@@ -365,7 +412,7 @@ def test_stopwatch_stops_when_the_stretch_fails() -> None:
     assert watch.seconds > 0
 
 
-def test_peak_memory_is_in_bytes_and_never_falls() -> None:
+def test_peak_memory_is_in_bytes_and_never_falls_by_itself() -> None:
     before = peak_memory_bytes(CPU)
     # A process with torch in it needs tens of megabytes, and less than a terabyte.
     assert 20e6 < before < 1e12

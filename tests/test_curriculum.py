@@ -1,19 +1,33 @@
 """The order of the data and its cutting into batches, worked on paper with a handful of samples."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.curriculum import cut_batches, epoch_order
+from repro.curriculum import BatchSize, cut_batches, epoch_order
 
 ORDERS = ["cosine", "count", "length", "random"]
 FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
 
 def order(curriculum: str, ratios: list[list[float]] | None, lengths: list[int], seed: int = 0) -> list[int]:
-    ratios_NL = None if ratios is None else np.array(ratios, dtype=np.float64)
-    return epoch_order(curriculum, ratios_NL, np.array(lengths), np.random.default_rng(seed)).tolist()
+    """The order, for samples whose tokens are all in one stack: counts are ratios times lengths."""
+    lengths_N = np.array(lengths)
+    generator = np.random.default_rng(seed)
+    if ratios is None:
+        return epoch_order(curriculum, None, None, lengths_N, generator).tolist()
+    ratios_NL = np.array(ratios, dtype=np.float64)
+    several_N = (ratios_NL.sum(1) * lengths_N).round().astype(np.int64)
+    return epoch_order(curriculum, ratios_NL, several_N, lengths_N, generator).tolist()
+
+
+def order_by_counts(curriculum: str, ratios: list[list[float]], several: list[int]) -> list[int]:
+    """The order, for samples of 10 positions with these numbers of tokens given two experts."""
+    arguments = np.array(ratios), np.array(several), np.full(len(several), 10)
+    return epoch_order(curriculum, *arguments, np.random.default_rng(0)).tolist()
 
 
 def batches_of(
@@ -21,7 +35,7 @@ def batches_of(
 ) -> list[list[int]]:
     """Shuffled with a pool; in the exact order, which is a pool of 1, without."""
     shuffle = None if pool is None else np.random.default_rng(seed)
-    return cut_batches(np.array(samples), np.array(lengths), size, pool or 1, shuffle)
+    return cut_batches(np.array(samples), np.array(lengths), BatchSize(samples=size), pool or 1, shuffle)
 
 
 # --- cosine -------------------------------------------------------------------------------------
@@ -99,16 +113,26 @@ def test_the_added_component_is_a_millionth() -> None:
     assert order("cosine", ratios, [10] * 3) == [0, 2, 1]
 
 
-def test_ratios_in_single_precision_count_whole_tokens() -> None:
-    # 1/3 in single precision times 3 is 1.00000003; 1/7 times 7 is 1.00000001. Both are 1 token,
-    # so the first of them is the anchor: cosine of (0.5, 0.5) to each is the same, of the other 0.
-    third, seventh = float(np.float32(1 / 3)), float(np.float32(1 / 7))
-    assert order("cosine", [[third, 0.0], [0.0, seventh], [0.5, 0.4]], [3, 7, 10]) == [0, 2, 1]
-    assert order("count", [[third, 0.0], [0.0, seventh], [0.5, 0.4]], [3, 7, 10]) == [0, 1, 2]
-    assert order("count", [[0.0, seventh], [third, 0.0], [0.5, 0.4]], [7, 3, 10]) == [0, 1, 2]
+def test_the_anchor_is_the_sample_with_the_fewest_tokens_counted() -> None:
+    # An encoder of 40 and a decoder of 4 tokens: ratios say nothing about how many tokens they are of.
+    ratios = [
+        [0.1, 0.0],  # 4 tokens of the encoder; cosine to (0, 1): 0
+        [0.0, 0.5],  # 2 tokens of the decoder: the anchor
+        [0.1, 0.5],  # 6 tokens; cosine 0.5 / 0.5099 = 0.98
+    ]
+    assert order_by_counts("cosine", ratios, [4, 2, 6]) == [1, 2, 0]
+    assert order_by_counts("count", ratios, [4, 2, 6]) == [1, 0, 2]
+    # With other counts for the same ratios (1, 0) is the anchor: 1, 0, 0.1961.
+    assert order_by_counts("cosine", ratios, [1, 2, 6]) == [0, 2, 1]
+    # A tie for the fewest goes to the lowest index.
+    assert order_by_counts("cosine", ratios, [2, 2, 6]) == [0, 2, 1]
 
 
 # --- the other orders ---------------------------------------------------------------------------
+
+
+def test_equal_counts_keep_the_order_of_the_data() -> None:
+    assert order_by_counts("count", [[0.1], [0.9], [0.2], [0.0]], [3, 2, 3, 2]) == [1, 3, 0, 2]
 
 
 def test_count_by_hand() -> None:
@@ -219,17 +243,85 @@ def test_a_curriculum_is_cut_from_pools_by_hand() -> None:
     # Second pool: lengths of 3 2 1 0 are 9 9 1 1, by length 1 0 3 2 -> {1, 0} at 2.5, {3, 2} at 0.5.
     lengths = np.array([1, 1, 9, 9, 8, 2, 9, 1])
     order_N = np.array([7, 6, 5, 4, 3, 2, 1, 0])
-    assert cut_batches(order_N, lengths, 2, 2, None) == [[7, 5], [6, 4], [3, 2], [1, 0]]
+    assert cut_batches(order_N, lengths, BatchSize(samples=2), 2, None) == [[7, 5], [6, 4], [3, 2], [1, 0]]
 
 
 @FIXED
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 4))
 def test_pools_of_a_curriculum_keep_their_places(lengths: list[int], size: int, pool: int) -> None:
     order_N = np.random.default_rng(0).permutation(len(lengths))
-    batches = cut_batches(order_N, np.array(lengths), size, pool, None)
+    batches = cut_batches(order_N, np.array(lengths), BatchSize(samples=size), pool, None)
     flat = [index for batch in batches for index in batch]
     for start in range(0, len(lengths), size * pool):
         end = start + size * pool
         assert sorted(flat[start:end]) == sorted(order_N[start:end].tolist())
     if pool == 1:
         assert flat == order_N.tolist()
+
+
+# --- batches of positions -----------------------------------------------------------------------
+
+
+def test_what_fits_into_a_batch() -> None:
+    samples = BatchSize(samples=3)
+    assert [samples.fits(count, 1000) for count in (1, 3, 4)] == [True, True, False]
+    positions = BatchSize(positions=12)
+    # 12 // 5 = 2 samples of 5 positions, 12 // 4 = 3 of 4; one sample always fits.
+    assert [positions.fits(count, 5) for count in (1, 2, 3)] == [True, True, False]
+    assert [positions.fits(count, 4) for count in (3, 4)] == [True, False]
+    assert [positions.fits(count, 13) for count in (1, 2)] == [True, False]
+    assert positions.fits(1, 0)
+
+
+def test_samples_of_a_length_in_a_batch() -> None:
+    assert BatchSize(samples=3).samples_of_length(99.5) == 3
+    assert BatchSize(positions=12).samples_of_length(4.0) == 3
+    assert BatchSize(positions=12).samples_of_length(4.5) == 2
+    assert BatchSize(positions=12).samples_of_length(50.0) == 1
+    assert BatchSize(positions=12).samples_of_length(0.0) == 12
+
+
+def test_batches_of_positions_by_hand() -> None:
+    # 12 positions. In the order: 5, 5 (10, and 15 with a third) | 2, 6 (12) | 13 alone | 1 1 1.
+    lengths = np.array([5, 5, 2, 6, 13, 1, 1, 1])
+    batches = cut_batches(np.arange(8), lengths, BatchSize(positions=12), 1, None)
+    assert batches == [[0, 1], [2, 3], [4], [5, 6, 7]]
+    # A longer sample makes the earlier ones longer too: 1, 1, 1 and then 4 would be 16.
+    lengths = np.array([1, 1, 1, 4])
+    assert cut_batches(np.arange(4), lengths, BatchSize(positions=12), 1, None) == [[0, 1, 2], [3]]
+
+
+def test_pools_of_positions_by_hand() -> None:
+    # Mean length 3: 12 // 3 = 4 samples make a batch, so a pool of 2 batches holds all 8.
+    # By length: 1 1 1 2 | 4 4 5 | 6: 4 * 2 = 8 positions, with a 4 it were 5 * 4 = 20; 2 * 4 = 8, with the
+    # third (5) 15, so 4 4 | 5 6 is 12.
+    lengths = np.array([6, 1, 4, 1, 5, 1, 4, 2])
+    batches = cut_batches(np.arange(8), lengths, BatchSize(positions=12), 2, None)
+    # By the mean place of their samples: {0, 4} at 2, {1, 3, 5, 7} and {2, 6} at 4.
+    assert batches == [[0, 4], [1, 3, 5, 7], [2, 6]]
+
+
+@FIXED
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=50),
+    positions=st.integers(1, 80),
+    pool=st.integers(1, 4),
+    shuffled=st.booleans(),
+)
+def test_batches_of_positions_are_full_and_never_too_large(
+    lengths: list[int], positions: int, pool: int, shuffled: bool
+) -> None:
+    size, lengths_N = BatchSize(positions=positions), np.array(lengths)
+    order_N = np.random.default_rng(0).permutation(len(lengths))
+    shuffle = np.random.default_rng(1) if shuffled else None
+    batches = cut_batches(order_N, lengths_N, size, pool, shuffle)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[index] for index in batch)
+        assert len(batch) == 1 or len(batch) * longest <= positions
+    if pool == 1 and not shuffled:
+        assert [index for batch in batches for index in batch] == order_N.tolist()
+        for batch, following in itertools.pairwise(batches):
+            # The next sample did not fit any more.
+            more = [*batch, following[0]]
+            assert len(more) * max(lengths[index] for index in more) > positions

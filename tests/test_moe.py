@@ -1,4 +1,7 @@
-"""The MoE layer in a BERT of two tiny layers: conversion, masks, checkpointing, saving and loading."""
+"""The MoE layer in a BERT of two tiny layers: conversion, masks, checkpointing, saving and loading.
+
+What must hold for every backbone is in `backbones/test_conversion.py`.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +16,9 @@ from safetensors.torch import load_file
 from repro import moe, plugins
 from repro.backbones import bert
 from repro.config import ExpertsConfig
+from repro.cost import Architecture
 from repro.errors import UserError
+from repro.gates import top_k
 from repro.routing import best_expert_only, record_routing
 
 CPU = torch.device("cpu")
@@ -90,6 +95,10 @@ def moe_layers(model: Any) -> list[moe.MoELayer]:
     return [module for module in model.modules() if isinstance(module, moe.MoELayer)]
 
 
+def converted_ffns(architecture: Architecture) -> list[bool]:
+    return [ffn.converted for ffn in architecture.ffns]
+
+
 # --- identity: one expert, weight 1, copied FFN -------------------------------------------------
 
 
@@ -125,33 +134,134 @@ def test_identity_of_many_equal_experts_with_renormalised_weights() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def dense_ffn(site: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """FFN(x) = W2 gelu(W1 x + b1) + b2, the activation of BERT."""
+    inner = torch.nn.functional.gelu(hidden @ site.w1_FD.t() + site.b1_F)
+    return (inner @ site.w2_DF.t() + site.b2_D).detach()
+
+
 def test_raw_weights_scale_the_expert_by_its_probability() -> None:
-    # Eq. (3): with all experts equal, top-1 gives p1 * FFN(x), so the output must differ from FFN(x).
-    model = build()
-    site = next(iter(bert.ffn_sites(model)))
-    hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(3))
-    dense = torch.nn.functional.gelu(hidden @ site.w1_FD.t() + site.b1_F) @ site.w2_DF.t() + site.b2_D
+    # Eq. (3): with all experts equal, top-1 gives p1 * E(x), here with E(x) = FFN(x) / total.
+    site = next(iter(bert.ffn_sites(build())))
     layer = moe_layers(converted("top-1", experts={"init": "upcycle"}))[0]
+    total = mean_total(layer, "top-1")
+    hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(3))
     with record_routing(layer) as tape, torch.no_grad():
         found = layer(hidden)
     best_T = tape.entries[0].routing.probs_TE.amax(1)
-    torch.testing.assert_close(found, dense.detach() * best_T.view(1, 5, 1), rtol=0, atol=1e-6)
+    expected = dense_ffn(site, hidden) * best_T.view(1, 5, 1) / total
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
     assert best_T.max() < 1
 
 
 # --- weights ------------------------------------------------------------------------------------
 
 
-def test_upcycle_copies_the_ffn_into_every_expert() -> None:
-    original = build()
-    sites = list(bert.ffn_sites(original))
-    model = converted("top-2", experts={"init": "upcycle"})
+def mean_weight(gate: Any, d_model: int) -> float:
+    with torch.no_grad():
+        return moe._mean_weight(gate, d_model)
+
+
+def mean_total(layer: moe.MoELayer, gate: str, threshold: float = 0.1) -> float:
+    """Mean over 4096 random tokens of the sum of their raw combine weights, from the formula.
+
+    p1 for top-1, p1 + p2 for top-2; adaptive: p1 + p2 where (p1 - p2) / (p1 + p2) <= T, else p1.
+    """
+    x_TD = torch.randn(4096, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        probs_TE = (x_TD @ layer.gate.router.weight.t()).softmax(1)
+    p1_T, p2_T = probs_TE.topk(2, dim=1).values.unbind(1)
+    close_T = (p1_T - p2_T) / (p1_T + p2_T) <= threshold
+    with_second_T = {"top-1": close_T & False, "top-2": close_T | True, "adaptive": close_T}[gate]
+    return float((p1_T + torch.where(with_second_T, p2_T, 0.0)).double().mean())
+
+
+def test_the_mean_weight_of_two_experts_by_hand() -> None:
+    # Router (1, 0), (-1, 0) in two dimensions: the logits are x and -x, so p1 = 1 / (1 + exp(-2 |x|)).
+    # With x from N(0, 1) its mean is 0.5 + the mean of tanh(|x|) / 2 = 0.5 + 0.5560 / 2 = 0.7780.
+    gate = top_k.Gate(top_k.Config(k=1), 2, 2)
+    with torch.no_grad():
+        gate.router.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    grid = torch.linspace(-8, 8, 16_001, dtype=torch.float64)
+    density = torch.exp(-grid.square() / 2) / (2 * torch.pi) ** 0.5
+    expected = 0.5 + 0.5 * float((grid.abs().tanh() * density).sum() * 0.001)
+    assert expected == pytest.approx(0.7780, abs=1e-4)
+    # 4096 draws of a spread of 0.15: standard error 0.0023.
+    assert mean_weight(gate, 2) == pytest.approx(expected, abs=0.01)
+    # Both experts: p1 + p2 = 1.
+    gate.config = top_k.Config(k=2)
+    assert mean_weight(gate, 2) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive"])
+def test_upcycle_copies_the_ffn_and_divides_its_second_half(gate: str) -> None:
+    sites = list(bert.ffn_sites(build()))
+    model = converted(gate, experts={"init": "upcycle"})
     for site, layer in zip(sites, moe_layers(model), strict=True):
+        total = mean_total(layer, gate)
+        assert 0.25 < total < 1  # four experts: p1 is at least a quarter
         for expert in range(4):
             assert torch.equal(layer.experts.w1[expert], site.w1_FD)
             assert torch.equal(layer.experts.b1[expert], site.b1_F)
-            assert torch.equal(layer.experts.w2[expert], site.w2_DF)
-            assert torch.equal(layer.experts.b2[expert], site.b2_D)
+            torch.testing.assert_close(layer.experts.w2[expert], site.w2_DF / total, rtol=1e-5, atol=0)
+            torch.testing.assert_close(layer.experts.b2[expert], site.b2_D / total, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive"])
+@pytest.mark.parametrize("count", [4, 16])
+def test_an_upcycled_layer_starts_at_the_scale_of_the_dense_one(gate: str, count: int) -> None:
+    sites = list(bert.ffn_sites(build()))
+    model = converted(gate, experts={"init": "upcycle", "count": count})
+    x_TD = torch.randn(8192, 16, generator=torch.Generator().manual_seed(4))
+    hidden = torch.nn.functional.layer_norm(x_TD, (16,)).view(64, 128, 16)
+    for site, layer in zip(sites, moe_layers(model), strict=True):
+        with record_routing(layer) as tape, torch.no_grad():
+            found = layer(hidden)
+        dense = dense_ffn(site, hidden)
+        # All experts are equal, so a token's output is dense times (its sum of weights / total).
+        scale = float((found * dense).sum() / dense.square().sum())
+        assert scale == pytest.approx(1.0, abs=0.06)
+        torch.testing.assert_close(found.mean((0, 1)), dense.mean((0, 1)), rtol=0, atol=0.05)
+        # Without the division it would be far smaller: 16 raw probabilities are about 0.2 each.
+        weights = tape.entries[0].routing.weight_A
+        assert float(weights.sum() / 8192) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("gate", "options", "experts"),
+    [
+        ("top-1", {}, {"count": 1}),
+        ("top-1", {"combine": "renormalised"}, {}),
+        ("top-2", {"combine": "renormalised"}, {}),
+        ("adaptive", {"combine": "renormalised"}, {}),
+    ],
+)
+def test_weights_that_sum_to_one_leave_the_copies_as_they_are(
+    gate: str, options: dict[str, Any], experts: dict[str, Any]
+) -> None:
+    sites = list(bert.ffn_sites(build()))
+    model = converted(gate, experts={"init": "upcycle"} | experts, **options)
+    for site, layer in zip(sites, moe_layers(model), strict=True):
+        total = mean_weight(layer.gate, 16)
+        # One expert of one has weight 1 exactly; p1 / s + p2 / s may round.
+        assert total == 1.0 if gate == "top-1" else total == pytest.approx(1.0, abs=1e-6)
+        for expert in range(layer.experts.w1.shape[0]):
+            assert torch.equal(layer.experts.w1[expert], site.w1_FD)
+            for copy, original in (
+                (layer.experts.w2[expert], site.w2_DF),
+                (layer.experts.b2[expert], site.b2_D),
+            ):
+                if gate == "top-1":
+                    assert torch.equal(copy, original)
+                else:
+                    torch.testing.assert_close(copy, original, rtol=1e-6, atol=0)
+
+
+def test_measuring_the_weights_draws_nothing_from_the_global_generator() -> None:
+    gate = top_k.Gate(top_k.Config(), 16, 4)
+    state = torch.random.get_rng_state()
+    assert mean_weight(gate, 16) == mean_weight(gate, 16)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_random_experts_have_the_models_spread_and_zero_biases() -> None:
@@ -216,7 +326,8 @@ def test_dense_leaves_the_model_untouched() -> None:
     assert model.config.to_dict() == config
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(outputs_of(model, token_ids(), attention_mask=padding_mask())[0], expected[0])
-    assert (architecture.moe_layers, architecture.ffn_layers) == (0, 2)
+    assert converted_ffns(architecture) == [False, False]
+    assert architecture.moe == ()
     with record_routing(model) as tape:
         outputs_of(model, token_ids())
     assert tape.entries == []
@@ -230,7 +341,7 @@ def test_every_second_layer() -> None:
     assert isinstance(first.output.dense, torch.nn.Linear)
     assert isinstance(second.intermediate, moe.MoELayer)
     assert isinstance(second.output.dense, torch.nn.Identity)
-    assert (architecture.moe_layers, architecture.ffn_layers) == (1, 2)
+    assert converted_ffns(architecture) == [False, True]
     with record_routing(model) as tape:
         outputs_of(model, token_ids())
     assert [entry.layer for entry in tape.entries] == [0]
@@ -244,8 +355,9 @@ def test_every_too_large_is_the_users_error() -> None:
 def test_architecture_has_the_sizes_of_the_model() -> None:
     architecture = moe.convert(build(), settings("adaptive"), CPU)
     assert architecture.experts == 4
-    assert (architecture.d_model, architecture.d_hidden) == (16, 32)
-    assert (architecture.moe_layers, architecture.ffn_layers) == (2, 2)
+    assert [(ffn.stack, ffn.d_model, ffn.d_hidden) for ffn in architecture.ffns] == [("encoder", 16, 32)] * 2
+    assert architecture.moe == architecture.ffns
+    assert architecture.backbone is bert
     assert architecture.head == "sequence-classification"
 
 

@@ -123,6 +123,27 @@ def test_ratios_of_stacks_of_different_length():
     assert tape.ratios_BL().tolist() == [[0.25, 1.0], [1.0, 0.0]]
 
 
+def test_tokens_with_several_experts_are_counted_by_layer():
+    # Layer 0 is time-major: sequence 0 has 1 2 2, sequence 1 has 2 1 and padding. Layer 1 batch-first:
+    # sequence 0 has 1 1 1 3, sequence 1 has 2 2 and padding.
+    tape = RoutingTape(
+        [
+            _entry(0, _routing(COUNTS_SB), (3, 2), time_major=True),
+            _entry(1, _routing([1, 1, 1, 3, 2, 2, 0, 0]), (2, 4)),
+        ]
+    )
+    several_BL = tape.several_BL()
+    assert several_BL.tolist() == [[2, 1], [1, 2]]
+    assert several_BL.dtype == torch.int64
+    torch.testing.assert_close(tape.ratios_BL(), torch.tensor([[2 / 3, 1 / 4], [1 / 2, 1.0]]))
+
+
+def test_no_token_with_several_experts():
+    tape = RoutingTape([_entry(0, _routing([1, 1, 0, 1]), (2, 2))])
+    assert tape.several_BL().tolist() == [[0], [0]]
+    assert tape.ratios_BL().tolist() == [[0.0], [0.0]]
+
+
 def test_loss_is_the_sum_over_layers():
     tape = RoutingTape(
         [_entry(0, _routing([1], loss=0.25), (1, 1)), _entry(1, _routing([1], loss=0.5), (1, 1))]

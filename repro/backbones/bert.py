@@ -1,15 +1,15 @@
 """BERT: post-norm encoder; its FFN is split over `intermediate` and `output` (SST-2, SQuAD)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tokenizers
 import transformers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
+from torch import nn
 
-from repro.backbones._sites import FFNSite
-from repro.volume import DenseMacs, Volume
+from repro.backbones._sites import FFNSite, Stack, attention_mask
+from repro.volume import Volume
 
 MODEL_TYPE = "bert"
 CONFIG = transformers.BertConfig
@@ -17,6 +17,7 @@ HEADS = {
     "sequence-classification": transformers.BertForSequenceClassification,
     "question-answering": transformers.BertForQuestionAnswering,
 }
+INIT_STD = "initializer_range"
 TIME_MAJOR = False
 
 
@@ -39,21 +40,28 @@ def ffn_sites(model: Any) -> Iterator[FFNSite]:
         )
 
 
-def token_masks(call: Mapping[str, Any]) -> dict[str, Tensor | None]:
-    """The attention mask is the mask of real tokens."""
-    return {"encoder": call.get("attention_mask")}
+def stacks(model: Any) -> dict[str, Stack]:
+    """One encoder."""
+    return {"encoder": Stack(model.bert, attention_mask)}
 
 
-def forward_macs(config: Any, head: str, volume: Volume) -> DenseMacs:
-    """Per layer and token: 4 D^2 for the projections, 2 S D for attention, 2 D F for the FFN."""
+def fixed_parameters(model: Any) -> list[nn.Parameter]:
+    """All are trained."""
+    return []
+
+
+def rest_macs(config: Any, head: str, volume: Volume) -> int:
+    """Per layer and token: 4 D^2 for the projections and 2 S D for attention; then the head."""
     width, layers = config.hidden_size, config.num_hidden_layers
-    attention = layers * (4 * width * width * volume.tokens + 2 * width * volume.squares)
+    attention = layers * (4 * width * width * volume.encoder + 2 * width * volume.encoder_pairs)
     if head == "question-answering":
-        top = 2 * width * volume.tokens
-    else:
-        top = volume.sequences * width * (width + config.num_labels)
-    ffn = layers * 2 * width * config.intermediate_size * volume.tokens
-    return DenseMacs(ffn=ffn, rest=attention + top)
+        return int(attention + 2 * width * volume.encoder)
+    return int(attention + volume.sequences * width * (width + config.num_labels))
+
+
+def vocabulary(tokenizer: Any) -> dict[str, Any]:
+    """The entries of the configuration that follow from the tokenizer."""
+    return {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:

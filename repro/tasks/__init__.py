@@ -3,15 +3,13 @@
 A file `tasks/<name>.py` is a task. It exposes
 
 * `TITLE`: its name in the paper's tables; `METRIC`: a member of `metrics`;
-* `HUB`: `(dataset, configuration or None)`; `FOLDER`: its name in a data folder;
-  `CORPUS`: a member of `corpora`; `COLUMNS`: the columns that a row must have;
+* `HUB`: `(dataset, configuration or None)`; `FOLDERS`: its names in a data folder, the first that
+  exists is read; `CORPUS`: a member of `corpora`; `COLUMNS`: the columns that a row must have;
+* `CONTIGUOUS`: whether a part of a split is its beginning (running text) or a random choice;
 * `BACKBONE` and `HEAD`: the model it fine-tunes; `MODEL_OPTIONS`: what its head needs in the
   Hugging Face configuration;
 * `problem(row)`: what is wrong with a row, or None;
 * `texts(row)`: the strings that a tokenizer is trained on;
-* `encode(rows, tokenizer, max_length)`: one feature (a dict of lists, with `input_ids`) per row;
-* `collate(features, pad_id)`: the tensors of a batch, as the model's arguments;
-* `loss_terms(batch)`: how many terms the model's mean loss averages over;
-* `predict(outputs, batch)`: one prediction per example, from the model's output;
-* `references(rows)`: what predictions are compared with.
+* `Config`: a frozen dataclass of its own options, all with defaults;
+* `Task`: the encoding, batches, predictions and answers; see `_base.Task`.
 """

@@ -39,7 +39,8 @@ def load_rows(task: ModuleType, source: str, folder: Path | None, split: str, li
     Args:
         source: `synthetic`, `hub` or `folder:...`, as in `DataConfig.source`.
         folder: where the data lie, for a folder source.
-        limit: at most this many, a fixed random choice in the order of the data.
+        limit: at most this many: a fixed random choice in the order of the data, or the beginning
+            of running text.
 
     Raises:
         UserError: in one line, with file and line number: what is missing or broken.
@@ -57,7 +58,9 @@ def load_rows(task: ModuleType, source: str, folder: Path | None, split: str, li
     checked = [_checked(task, row, f"{origin}: row {number}") for number, row in numbered]
     if not checked:
         raise UserError(f"{origin}: the split is empty")
-    if limit is not None and limit < len(checked):
+    if limit is not None and limit < len(checked) and task.CONTIGUOUS:
+        checked = checked[:limit]
+    elif limit is not None and limit < len(checked):
         chosen = sorted(random.Random(0).sample(range(len(checked)), limit))
         checked = [checked[index] for index in chosen]
     return checked
@@ -78,10 +81,12 @@ def _checked(task: ModuleType, row: Row, place: str) -> Row:
 def _split_file(folder: Path, task: ModuleType, split: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"--data {folder}: no such folder. Give a folder, 'synthetic' or 'hub'.")
-    place: Path = folder / task.FOLDER
-    if not place.is_dir():
+    places = [folder / name for name in task.FOLDERS if (folder / name).is_dir()]
+    if not places:
         have = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-        raise UserError(f"--data {folder}: no folder {task.FOLDER!r} in it; it has: {have or 'none'}")
+        wanted = " or ".join(map(repr, task.FOLDERS))
+        raise UserError(f"--data {folder}: no folder {wanted} in it; it has: {have or 'none'}")
+    place: Path = places[0]
     for suffix in SUFFIXES:
         path = place / f"{split}{suffix}"
         if path.is_file():

@@ -14,7 +14,7 @@ from repro.errors import UserError, one_line
 from repro.provenance import fingerprint_text
 
 # A folder without any of these would give an empty tokenizer, and no error.
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "vocab-src.json")
 
 
 def cache_folder() -> Path:
@@ -40,11 +40,11 @@ def trained_tokenizer(backbone: str, texts: Iterable[str], vocab_size: int) -> A
             except OSError:
                 if not folder.exists():  # otherwise another process was faster
                     raise
-    return transformers.AutoTokenizer.from_pretrained(folder)
+    return pretrained_tokenizer(folder)
 
 
 def pretrained_tokenizer(source: Path | str, where: str = "") -> Any:
-    """The tokenizer of a local folder or of the hub.
+    """The tokenizer of a local folder or of the hub; without a padding token, the end token pads.
 
     Args:
         where: the option that named the source, for messages.
@@ -55,6 +55,9 @@ def pretrained_tokenizer(source: Path | str, where: str = "") -> Any:
     if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(f"{where}{source}: no tokenizer in it ({', '.join(_TOKENIZER_FILES)})")
     try:
-        return transformers.AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{where}{source}: no tokenizer ({one_line(error)})") from error
+    if tokenizer.pad_token is None:  # GPT-2; masks keep padding out of everything
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

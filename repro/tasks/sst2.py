@@ -1,24 +1,32 @@
 """Sentiment of a sentence, positive or negative: BERT on SST-2 (paper table 2)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from repro.tasks._padding import pad
+from repro.tasks import _base
+from repro.tasks._base import Batch, Feature, Row
+from repro.tasks._text import ones_like, pad, token_ids
 
 TITLE = "Sentiment analysis"
 METRIC = "accuracy"
 HUB = ("stanfordnlp/sst2", None)
-FOLDER = "sst2"
+FOLDERS = ("sst2",)
 CORPUS = "sentiment"
 COLUMNS = ("sentence", "label")
+CONTIGUOUS = False
 BACKBONE = "bert"
 HEAD = "sequence-classification"
 MODEL_OPTIONS = {"num_labels": 2}
 
 
-def problem(row: dict[str, Any]) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """No options."""
+
+
+def problem(row: Row) -> str | None:
     """A sentence is text and a label is 0 (negative) or 1 (positive)."""
     if not isinstance(row["sentence"], str):
         return f"sentence {row['sentence']!r} is not text"
@@ -27,46 +35,43 @@ def problem(row: dict[str, Any]) -> str | None:
     return None
 
 
-def texts(row: dict[str, Any]) -> list[str]:
+def texts(row: Row) -> list[str]:
     """The sentence, without the trailing space that GLUE left in the data."""
     return [row["sentence"].strip()]
 
 
-def encode(rows: list[dict[str, Any]], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
-    """Token ids and label; longer sentences are cut at `max_length` tokens."""
-    encoded = tokenizer(
-        [row["sentence"].strip() for row in rows],
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
-    return [
-        {"input_ids": ids, "label": int(row["label"])}
-        for ids, row in zip(encoded["input_ids"], rows, strict=True)
-    ]
+class Task(_base.Task):
+    """One feature per sentence."""
 
+    def encode(self, rows: list[Row]) -> list[Feature]:
+        """Token ids and label."""
+        sentences = [row["sentence"].strip() for row in rows]
+        encoded = token_ids(self.tokenizer, sentences, self.max_length)
+        return [
+            {"input_ids": ids, "label": int(row["label"]), "cut": cut}
+            for (ids, cut), row in zip(encoded, rows, strict=True)
+        ]
 
-def collate(features: list[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` (B, S), `labels` (B,)."""
-    return {
-        "input_ids": pad([feature["input_ids"] for feature in features], pad_id),
-        "attention_mask": pad([[1] * len(feature["input_ids"]) for feature in features], 0),
-        "labels": torch.tensor([feature["label"] for feature in features]),
-    }
+    def collate(self, features: list[Feature]) -> Batch:
+        """`input_ids` and `attention_mask` (B, S), `labels` (B,)."""
+        ids = [feature["input_ids"] for feature in features]
+        return {
+            "input_ids": pad(ids, self.tokenizer.pad_token_id),
+            "attention_mask": ones_like(ids),
+            "labels": torch.tensor([feature["label"] for feature in features]),
+        }
 
+    def loss_terms(self, batch: Batch) -> int:
+        """Cross-entropy is averaged over sentences."""
+        return batch["labels"].numel()
 
-def loss_terms(batch: dict[str, Tensor]) -> int:
-    """Cross-entropy is averaged over sentences."""
-    return batch["labels"].numel()
+    def predict(self, model: Any, batch: Batch, outputs: Any, features: list[Feature]) -> list[int]:
+        """The more probable label."""
+        labels: list[int] = outputs.logits.argmax(-1).tolist()
+        return labels
 
-
-def predict(outputs: Any, batch: dict[str, Tensor]) -> list[int]:
-    """The more probable label."""
-    labels: list[int] = outputs.logits.argmax(-1).tolist()
-    return labels
-
-
-def references(rows: list[dict[str, Any]]) -> list[int]:
-    """The labels."""
-    return [int(row["label"]) for row in rows]
+    def answers(
+        self, found: list[Any], features: list[Feature], rows: list[Row]
+    ) -> tuple[list[Any], list[Any]]:
+        """Predicted and right labels."""
+        return found, [int(row["label"]) for row in rows]

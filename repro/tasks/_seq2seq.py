@@ -1,0 +1,102 @@
+"""What encoder-decoder tasks share: pairs of texts, batches, beam search."""
+
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from repro.tasks._base import Batch, Feature, Task
+from repro.tasks._text import ones_like, pad, token_ids
+
+_IGNORED = -100
+
+
+class Seq2SeqTask(Task):
+    """A source text gives a target text. `config` has `max_target_length` and `generation()`."""
+
+    def encode_pairs(self, sources: list[str], targets: list[str]) -> list[Feature]:
+        """`input_ids` of the source and `labels`, the ids of the target."""
+        encoded = token_ids(self.tokenizer, sources, self.max_length)
+        if isinstance(self.tokenizer, transformers.PreTrainedTokenizerFast):
+            labels = token_ids(self.tokenizer, targets, self.config.max_target_length)
+        else:  # FSMT's own has a vocabulary per language
+            labels = self._target_ids(targets)
+        return [
+            {"input_ids": ids, "labels": target, "cut": cut or target_cut}
+            for (ids, cut), (target, target_cut) in zip(encoded, labels, strict=True)
+        ]
+
+    def _target_ids(self, targets: list[str]) -> list[tuple[list[int], bool]]:
+        """Ids in the target's vocabulary, with which FSMT's tokenizer decodes but never encodes."""
+        tokenizer = self.tokenizer
+        vocabulary = {token: number for number, token in tokenizer.decoder.items()}
+        source, tokenizer.src_lang = tokenizer.src_lang, tokenizer.tgt_lang
+        try:
+            tokens = [tokenizer.tokenize(text) for text in targets]
+        finally:
+            tokenizer.src_lang = source
+        unknown = vocabulary[tokenizer.unk_token]
+        room = self.config.max_target_length - 1
+        return [
+            ([*(vocabulary.get(token, unknown) for token in row[:room]), self._end], len(row) > room)
+            for row in tokens
+        ]
+
+    @property
+    def _end(self) -> int:
+        """What ends a text, and what decoding starts from; FSMT's tokenizer calls it the separator."""
+        end = self.tokenizer.eos_token_id
+        number: int = self.tokenizer.sep_token_id if end is None else end
+        return number
+
+    def collate(self, features: list[Feature]) -> Batch:
+        """Source and its mask (B, S); target, its mask and its labels (B, S').
+
+        The decoder reads the target shifted by one, from `</s>` on, as both families were trained.
+        """
+        sources = [feature["input_ids"] for feature in features]
+        labels = [feature["labels"] for feature in features]
+        shifted = [[self._end, *target[:-1]] for target in labels]
+        return {
+            "input_ids": pad(sources, self.tokenizer.pad_token_id),
+            "attention_mask": ones_like(sources),
+            "decoder_input_ids": pad(shifted, self.tokenizer.pad_token_id),
+            "decoder_attention_mask": ones_like(shifted),
+            "labels": pad(labels, _IGNORED),
+        }
+
+    def loss_terms(self, batch: Batch) -> int:
+        """Cross-entropy is averaged over target tokens."""
+        return int((batch["labels"] != _IGNORED).sum())
+
+    def length(self, feature: Feature) -> int:
+        """The longer of source and target."""
+        return max(len(feature["input_ids"]), len(feature["labels"]))
+
+    def masks(self, batch: Batch) -> dict[str, Tensor]:
+        """Padding of the source and of the target is never routed."""
+        return {"encoder": batch["attention_mask"], "decoder": batch["decoder_attention_mask"]}
+
+    def predict(self, model: Any, batch: Batch, outputs: Any, features: list[Feature]) -> list[str]:
+        """The text that beam search finds. The settings stay with the model, and are saved with it.
+
+        Otherwise those of its checkpoint would fill what ours leave open.
+        """
+        first = features[0]["labels"][0]
+        settings = transformers.GenerationConfig(
+            **self.config.generation(),
+            max_new_tokens=self.config.max_target_length,
+            decoder_start_token_id=self._end,
+            # BART's targets begin with `<s>`, FSMT's with their first word.
+            forced_bos_token_id=first if first == self.tokenizer.bos_token_id else None,
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self._end,
+            pad_token_id=self.tokenizer.pad_token_id,
+            do_sample=False,
+        )
+        model.generation_config = settings
+        ids = model.generate(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=settings
+        )
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts]

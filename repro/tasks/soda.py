@@ -1,0 +1,73 @@
+"""Dialogue response: DialoGPT on SODA (paper table 2), by perplexity of the responses."""
+
+from dataclasses import dataclass
+
+from repro.tasks._base import Feature, Row
+from repro.tasks._causal import CausalTask, words_ending
+
+TITLE = "Dialogue response"
+METRIC = "perplexity"
+HUB = ("allenai/soda", None)
+FOLDERS = ("soda", "commonsense_dialogues")
+CORPUS = "dialogues"
+COLUMNS = ("narrative", "dialogue")
+CONTIGUOUS = False
+BACKBONE = "gpt2"
+HEAD = "causal-language-model"
+MODEL_OPTIONS: dict[str, object] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """No options."""
+
+
+def problem(row: Row) -> str | None:
+    """A narrative, and a list of two turns or more: the first has nothing to respond to."""
+    if not isinstance(row["narrative"], str):
+        return f"narrative {row['narrative']!r} is not text"
+    turns = row["dialogue"]
+    if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+        return "dialogue is not a list of texts"
+    return None if len(turns) > 1 else f"dialogue has {len(turns)} turns; a response needs a turn before it"
+
+
+def texts(row: Row) -> list[str]:
+    """Narrative and turns."""
+    return [row["narrative"], *row["dialogue"]]
+
+
+class Task(CausalTask):
+    """One feature per dialogue: narrative and history are read, every later turn is scored.
+
+    Narrative and turns each end with the end-of-text token, as in DialoGPT's training; the one
+    behind a response is scored with it.
+    """
+
+    def encode(self, rows: list[Row]) -> list[Feature]:
+        """Long dialogues lose their last turns; a long narrative loses its beginning."""
+        return [self._encode(row) for row in rows]
+
+    def _encode(self, row: Row) -> Feature:
+        context, _ = self._turns([row["narrative"], row["dialogue"][0]])
+        kept = context[-(self.max_length // 2) :]
+        responses, words = self._turns(row["dialogue"][1:])
+        room = self.max_length - len(kept)
+        cut = len(kept) < len(context) or room < len(responses)
+        responses, words = responses[:room], words[:room]
+        return {
+            "input_ids": kept + responses,
+            "scored": [0] * len(kept) + [1] * len(responses),
+            "words": sum(words),
+            "cut": cut,
+        }
+
+    def _turns(self, texts: list[str]) -> tuple[list[int], list[int]]:
+        """Ids of the texts, each with the end token behind it, and the words that end in each."""
+        encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
+        ids: list[int] = []
+        words: list[int] = []
+        for text, text_ids, spans in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            ids += [*text_ids, self.tokenizer.eos_token_id]
+            words += [*words_ending(text, spans), 0]
+        return ids, words

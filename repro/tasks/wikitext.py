@@ -1,0 +1,61 @@
+"""Text completion: GPT-2 on wikitext (paper table 2), by perplexity over all tokens."""
+
+from dataclasses import dataclass
+
+from repro.tasks._base import Feature, Row
+from repro.tasks._causal import CausalTask, words_ending
+
+TITLE = "Text completion"
+METRIC = "perplexity"
+HUB = ("Salesforce/wikitext", "wikitext-103-raw-v1")
+FOLDERS = ("wikitext", "wikitext103", "wikitext2")
+CORPUS = "stories"
+COLUMNS = ("text",)
+CONTIGUOUS = True
+BACKBONE = "gpt2"
+HEAD = "causal-language-model"
+MODEL_OPTIONS: dict[str, object] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """No options."""
+
+
+def problem(row: Row) -> str | None:
+    """A line of text, which may be empty."""
+    return None if isinstance(row["text"], str) else f"text {row['text']!r} is not text"
+
+
+def texts(row: Row) -> list[str]:
+    """The line, if there is something on it."""
+    return [row["text"]] if row["text"].strip() else []
+
+
+class Task(CausalTask):
+    """The split is one stream of tokens, cut into blocks without padding.
+
+    Neighbouring blocks share one token, so that every token but the very first is predicted once.
+    """
+
+    def encode(self, rows: list[Row]) -> list[Feature]:
+        """Blocks of `max_length` tokens; the last may be shorter."""
+        lines = [row["text"] for row in rows if row["text"]]
+        if not lines:
+            return []
+        encoded = self.tokenizer(lines, return_offsets_mapping=True, return_attention_mask=False)
+        ids: list[int] = []
+        words: list[int] = []
+        for line, line_ids, spans in zip(lines, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            ids += line_ids
+            words += words_ending(line, spans)
+        step = self.max_length - 1
+        return [
+            {
+                "input_ids": ids[start : start + self.max_length],
+                "scored": [0] + [1] * (len(ids[start : start + self.max_length]) - 1),
+                "words": sum(words[start + 1 : start + self.max_length]),
+                "cut": False,
+            }
+            for start in range(0, len(ids) - 1, step)
+        ]

@@ -1,0 +1,77 @@
+"""Translation between German and English: FSMT on WMT19 (paper table 2), by BLEU."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from repro.config import bounded
+from repro.errors import UserError
+from repro.tasks._base import Feature, Row
+from repro.tasks._seq2seq import Seq2SeqTask
+
+TITLE = "Translation"
+METRIC = "bleu"
+HUB = ("wmt/wmt19", "de-en")
+FOLDERS = ("wmt19", "wmt19_de_en")
+CORPUS = "translation"
+COLUMNS = ("translation",)
+CONTIGUOUS = False
+BACKBONE = "fsmt"
+HEAD = "sequence-to-sequence"
+MODEL_OPTIONS: dict[str, object] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Direction and decoding."""
+
+    direction: Literal["de-en", "en-de"] = "de-en"
+    """Table 2 of the paper says De-En, table 3 En-De."""
+    max_target_length: int = bounded(128, low=4)
+    beams: int = bounded(5, low=1)
+    length_penalty: float = 1.0
+    """Exponent of the length by which beam search divides a hypothesis' log likelihood."""
+
+    def generation(self) -> dict[str, Any]:
+        """As `transformers.GenerationConfig` names it."""
+        return {"num_beams": self.beams, "length_penalty": self.length_penalty}
+
+
+def problem(row: Row) -> str | None:
+    """A pair of texts under `de` and `en`."""
+    pair = row["translation"]
+    if not isinstance(pair, dict) or not all(isinstance(pair.get(side), str) for side in ("de", "en")):
+        return "translation is not an object with the texts 'de' and 'en'"
+    empty = [side for side in ("de", "en") if not pair[side].strip()]
+    return f"translation {empty[0]!r} is empty" if empty else None
+
+
+def texts(row: Row) -> list[str]:
+    """Both languages: they share one vocabulary."""
+    return [row["translation"]["de"], row["translation"]["en"]]
+
+
+class Task(Seq2SeqTask):
+    """One feature per pair.
+
+    Raises:
+        UserError: the tokenizer is FSMT's own, for the other direction.
+    """
+
+    def __init__(self, config: Config, tokenizer: Any, max_length: int) -> None:
+        super().__init__(config, tokenizer, max_length)
+        own = "-".join(getattr(tokenizer, side, None) or "" for side in ("src_lang", "tgt_lang"))
+        if own not in ("-", config.direction):
+            raise UserError(f"task.direction: {config.direction} does not fit the checkpoint, which is {own}")
+
+    def encode(self, rows: list[Row]) -> list[Feature]:
+        """Source and target by the direction."""
+        source, target = self.config.direction.split("-")
+        pairs = [row["translation"] for row in rows]
+        return self.encode_pairs([pair[source] for pair in pairs], [pair[target] for pair in pairs])
+
+    def answers(
+        self, found: list[Any], features: list[Feature], rows: list[Row]
+    ) -> tuple[list[Any], list[Any]]:
+        """Translations, and the one reference of each."""
+        target = self.config.direction.split("-")[1]
+        return found, [row["translation"][target] for row in rows]
