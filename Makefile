@@ -5,7 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup test check style lint types smoke clean
+# What a table is made of: make table3 SCALE=small DATA=../data SEEDS=3 TASKS=sst2,wikitext
+SCALE ?= mini
+SEEDS ?= 1
+DATA ?=
+TASKS ?=
+OUT ?= results
+STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --out $(OUT) \
+	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
+
+.PHONY: setup table3 report test check style lint types smoke clean
 
 setup: $(READY)
 
@@ -14,8 +23,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
+table3: $(READY)  ## time, FLOPs and quality of dense, top-2, top-1 and adaptive on all tasks
+	$(call STUDY,schemes)
+
+report: $(READY)  ## every table from the finished runs
+	$(BIN)/repro report --scale $(SCALE) --out $(OUT)
+
 test: $(READY)  ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: $(READY) lint types test  ## what CI runs
 

@@ -14,8 +14,9 @@ def task_rows() -> list[Row]:
     rows = []
     for name in plugins.names("tasks"):
         facts = plugins.constants("tasks", name)
-        hub = facts["HUB"]
+        hub, folders = facts["HUB"], facts["FOLDERS"]
         assert isinstance(hub, tuple)
+        assert isinstance(folders, tuple)
         rows.append(
             {
                 "name": name,
@@ -23,7 +24,7 @@ def task_rows() -> list[Row]:
                 "model": facts["BACKBONE"],
                 "metric": facts["METRIC"],
                 "data set": hub[0],
-                "folder": facts["FOLDER"],
+                "folder": " or ".join(folders),
             }
         )
     return rows
@@ -50,7 +51,7 @@ def run_rows(results: Path) -> list[Row]:
             result = read_json(folder.result)
             metric = result["metric"]
             row["state"] = result["status"]
-            row["metric"] = f"{metric['name']} {metric['value']:.4g}"
+            row["metric"] = f"{metric['name']} {metric['value']}"
             row["train s"] = f"{result['train_seconds']:.1f}"
         rows.append(row)
     return rows

@@ -1,7 +1,9 @@
 """What the command line shows: progress on stderr, rows on stdout, the stop request of Ctrl-C."""
 
+import json
 import os
 import signal
+import textwrap
 import time
 from types import FrameType
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from repro import paper
 
 # Of the processes of one launch, the first speaks.
 _SILENT = os.environ.get("RANK", "0") != "0"
@@ -39,10 +43,14 @@ class StopRequest:
 
 
 class TrainingDisplay:
-    """A progress bar on a terminal; elsewhere a plain line every 10 seconds and at the end."""
+    """A progress bar on a terminal; elsewhere a plain line every 10 seconds and at the end.
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    With several runs, a second bar counts them.
+    """
+
+    def __init__(self, runs: int = 1) -> None:
+        self._runs = runs
+        self._title = ""
         self._last_line = time.monotonic()
         self._loss: float | None = None
         self._speed: float | None = None
@@ -56,13 +64,27 @@ class TrainingDisplay:
             transient=True,
         )
         self._task: Any = None
+        self._all: Any = None
 
     def __enter__(self) -> "TrainingDisplay":
         self._bar.start()
+        if self._runs > 1:
+            self._all = self._bar.add_task("all runs", total=self._runs, state="")
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
+
+    def begin(self, title: str, number: int = 0) -> None:
+        """The next run starts: the one of this number, counted from 0."""
+        self._title, self._loss, self._speed = title, None, None
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        if self._all is not None:
+            self._bar.update(self._all, completed=number, state=title)
+            if not err.is_terminal:
+                err.print(f"[{number + 1}/{self._runs}] {title}", markup=False)
 
     def show(self, record: dict[str, Any]) -> None:
         """Show one step's record; loss and speed are smoothed over about 20 steps."""
@@ -87,6 +109,34 @@ def _smooth(old: float | None, new: float) -> float:
     return new if old is None else 0.95 * old + 0.05 * new
 
 
+def plain_table(rows: list[dict[str, Any]]) -> Table:
+    """Rows of equal keys: four digits of a number, three of a large one, nothing where there is none."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in rows[0] if rows else ():
+        numeric = any(isinstance(row[column], int | float) for row in rows)
+        words = [word for row in rows for word in _cell(row[column]).split()]
+        widest = max(map(len, [*words, *column.split()]), default=1)
+        table.add_column(
+            # Wrapped here: a table that fits needs no columns cut.
+            textwrap.fill(column.strip(), widest),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            # Numbers and names are never cut; a path may be.
+            min_width=widest if numeric or column == next(iter(rows[0])) else min(widest, 12),
+        )
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int | float) and abs(value) >= 1e5:
+        return quantity(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def result_table(results: list[dict[str, Any]], titles: dict[str, str]) -> Table:
     """Runs of one metric as rows of Table 3, without the columns that need other runs."""
     table = Table(box=None, pad_edge=False)
@@ -104,8 +154,8 @@ def result_table(results: list[dict[str, Any]], titles: dict[str, str]) -> Table
             f"{1000 * result['seconds_per_step']:.0f}",
             quantity(result["flops"]["per_token"]),
             share_two(result),
-            f"{metric['value']:.4g}",
-            f"{top_1['value']:.4g}" if top_1 else "",
+            number(metric["value"]),
+            number(top_1["value"]) if top_1 else "",
         )
     return table
 
@@ -125,3 +175,35 @@ def quantity(value: float | None) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.3g}{prefix}"
     return f"{value:.3g}"
+
+
+def number(value: float | None) -> str:
+    """Four digits, or a word where there is no number."""
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    if not _SILENT:
+        print(json.dumps(value))
+
+
+def print_rows(what: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    """A list, as a table or as `{what: rows}`."""
+    if as_json:
+        print_json({what: rows})
+    else:
+        out.print(plain_table(rows))
+
+
+def print_result(result: dict[str, Any], titles: dict[str, str], as_json: bool) -> None:
+    """A finished run: the row it adds to Table 3, and the paper's."""
+    if as_json:
+        print_json(result)
+        return
+    out.print(result_table([result], titles))
+    row = paper.scheme(result["task"], result["gate"])
+    if row:
+        flops = quantity(row["flops"])
+        out.print(f"paper, with its own model and data: {row['performance']:g}, {flops} FLOPs")
+    out.print(result["run_id"])

@@ -3,18 +3,25 @@
 Everything heavy is imported inside a command, so that help and lists answer at once.
 """
 
-import json
-import os
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from repro import paper
+from repro import plugins
+from repro._arguments import given, quiet_libraries, require_tensorboard, run_folder
 from repro._listing import member_rows, run_rows, task_rows
-from repro._terminal import StopRequest, TrainingDisplay, err, out, quantity, result_table
+from repro._terminal import (
+    StopRequest,
+    TrainingDisplay,
+    err,
+    out,
+    plain_table,
+    print_json,
+    print_result,
+    print_rows,
+)
 from repro.errors import Interrupted, UserError, unknown
 
 app = typer.Typer(
@@ -75,12 +82,12 @@ def train(
         "--precision": ("training.precision", precision),
         "--experts-backend": ("experts.backend", experts_backend),
     }
-    _quiet_libraries()
+    quiet_libraries()
     from repro.experiments import Override, resolve
 
-    overrides = {key: Override(value, option) for option, (key, value) in _given(options, settings).items()}
+    overrides = {key: Override(value, option) for option, (key, value) in given(options, settings).items()}
     if tensorboard:
-        _require_tensorboard()
+        require_tensorboard()
     config, places = resolve(
         task=task,
         scale=scale,
@@ -94,7 +101,8 @@ def train(
     from repro.run import execute
 
     stop = StopRequest()
-    with TrainingDisplay(f"{config.task} {config.gate}") as display:
+    with TrainingDisplay() as display:
+        display.begin(f"{config.task} {config.gate}")
 
         def report(record: dict[str, Any]) -> None:
             stop.training = True
@@ -105,7 +113,7 @@ def train(
         )
     if not stop.training:
         err.print(f"{config.run_id} was finished before; --fresh trains it again")
-    _print_results(result, as_json)
+    print_result(result, {str(row["name"]): str(row["task"]) for row in task_rows()}, as_json)
 
 
 @app.command("eval")
@@ -129,20 +137,69 @@ def evaluate(
         problems.append("--gate-at-inference: " + unknown("gate", gate_at_inference, ["same", "top-1"]))
     if problems:
         raise UserError(*problems)
-    folder = _run_folder(run, out_folder)
-    _quiet_libraries()
+    folder = run_folder(run, out_folder)
+    quiet_libraries()
     from repro.records import RunFolder
     from repro.run import evaluate_run
 
     found = evaluate_run(RunFolder(folder), split=split, gate_at_inference=gate_at_inference, data=data)
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
         return
     metric = found["metric"]
     out.print(f"{found['run_id']} {split}, gate at inference: {gate_at_inference}")
     for name, value in found["metrics"].items():
         out.print(f"  {name} {value!r}")
     out.print(f"  loss {found['eval_loss']!r}, {metric['count']} examples")
+
+
+@app.command()
+def ablate(
+    study: Annotated[str, typer.Argument(help="What to compare: schemes (Table 3).")],
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
+    scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
+    data: Annotated[
+        str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
+    ] = False,
+    out_folder: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Do the missing runs of a study, one at a time, and write its table.
+
+    Finished runs are not repeated, unfinished ones are continued; a run that fails does not stop the
+    others.
+    """
+    quiet_libraries()
+    from repro._study import dry_run_rows, run_study
+    from repro.ablation import plan, task_names
+    from repro.experiments import Override, read_scale
+
+    study, _ = plugins.resolve("studies", study)
+    read_scale(scale)
+    runs = plan(
+        study,
+        tasks=task_names(scale, [name for name in tasks.replace(" ", "").split(",") if name]),
+        seeds=seeds,
+        scale=scale,
+        data=data,
+        overrides={key: Override(value, option) for option, (key, value) in given({}, settings).items()},
+        results=out_folder,
+    )
+    if dry_run:
+        rows = dry_run_rows(runs)
+        print_rows("runs", rows, as_json)
+        return
+    failed = run_study(study, runs, out_folder / scale, as_json)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -161,93 +218,37 @@ def report(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="tasks, gates, backends or runs.")],
+    what: Annotated[str, typer.Argument(help="tasks, gates, backends, studies or runs.")],
+    scale: Annotated[
+        str | None, typer.Option(help="With tasks: sizes and FLOPs of the models of this scale.")
+    ] = None,
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """List tasks, gates, expert back-ends or runs."""
-    if what == "tasks":
+    """List tasks, gates, expert back-ends, studies or runs."""
+    families = {"gates": "gates", "backends": "experts", "studies": "studies"}
+    if scale is not None and what != "tasks":
+        raise UserError(f"--scale: has no effect on {what!r}; use it with tasks")
+    if what == "tasks" and scale is not None:
+        quiet_libraries()
+        from repro._sizes import columns, size_rows
+
+        rows = size_rows(scale, out_folder)
+        if not as_json:
+            out.print(plain_table(columns(rows, 1, 7)), "")
+            rows = columns(rows, 7, len(rows[0]))
+    elif what == "tasks":
         rows = task_rows()
-    elif what in ("gates", "backends"):
-        rows = member_rows({"gates": "gates", "backends": "experts"}[what])
+    elif what in families:
+        rows = member_rows(families[what])
     elif what == "runs":
         rows = run_rows(out_folder)
     else:
-        raise UserError(unknown("list", what, ["tasks", "gates", "backends", "runs"]))
-    if as_json:
-        print(json.dumps({what: rows}))
-        return
-    from rich.table import Table
-
-    if not rows:
+        raise UserError(unknown("list", what, ["tasks", *families, "runs"]))
+    if not rows and not as_json:
         out.print(f"no {what} in {out_folder}" if what == "runs" else f"no {what}")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    out.print(table)
-
-
-def _print_results(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result))
-        return
-    titles = {str(row["name"]): str(row["task"]) for row in task_rows()}
-    out.print(result_table([result], titles))
-    row = paper.scheme(result["task"], result["gate"])
-    if row:
-        flops = quantity(row["flops"])
-        out.print(f"paper, with its own model and data: {row['performance']:g}, {flops} FLOPs")
-    out.print(result["run_id"])
-
-
-def _run_folder(run: str, results: Path) -> Path:
-    """The folder of a run given by its id or its path."""
-    if (Path(run) / "config.json").is_file():
-        return Path(run)
-    known = {path.parent.name: path.parent for path in results.glob("*/runs/*/config.json")}
-    if run not in known:
-        raise UserError(f"{results}: " + unknown("run", run, sorted(known)))
-    return known[run]
-
-
-def _given(options: dict[str, tuple[str, Any]], settings: list[str] | None) -> dict[str, tuple[str, Any]]:
-    """The settings that the user gave: option as typed -> key and value."""
-    given = {option: (key, value) for option, (key, value) in options.items() if value is not None}
-    for text in settings or []:
-        key, value = _assignment(text)
-        if key in (known for known, _ in given.values()):
-            raise UserError(f"--set {text}: {key} is given twice")
-        given[f"--set {key}"] = (key, value)
-    return given
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """`key=value` with a TOML value; what is not TOML is text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {text}: expected KEY=VALUE, e.g. training.learning_rate=1e-4")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
-
-
-def _require_tensorboard() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard: not installed; pip install 'repro[tensorboard]'")
-
-
-def _quiet_libraries() -> None:
-    """Libraries report to their own progress bars and loggers; ours is enough."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    print_rows(what, rows, as_json)
 
 
 # Typer exports the leaves of its usage errors, not their base.

@@ -19,6 +19,7 @@ _SINGULAR = {
     "corpora": "corpus",
     "metrics": "metric",
     "tasks": "task",
+    "studies": "study",
     "tables": "table",
 }
 
@@ -69,8 +70,9 @@ def constants(family: str, name: str) -> dict[str, object]:
     tree = ast.parse((_ROOT / family / f"{name}.py").read_text(encoding="utf-8"))
     found: dict[str, object] = {}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            target = node.targets[0].id
+        place = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(place, ast.Name):
+            target = place.id
             if target.isupper() and isinstance(node.value, ast.Constant | ast.Tuple | ast.Dict):
                 try:
                     found[target] = ast.literal_eval(node.value)

@@ -130,3 +130,45 @@ def truncate_jsonl(path: Path, last_step: int) -> None:
 def finished_runs(scale_folder: Path) -> list[dict[str, Any]]:
     """All results below `results/<scale>`, sorted by run id."""
     return [read_json(path) for path in sorted(scale_folder.glob("runs/*/result.json"))]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What tables are derived from: the results of a scale, and which of them each study compares."""
+
+    results: Mapping[str, dict[str, Any]]
+    """Run id -> `result.json`."""
+    studies: Mapping[str, dict[str, Any]]
+    """Study -> `{"tasks": {task: {variant: [run id, ...]}}, "failed": {run id: reason}}`."""
+
+    @staticmethod
+    def read(scale_folder: Path) -> "Published":
+        """Read the run folders, `runs.jsonl` and `studies/` of `results/<scale>`.
+
+        Run folders are not kept in git, `runs.jsonl` is; so a fresh clone has the published results,
+        and a new run joins them. A run folder stands for its run.
+        """
+        known = {result["run_id"]: result for result in read_jsonl(scale_folder / "runs.jsonl")}
+        known |= {result["run_id"]: result for result in finished_runs(scale_folder)}
+        studies = {path.stem: read_json(path) for path in sorted(scale_folder.glob("studies/*.json"))}
+        return Published({run_id: known[run_id] for run_id in sorted(known)}, studies)
+
+    def of_study(self, study: str) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """Task -> variant -> the finished runs among those asked for; empty for an unknown study."""
+        tasks = self.studies.get(study, {}).get("tasks", {})
+        return {
+            task: {
+                variant: [self.results[run_id] for run_id in run_ids if run_id in self.results]
+                for variant, run_ids in variants.items()
+            }
+            for task, variants in tasks.items()
+        }
+
+    def missing(self, study: str, task: str, variant: str) -> list[str]:
+        """Why runs of this row are not there: one reason each."""
+        plan = self.studies[study]
+        return [
+            f"{run_id}: {plan['failed'].get(run_id, 'not run')}"
+            for run_id in plan["tasks"][task][variant]
+            if run_id not in self.results
+        ]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from repro import plugins
+
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     """Everything below a folder; None for folders."""
@@ -103,6 +105,9 @@ WORDS = [
     Case("source", settings("data.source=somewhere"), [r"data\.source"]),
 ]
 
+POSITIONS = {"squad": 192, "wmt19": 128, "cnn_dailymail": 192, "wikitext": 128, "soda": 192}
+"""Of the models of scale `mini`."""
+
 VALUES = [
     Case("threshold above 1", ["--threshold", "1.5"], [r"--threshold: .*between 0 and 1, got 1\.5"]),
     Case("threshold below 0", ["--threshold", "-0.1"], [r"--threshold: .*between 0 and 1, got -0\.1"]),
@@ -132,9 +137,15 @@ VALUES = [
     Case("steps word", ["--steps", "many"], [r"'--steps': .*integer"]),
     Case("epochs 0", ["--epochs", "0"], [r"--epochs: .*greater than 0, got 0"]),
     Case("epochs inf", ["--epochs", "inf"], [r"--epochs: .*inf"]),
-    Case("steps and epochs", ["--steps", "3", "--epochs", "1"], [r"--steps, --epochs: give exactly one"]),
     Case(
-        "neither steps nor epochs", settings("training.epochs=none"), [r"--steps, --epochs: give exactly one"]
+        "steps and epochs",
+        ["--steps", "3", "--epochs", "1"],
+        [r"training\.steps, training\.epochs: give exactly one"],
+    ),
+    Case(
+        "neither steps nor epochs",
+        settings("training.epochs=none"),
+        [r"training\.steps, training\.epochs: give exactly one"],
     ),
     Case(
         "rate 0", settings("training.learning_rate=0"), [r"training\.learning_rate: .*greater than 0, got 0"]
@@ -167,13 +178,81 @@ VALUES = [
     Case("size word", settings("model.config.hidden_size=big"), [r"model\.config: .*hidden_size"]),
     Case("size 0", settings("model.config.hidden_size=0"), [r"model\.config: .*"]),
     Case("activation", settings("model.config.hidden_act=swash"), [r"model\.config: .*swash"]),
+    Case(
+        "beams 0",
+        ["--task", "wmt19", *settings("task.beams=0")],
+        [r"--set task\.beams: .*at least 1, got 0"],
+    ),
+    Case(
+        "option of no task",
+        ["--task", "wmt19", *settings("task.nope=1")],
+        [r"--set task\.nope: the task 'wmt19' has no option 'nope'; it has: direction, .*beams"],
+    ),
+    Case(
+        "option of other tasks",
+        settings("task.stride=1"),
+        [r"--set task\.stride: the task 'sst2' has no option.*it has: none\. Tasks with 'stride': squad\."],
+    ),
+    Case(
+        "options of a task at once",
+        ["--task", "cnn_dailymail", *settings("task.beams=0", "task.direction=en-de")],
+        [r"task\.beams: .*at least 1", r"task\.direction: .*no option 'direction'.*: wmt19\."],
+    ),
+    Case(
+        "direction",
+        ["--task", "wmt19", *settings("task.direction=fr-en")],
+        [r"--set task\.direction: .*one of de-en, en-de, got 'fr-en'"],
+    ),
+    Case("task alone", settings("task=squad"), [r"--set task: "]),
+    Case(
+        "stride",
+        ["--task", "squad", *settings("task.stride=125")],
+        [r"data\.max_length: 160 leaves 125 tokens of context.*more than task\.stride = 125"],
+    ),
+    Case(
+        "question",
+        ["--task", "squad", *settings("task.max_question_length=400")],
+        [r"data\.max_length: 160 leaves .*task\.max_question_length = 400"],
+    ),
+    Case(
+        "both batch sizes",
+        settings("training.batch_size=8", "training.batch_tokens=100"),
+        [r"training\.batch_size, training\.batch_tokens: give exactly one"],
+    ),
+    Case(
+        "no batch size",
+        ["--task", "wmt19", *settings("training.batch_tokens=none")],
+        [r"training\.batch_size, training\.batch_tokens: give exactly one"],
+    ),
+    Case(
+        "batch tokens 0",
+        settings("training.batch_tokens=0"),
+        [r"training\.batch_tokens: .*at least 1, got 0"],
+    ),
+    *(
+        Case(
+            f"too long for {task}",
+            ["--task", task, *settings("data.max_length=500")],
+            [rf"data\.max_length.*500.* {positions} positions"],
+        )
+        for task, positions in POSITIONS.items()
+    ),
+    *(
+        Case(
+            f"target too long for {task}",
+            ["--task", task, *settings("task.max_target_length=500")],
+            [rf"task\.max_target_length.*500.* {positions} positions"],
+        )
+        for task, positions in POSITIONS.items()
+        if task in ("wmt19", "cnn_dailymail")
+    ),
     Case("not options", settings("model.config=3"), [r"model\.config"]),
     Case(
         "many at once",
         ["--threshold", "2", "--epochs", "1", "--steps", "3", *settings("experts.count=0", "data.max_len=9")],
         [
             r"--threshold: .*between 0 and 1, got 2",
-            r"--steps, --epochs: give exactly one",
+            r"training\.steps, training\.epochs: give exactly one",
             r"--set experts\.count: .*at least 1, got 0",
             r"--set data\.max_len: unknown key .*'data\.max_length'",
         ],
@@ -370,6 +449,81 @@ class TestData:
         assert snapshot(tmp_path) == {}
 
 
+QUESTION = {
+    "context": "Ann met Ben .",
+    "question": "Who met Ben ?",
+    "answers": {"text": ["Ann"], "answer_start": [0]},
+}
+TALK = {"narrative": "Ann met Ben .", "dialogue": ["Hello !", "Hi ."]}
+
+
+def answers(texts: Any, starts: Any) -> dict[str, Any]:
+    return QUESTION | {"answers": {"text": texts, "answer_start": starts}}
+
+
+# Task, a row, and what is wrong with it.
+ROWS_OF_TASKS: list[tuple[str, dict[str, Any], str]] = [
+    ("squad", answers(["Ben"], [0]), r"answer 'Ben' is not at position 0 of the context"),
+    ("squad", answers(["Ann", "Ben"], [0, 9]), r"answer 'Ben' is not at position 9 of the context"),
+    ("squad", answers(["Ann", "Ben"], [0]), r"answers is not an object with equally long lists"),
+    ("squad", answers([], []), r"answers has no answer"),
+    ("squad", answers(["Ann"], ["0"]), r"answers has a text or answer_start of the wrong type"),
+    ("squad", QUESTION | {"answers": "Ann"}, r"answers is not an object with equally long lists"),
+    ("squad", QUESTION | {"context": ""}, r"context '' is not text"),
+    ("squad", QUESTION | {"question": None}, r"question 'None' is not text"),
+    ("squad", {"context": "a", "question": "b"}, r"no column 'answers'; it has context, question"),
+    ("wmt19", {"translation": "ja"}, r"translation is not an object with the texts 'de' and 'en'"),
+    ("wmt19", {"translation": {"de": "ja", "fr": "oui"}}, r"translation is not an object with the texts"),
+    ("wmt19", {"translation": {"de": "ja", "en": None}}, r"translation is not an object with the texts"),
+    ("wmt19", {"translation": {"de": "ja", "en": " "}}, r"translation 'en' is empty"),
+    ("wmt19", {"de": "ja", "en": "yes"}, r"no column 'translation'; it has de, en"),
+    ("cnn_dailymail", {"article": "", "highlights": "a"}, r"article '' is not text"),
+    ("cnn_dailymail", {"article": "a", "highlights": " \n"}, r"highlights .* is not text"),
+    ("cnn_dailymail", {"article": "a", "summary": "a"}, r"no column 'highlights'; it has article, summary"),
+    ("wikitext", {"text": None}, r"text None is not text"),
+    ("wikitext", {"text": ["a"]}, r"text \['a'\] is not text"),
+    ("wikitext", {"page": "a"}, r"no column 'text'; it has page"),
+    ("soda", TALK | {"dialogue": ["Hello !"]}, r"dialogue has 1 turns; a response needs a turn before it"),
+    ("soda", TALK | {"dialogue": []}, r"dialogue has 0 turns"),
+    ("soda", TALK | {"dialogue": "Hello !"}, r"dialogue is not a list of texts"),
+    ("soda", TALK | {"dialogue": ["Hello !", 3]}, r"dialogue is not a list of texts"),
+    ("soda", TALK | {"narrative": None}, r"narrative None is not text"),
+    ("soda", {"dialogue": ["a", "b"]}, r"no column 'narrative'; it has dialogue"),
+]
+
+
+class TestRows:
+    @pytest.mark.parametrize(("task", "wrong", "problem"), ROWS_OF_TASKS)
+    def test_of_every_task(
+        self, repro: Any, tmp_path: Path, folder_of: Any, task: str, wrong: dict[str, Any], problem: str
+    ) -> None:
+        folder = folder_of(task)
+        path = folder / task / "validation.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        lines[2] = json.dumps(wrong)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        answer = repro.train("dense", tmp_path / "results", "--data", folder, task=task)
+        refused(answer, rf"validation\.jsonl: row 3: {problem}")
+        assert not (tmp_path / "results").exists()
+
+    @pytest.mark.parametrize("split", ["train", "validation"])
+    @pytest.mark.parametrize("line", ["", " ", "\n"])
+    def test_running_text_of_blank_lines(
+        self, repro: Any, tmp_path: Path, folder_of: Any, split: str, line: str
+    ) -> None:
+        folder = folder_of("wikitext")
+        path = folder / "wikitext" / f"{split}.jsonl"
+        path.write_text(row(text=line) + "\n" if line else (row(text="") + "\n") * 9, encoding="utf-8")
+        answer = repro.train("dense", tmp_path / "results", "--data", folder, task="wikitext")
+        refused(answer, rf"data: the \d rows of '{split}' hold too little text for one example")
+        assert not (tmp_path / "results").exists()
+
+    @pytest.mark.parametrize("task", ["soda", "wikitext", "wmt19"])
+    def test_no_folder_of_any_name(self, repro: Any, tmp_path: Path, data_folder: Path, task: str) -> None:
+        answer = repro.train("dense", tmp_path / "results", "--data", data_folder, task=task)
+        refused(answer, rf"--data .*: no folder '{task}' or '.*' in it; it has: sst2")
+
+
 PRETRAINED = dict.fromkeys(
     [
         "model.vocab_size",
@@ -378,19 +532,6 @@ PRETRAINED = dict.fromkeys(
         "model.config.initializer_range",
     ]
 )
-
-
-@pytest.fixture(scope="module")
-def gpt2_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Path:
-    """A model of another family, with a tokenizer."""
-    import transformers
-
-    folder: Path = tmp_path_factory.mktemp("gpt2") / "tiny-gpt2"
-    config = transformers.GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=64)
-    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-    for path in bert_folder.glob("tokenizer*"):
-        shutil.copy(path, folder)
-    return folder
 
 
 class TestModel:
@@ -411,6 +552,33 @@ class TestModel:
 
     def test_another_family(self, repro: Any, results: Path, gpt2_folder: Path) -> None:
         self.refuse(repro, results, gpt2_folder, r"--model .*tiny-gpt2: it is a 'gpt2' model; .*'bert'")
+
+    @pytest.mark.parametrize(
+        ("task", "wanted", "found"),
+        [
+            (task, wanted, found)
+            for task in plugins.names("tasks")
+            for wanted in [plugins.constants("tasks", task)["BACKBONE"]]
+            for found in ("bert", "gpt2", "bart", "fsmt")
+            if found != wanted
+        ],
+    )
+    def test_another_family_for_every_task(
+        self, repro: Any, results: Path, request: pytest.FixtureRequest, task: str, wanted: str, found: str
+    ) -> None:
+        """Before a tokenizer of another kind is used for what it cannot do."""
+        folder = request.getfixturevalue(f"{found}_folder")
+        changes = {key: None for key in repro.small_by_task[task] if key.startswith("model.")}
+        answer = repro.train("dense", results, "--model", folder, task=task, **changes)
+        refused(answer, rf"--model .*tiny-{found}: it is a '{found}' model; .*'{wanted}'")
+        assert snapshot(results) == {}
+
+    def test_a_tokenizer_of_the_other_direction(self, repro: Any, results: Path, fsmt_folder: Path) -> None:
+        changes = {key: None for key in repro.small_by_task["wmt19"] if key.startswith("model.")}
+        changes |= {"task.direction": "en-de"}
+        answer = repro.train("dense", results, "--model", fsmt_folder, task="wmt19", **changes)
+        refused(answer, r"task\.direction.*en-de")
+        assert snapshot(results) == {}
 
     def test_no_such_place(self, repro: Any, results: Path, tmp_path: Path) -> None:
         self.refuse(repro, results, tmp_path / "none", r"--model .*none: ")

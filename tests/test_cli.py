@@ -51,7 +51,8 @@ OPTIONS = {
         " --experts-backend --model --set --out --fresh --tensorboard --json"
     ),
     "eval": "run --split --gate-at-inference --data --out --json",
-    "list": "what --out --json",
+    "ablate": "study --tasks --seeds --scale --data --set --dry-run --out --json",
+    "list": "what --scale --out --json",
     "report": "--scale --out",
 }
 
@@ -94,7 +95,7 @@ class TestList:
     @pytest.mark.parametrize(
         ("what", "known"),
         [
-            ("tasks", {"sst2"}),
+            ("tasks", {"sst2", "squad", "wmt19", "cnn_dailymail", "wikitext", "soda"}),
             ("gates", {"adaptive", "dense", "top-k (top-1, top-2, ...)"}),
             ("backends", {"grouped", "loop", "padded"}),
         ],
@@ -109,14 +110,22 @@ class TestList:
         assert all(len(line) <= 80 for line in shown.out.splitlines())
 
     def test_a_task_says_what_it_needs(self, repro: Any) -> None:
-        (row,) = [row for row in repro("list", "tasks", "--json").json()["tasks"] if row["name"] == "sst2"]
-        assert row == {
+        rows = {row["name"]: row for row in repro("list", "tasks", "--json").json()["tasks"]}
+        assert rows["sst2"] == {
             "name": "sst2",
             "task": "Sentiment analysis",
             "model": "bert",
             "metric": "accuracy",
             "data set": "stanfordnlp/sst2",
             "folder": "sst2",
+        }
+        assert rows["wikitext"] == {
+            "name": "wikitext",
+            "task": "Text completion",
+            "model": "gpt2",
+            "metric": "perplexity",
+            "data set": "Salesforce/wikitext",
+            "folder": "wikitext or wikitext103 or wikitext2",
         }
 
     def test_runs(self, repro: Any, trained: Any, tmp_path: Path) -> None:
@@ -243,6 +252,17 @@ RESULT_KEYS = {
 """Those of docs/results.md."""
 
 
+@pytest.mark.parametrize("task", ["squad", "wmt19", "cnn_dailymail", "wikitext", "soda"])
+def test_prints_a_row_of_every_task(trained: Any, task: str) -> None:
+    run = trained("adaptive", task)
+    header, row, *rest = run.answer.out.splitlines()
+    assert run.result["metric"]["name"] in header
+    assert f"{run.result['metric']['value']:.4g}" in row
+    assert run.folder.name in rest
+    assert "…" not in run.answer.out
+    assert all(len(line) <= 80 for line in run.answer.out.splitlines())
+
+
 class TestResult:
     @pytest.mark.parametrize("gate", GATES)
     def test_keys(self, trained: Any, gate: str) -> None:
@@ -259,7 +279,7 @@ class TestResult:
             "dense_per_token",
         }
         assert set(result["parameters"]) == {"total", "active"}
-        assert {"source", "fingerprint", "counts"} <= set(result["data"])
+        assert set(result["data"]) == {"source", "fingerprint", "counts", "features", "cut"}
 
     @pytest.mark.parametrize("gate", GATES)
     def test_numbers(self, trained: Any, gate: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from repro import plugins, report
 from repro.errors import UserError
+from repro.records import Published
 from repro.tables import runs
 
 
@@ -56,8 +57,12 @@ def read(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def published(*results: dict[str, Any]) -> Published:
+    return Published({entry["run_id"]: entry for entry in results}, {})
+
+
 def test_rows_by_hand() -> None:
-    dense, adaptive = runs.rows([result("dense", 0), result("adaptive", 0)])[::-1]
+    dense, adaptive = runs.rows(published(result("dense", 0), result("adaptive", 0)))[::-1]
     assert adaptive["Share two experts"] == 0.25
     assert adaptive["Share two experts by layer"] == "0.5000 0.0000"
     assert adaptive["Load CV by layer"] == "0.1250 "
@@ -71,7 +76,7 @@ def test_rows_by_hand() -> None:
 
 
 def test_rows_are_sorted_by_scheme_and_seed() -> None:
-    found = runs.rows([result("top-2", 1), result("dense", 0), result("top-2", 0)])
+    found = runs.rows(published(result("top-2", 1), result("dense", 0), result("top-2", 0)))
     assert [(row["Scheme"], row["Seed"]) for row in found] == [("dense", 0), ("top-2", 0), ("top-2", 1)]
 
 
@@ -79,7 +84,7 @@ def test_every_table_has_its_columns() -> None:
     for name in plugins.names("tables"):
         table = plugins.load("tables", name)
         assert table.FILE.endswith(".csv")
-        for row in table.rows([result("dense", 0), result("top-2", 0)]):
+        for row in table.rows(published(result("dense", 0), result("top-2", 0))):
             assert tuple(row) == tuple(table.COLUMNS)
 
 

@@ -24,6 +24,15 @@ LONG: dict[str, Any] = {
     "data.train_samples": 256,
     "evaluation.every": 8,
 }
+# Batches of as many samples as their lengths allow, two stacks, and the paper's curriculum.
+TRANSLATION: dict[str, Any] = {
+    "training.steps": None,
+    "training.epochs": 6,
+    "training.checkpoint_every": 3,
+    "data.train_samples": 40,
+    "evaluation.every": 10,
+    "task.beams": 1,
+}
 SAME = ("metric", "metrics", "metric_top1", "eval_loss", "routing", "flops", "steps", "tokens", "epochs")
 
 
@@ -119,6 +128,29 @@ def started(repro: Any, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+def stop_after(changes: dict[str, Any], results: Path, step: int, task: str = "sst2") -> None:
+    """Do a run in this process until a step, as after Ctrl-C."""
+    settings = {key: value for key, value in changes.items() if value is not None}
+    config, places = resolve(
+        task=task,
+        scale="mini",
+        gate="adaptive",
+        seed=0,
+        data=None,
+        model=None,
+        overrides={key: Override(value, key) for key, value in settings.items()},
+        results=results,
+    )
+    seen: list[int] = []
+    with pytest.raises(Interrupted, match=f"stopped after step {step} of "):
+        execute(
+            config,
+            places,
+            report=lambda record: seen.append(record["step"]),
+            should_stop=lambda: seen[-1] == step,
+        )
+
+
 class TestStopped:
     def test_killed(
         self, repro: Any, tmp_path: Path, reference: Path, started: subprocess.Popen[str]
@@ -165,25 +197,7 @@ class TestStopped:
 
     def stop_after(self, repro: Any, results: Path, step: int) -> None:
         """Do the long run in this process until a step, as after Ctrl-C."""
-        settings = {key: value for key, value in (repro.small | LONG).items() if value is not None}
-        config, places = resolve(
-            task="sst2",
-            scale="mini",
-            gate="adaptive",
-            seed=0,
-            data=None,
-            model=None,
-            overrides={key: Override(value, key) for key, value in settings.items()},
-            results=results,
-        )
-        seen: list[int] = []
-        with pytest.raises(Interrupted, match=f"stopped after step {step} of 64"):
-            execute(
-                config,
-                places,
-                report=lambda record: seen.append(record["step"]),
-                should_stop=lambda: seen[-1] == step,
-            )
+        stop_after(repro.small | LONG, results, step)
 
     def test_stopped_anywhere(self, repro: Any, tmp_path: Path, reference: Path) -> None:
         """After the first step, at the ends of epochs and of evaluations, several times."""
@@ -230,6 +244,56 @@ class TestStopped:
             answer = repro.train("adaptive", tmp_path, **LONG)
         assert answer.status == 2
         assert answer.err == f"repro: {only_run(tmp_path)}: another process is doing this run\n"
+
+
+@pytest.fixture(scope="module")
+def whole(repro: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results folder of the run on translations, uninterrupted."""
+    results: Path = tmp_path_factory.mktemp("translation")
+    answer = repro.train("adaptive", results, task="wmt19", **TRANSLATION)
+    assert answer.status == 0, answer.err
+    return results
+
+
+class TestTranslation:
+    """The same for an encoder-decoder with batches of a number of tokens."""
+
+    def test_whole_run(self, whole: Path) -> None:
+        """Batches differ in size, and later epochs have another order."""
+        steps = rows(only_run(whole) / "steps.jsonl")
+        assert len(steps) == result(whole)["steps"] > 30
+        assert [row["epoch"] for row in steps] == sorted(row["epoch"] for row in steps)
+        assert {row["epoch"] for row in steps} == set(range(6))
+        assert len({row["padded_tokens"] for row in steps}) > 4
+        assert result(whole)["config"]["training"]["curriculum"] == "cosine"
+        assert result(whole)["config"]["training"]["batch_size"] is None
+        assert result(whole)["epochs"] == pytest.approx(6)
+
+    def test_killed(self, repro: Any, tmp_path: Path, whole: Path) -> None:
+        process = repro.start(*repro.train_arguments("adaptive", tmp_path, task="wmt19", **TRANSLATION))
+        try:
+            wait_for_step(process, tmp_path, 14)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(timeout=60) == -signal.SIGKILL
+        finally:
+            process.kill()
+            process.communicate()
+        before = rows(only_run(tmp_path) / "steps.jsonl")
+        assert 14 <= len(before) < result(whole)["steps"]
+        assert not (only_run(tmp_path) / "result.json").exists()
+        assert repro.train("adaptive", tmp_path, task="wmt19", **TRANSLATION).status == 0
+        assert_same_run(tmp_path, whole)
+        after = rows(only_run(tmp_path) / "steps.jsonl")
+        assert after[:12] == before[:12]
+
+    def test_stopped_anywhere(self, repro: Any, tmp_path: Path, whole: Path) -> None:
+        """In the first epoch, on both sides of its end, and in a later one."""
+        epochs = [row["epoch"] for row in rows(only_run(whole) / "steps.jsonl")]
+        end = epochs.count(0)
+        for step in (1, end, end + 1, len(epochs) - 1):
+            stop_after(repro.small_by_task["wmt19"] | TRANSLATION, tmp_path, step, "wmt19")
+        assert repro.train("adaptive", tmp_path, task="wmt19", **TRANSLATION).status == 0
+        assert_same_run(tmp_path, whole)
 
 
 class TestEvaluated:

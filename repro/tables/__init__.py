@@ -4,6 +4,6 @@ A file `tables/<name>.py` is a table. It exposes
 
 * `FILE`: the name of its CSV file;
 * `COLUMNS`: the header;
-* `rows(results)`: one mapping per row, from the `result.json` objects of a scale. A value that was
-  not measured is None and becomes an empty cell, never 0.
+* `rows(published)`: one mapping per row, from what a scale has published; none when the study that
+  it needs was not made. A value that was not measured is None: an empty cell, never 0.
 """

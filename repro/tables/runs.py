@@ -3,6 +3,7 @@
 from typing import Any
 
 from repro import paper
+from repro.records import Published
 
 FILE = "runs.csv"
 COLUMNS = (
@@ -36,8 +37,9 @@ COLUMNS = (
 )
 
 
-def rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows(published: Published) -> list[dict[str, Any]]:
     """Rows in the order of task, scheme and seed. Lists by layer are separated by spaces."""
+    results = published.results.values()
     ordered = sorted(results, key=lambda result: (result["task"], result["gate"], result["seed"]))
     return [_row(result) for result in ordered]
 

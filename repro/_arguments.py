@@ -1,0 +1,54 @@
+"""Arguments of the command line as values, and what has to happen before libraries are imported."""
+
+import importlib.util
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from repro.errors import UserError, unknown
+
+
+def run_folder(run: str, results: Path) -> Path:
+    """The folder of a run given by its id or its path."""
+    if (Path(run) / "config.json").is_file():
+        return Path(run)
+    known = {path.parent.name: path.parent for path in results.glob("*/runs/*/config.json")}
+    if run not in known:
+        raise UserError(f"{results}: " + unknown("run", run, sorted(known)))
+    return known[run]
+
+
+def given(options: dict[str, tuple[str, Any]], settings: list[str] | None) -> dict[str, tuple[str, Any]]:
+    """The settings that the user gave: option as typed -> key and value."""
+    given = {option: (key, value) for option, (key, value) in options.items() if value is not None}
+    for text in settings or []:
+        key, value = assignment(text)
+        if key in (known for known, _ in given.values()):
+            raise UserError(f"--set {text}: {key} is given twice")
+        given[f"--set {key}"] = (key, value)
+    return given
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """`key=value` with a TOML value; what is not TOML is text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text}: expected KEY=VALUE, e.g. training.learning_rate=1e-4")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def require_tensorboard() -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard: not installed; pip install 'repro[tensorboard]'")
+
+
+def quiet_libraries() -> None:
+    """Libraries report to their own progress bars and loggers; ours is enough."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -1,0 +1,93 @@
+"""`repro list tasks --scale`: parameters and FLOPs of a scale's models, without weights or data."""
+
+from pathlib import Path
+from typing import Any
+
+from repro import paper, plugins
+from repro.estimate import model_options, sizes
+from repro.experiments import resolve
+from repro.records import Published
+from repro.tables._schemes import STUDY, share_several
+from repro.tables._statistics import mean
+from repro.volume import Volume
+
+
+class _SizeOnly:
+    """Stands for a tokenizer that has not been trained: only its size counts."""
+
+    pad_token_id, bos_token_id, eos_token_id = 0, 1, 2
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def size_rows(scale: str, results: Path) -> list[dict[str, Any]]:
+    """Each task's model: dense and converted with a top-2 gate.
+
+    FLOPs are those of a forward pass per token, for sequences of the scale's full length, with 1,
+    2, or on average 1 + share experts per token; the share is the paper's (section 4.4), and that
+    measured at scale `small` or `mini`, the first that has a finished study.
+    """
+    return [_row(task, scale, results) for task in plugins.names("tasks")]
+
+
+def _row(task: str, scale: str, results: Path) -> dict[str, Any]:
+    def resolved(gate: str) -> Any:
+        return resolve(
+            task=task, scale=scale, gate=gate, seed=0, data=None, model=None, overrides={}, results=results
+        )[0]
+
+    config = resolved("top-2")
+    options = model_options(config, _SizeOnly(config.model.vocab_size or 0))
+    _, dense_parameters = sizes(resolved("dense"), options)
+    architecture, parameters = sizes(config, options)
+    stacks = {ffn.stack for ffn in architecture.ffns}
+    lengths = {"encoder": config.data.max_length, "decoder": config.data.max_length}
+    if len(stacks) > 1:
+        lengths["decoder"] = config.task_options.max_target_length
+    volume = Volume.of({stack: [lengths[stack]] for stack in stacks})
+
+    def per_token(experts: float) -> float:
+        return 2 * architecture.analytic_macs(volume, experts) / volume.tokens
+
+    top_2 = per_token(2)
+    share_paper, share_ours = paper.tables()["share_two"].get(task), _measured_share(task, results)
+    theirs = {gate: paper.scheme(task, gate) or {} for gate in ("top-2", "adaptive", "dense")}
+    dense = 2 * architecture.dense_macs(volume) / volume.tokens
+    return {
+        "task": task,
+        "length": "+".join(str(lengths[stack]) for stack in sorted(stacks, reverse=True)),
+        "dense model": dense_parameters,
+        "MoE model": parameters,
+        "dense FLOPs": dense,
+        "top-1 FLOPs": per_token(1),
+        "top-2 FLOPs": top_2,
+        "adaptive FLOPs, paper's share": None if share_paper is None else per_token(1 + share_paper),
+        "adaptive FLOPs, our share": None if share_ours is None else per_token(1 + share_ours),
+        "dense / top-2": dense / top_2,
+        "dense / top-2, paper": _ratio(theirs["dense"], theirs["top-2"]),
+        "adaptive / top-2": None if share_paper is None else per_token(1 + share_paper) / top_2,
+        "adaptive / top-2, paper": _ratio(theirs["adaptive"], theirs["top-2"]),
+    }
+
+
+def columns(rows: list[dict[str, Any]], first: int, last: int) -> list[dict[str, Any]]:
+    """The task and some of the columns: all do not fit beside each other on a terminal."""
+    return [{"task": row["task"]} | dict(list(row.items())[first:last]) for row in rows]
+
+
+def _ratio(part: dict[str, float], whole: dict[str, float]) -> float | None:
+    return part["flops"] / whole["flops"] if part and whole else None
+
+
+def _measured_share(task: str, results: Path) -> float | None:
+    """Share of two-expert tokens of the adaptive gate in our own study."""
+    for scale in ("small", "mini"):
+        runs = Published.read(results / scale).of_study(STUDY).get(task, {}).get("adaptive", [])
+        shares = [share for run in runs if (share := share_several("routing")(run)) is not None]
+        if shares:
+            return mean(shares)
+    return None

@@ -1,0 +1,110 @@
+"""`repro ablate`: the runs of a study with one progress display, then its table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro import plugins
+from repro._prepare import load_examples
+from repro._terminal import StopRequest, TrainingDisplay, err, number, out, plain_table, print_json
+from repro.ablation import PlannedRun, carry_out, record_study
+from repro.estimate import estimate, matmul_speed
+from repro.records import Published
+from repro.report import build_report
+
+
+def run_study(study: str, runs: Sequence[PlannedRun], scale: Path, as_json: bool) -> dict[str, str]:
+    """Do what is missing, rebuild the tables of the scale, show that of the study.
+
+    Returns:
+        Run id -> reason, of the runs that failed.
+
+    Raises:
+        Interrupted: by Ctrl-C; the same command goes on.
+    """
+    stop = StopRequest()
+    missing = [run for run in runs if not run.finished]
+    err.print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
+    record_study(study, runs, {}, scale)
+    with TrainingDisplay(len(missing)) as display:
+
+        def started(number: int, run: PlannedRun) -> None:
+            display.begin(_title(run), number)
+
+        def report(record: dict[str, Any]) -> None:
+            stop.training = True
+            display.show(record)
+
+        def ended(run: PlannedRun, outcome: dict[str, Any] | str) -> None:
+            stop.training = False
+            err.print(f"{_title(run)}: {_outcome(outcome)}", markup=False)
+
+        failed = carry_out(missing, started=started, report=report, ended=ended, should_stop=stop)
+    record_study(study, runs, failed, scale)
+    if Published.read(scale).results:
+        written = build_report(scale)
+        _show(study, Published.read(scale), written, as_json)
+    for run_id, reason in failed.items():
+        err.print(f"repro: {run_id} failed: {reason}", markup=False)
+    return failed
+
+
+def _title(run: PlannedRun) -> str:
+    return f"{run.config.task} {run.variant} seed {run.config.seed}"
+
+
+def _outcome(outcome: dict[str, Any] | str) -> str:
+    if isinstance(outcome, str):
+        return f"failed: {outcome}"
+    metric = outcome["metric"]
+    return f"{metric['name']} {number(metric['value'])}, {outcome['train_seconds']:.1f} s of training"
+
+
+def _show(study: str, published: Published, written: list[Path], as_json: bool) -> None:
+    table = plugins.load("tables", plugins.load("studies", study).TABLE)
+    if as_json:
+        print_json({"table": table.rows(published), "files": [str(path) for path in written]})
+        return
+    out.print(plain_table(table.shown(published)))
+    for note in table.notes(published):
+        out.print(f"* {note}", markup=False)
+    out.print(" ".join(str(path) for path in written if path.suffix == ".csv"))
+
+
+def dry_run_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
+    """What every run that is left will take."""
+    speed: list[float] = []
+
+    def measured_speed() -> float:
+        if not speed:
+            speed.append(matmul_speed(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
+        return speed[0]
+
+    examples: dict[Any, Any] = {}
+    rows, total = [], 0.0
+    for run in runs:
+        config = run.config
+        key = (config.task, config.data, config.model, config.task_options)
+        if key not in examples:
+            examples = {key: load_examples(config, run.places)}  # one at a time in memory
+        found = estimate(config, examples[key], measured_speed)
+        seconds = found.seconds
+        if run.finished:
+            seconds = 0.0
+        total += seconds
+        rows.append(
+            {
+                "run": config.run_id,
+                "state": "done" if run.finished else "to do",
+                "steps": found.steps,
+                "tokens": found.tokens,
+                "params": found.parameters,
+                "FLOPs": found.flops,
+                "about s": round(seconds),
+                "about GB": round(found.memory_bytes / 1e9, 2),
+            }
+        )
+    err.print(f"{len(rows)} runs, about {total / 60:.0f} minutes of training")
+    return rows

@@ -1,0 +1,168 @@
+"""A study: plan its runs, do those that are missing, one after the other, and note what was compared."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro import plugins
+from repro.config import RunConfig
+from repro.errors import Interrupted, UserError, one_line
+from repro.experiments import Override, option_names, read_scale, resolve
+from repro.records import Places, RunFolder, read_json, write_json
+from repro.run import execute
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of a study."""
+
+    variant: str
+    """The row of the table that it belongs to."""
+    config: RunConfig
+    places: Places
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it leaves its files."""
+        return RunFolder(self.places.results / self.config.scale / "runs" / self.config.run_id)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its result is there."""
+        return self.folder.result.exists()
+
+
+def task_names(scale: str, wanted: Sequence[str]) -> list[str]:
+    """The tasks of a study: those wanted, or all that the scale describes, in its order.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    if not wanted:
+        return [name for name in read_scale(scale) if name in plugins.names("tasks")]
+    return list(dict.fromkeys(plugins.resolve("tasks", name, where="--tasks: ")[0] for name in wanted))
+
+
+def plan(
+    study: str,
+    *,
+    tasks: Iterable[str],
+    seeds: int,
+    scale: str,
+    data: str | None,
+    overrides: Mapping[str, Override],
+    results: Path,
+) -> list[PlannedRun]:
+    """All runs of a study, in the order in which they are done: what is compared stands together.
+
+    Settings that a variant fixes, or that mean nothing to it, do not apply to it.
+
+    Raises:
+        UserError: with the problems of all runs, each once.
+    """
+    runs: list[PlannedRun] = []
+    problems: dict[str, None] = {}
+    variants: dict[str, tuple[str, dict[str, Any]]] = plugins.load("studies", study).VARIANTS
+    meaningless = {variant: _without_effect(gate, overrides) for variant, (gate, _) in variants.items()}
+    nowhere = set.intersection(*meaningless.values())
+    for task in tasks:
+        for seed in range(seeds):
+            for variant, (gate, fixed) in variants.items():
+                settings = {
+                    key: override
+                    for key, override in overrides.items()
+                    if key not in meaningless[variant] - nowhere
+                } | {key: Override(value, f"study {study}") for key, value in fixed.items()}
+                try:
+                    config, places = resolve(
+                        task=task,
+                        scale=scale,
+                        gate=gate,
+                        seed=seed,
+                        data=data,
+                        model=None,
+                        overrides=settings,
+                        results=results,
+                    )
+                    runs.append(PlannedRun(variant=variant, config=config, places=places))
+                except UserError as error:
+                    problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise UserError(*problems)
+    return runs
+
+
+def _without_effect(gate: str, keys: Iterable[str]) -> set[str]:
+    """The settings among these that mean nothing to a gate, but may to others."""
+    options = option_names("gates", plugins.resolve("gates", gate)[0])
+    return {
+        key
+        for key in keys
+        if (gate == "dense" and key.startswith("experts."))
+        or (key.startswith("gate.") and key.removeprefix("gate.") not in options)
+    }
+
+
+def carry_out(
+    runs: Sequence[PlannedRun],
+    *,
+    started: Callable[[int, PlannedRun], None],
+    report: Callable[[dict[str, Any]], None],
+    ended: Callable[[PlannedRun, dict[str, Any] | str], None],
+    should_stop: Callable[[], bool],
+) -> dict[str, str]:
+    """Do the runs one after the other; a run that fails does not stop the others.
+
+    Args:
+        started: told the number of the run (from 0) and the run.
+        report: called with the record of every step.
+        ended: told the run and its result, or why it failed.
+
+    Returns:
+        Run id -> reason, of the runs that failed.
+
+    Raises:
+        Interrupted: `should_stop` said so; a checkpoint was saved.
+    """
+    failed: dict[str, str] = {}
+    for number, run in enumerate(runs):
+        started(number, run)
+        try:
+            outcome: dict[str, Any] | str = execute(
+                run.config, run.places, report=report, should_stop=should_stop
+            )
+        except Interrupted:
+            raise
+        except Exception as error:  # of this run alone: bad data, a loss that is not finite, no memory
+            outcome = failed[run.config.run_id] = f"{type(error).__name__}: {one_line(error)}"
+        ended(run, outcome)
+    return failed
+
+
+def record_study(study: str, runs: Sequence[PlannedRun], failed: Mapping[str, str], scale: Path) -> None:
+    """Write `studies/<study>.json`: which runs stand for which rows of the table.
+
+    The tasks of these runs replace what was recorded of them before; others stay.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    path = scale / "studies" / f"{study}.json"
+    known = read_json(path) if path.exists() else {"tasks": {}, "failed": {}}
+    tasks: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        tasks.setdefault(run.config.task, {}).setdefault(run.variant, []).append(run.config.run_id)
+    known["tasks"] |= tasks
+    listed = {run_id for rows in known["tasks"].values() for run_ids in rows.values() for run_id in run_ids}
+    done = {run.config.run_id for run in runs if run.finished}
+    known["failed"] = {
+        run_id: reason
+        for run_id, reason in (known["failed"] | dict(failed)).items()
+        if run_id in listed and run_id not in done
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"study": study, **known})
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

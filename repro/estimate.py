@@ -1,0 +1,126 @@
+"""What a run will take, before it is made: steps, tokens, parameters, about how long, how much memory."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from repro import moe, plugins
+from repro._checkpoints import TrainingState
+from repro._prepare import Examples, settings_of
+from repro.config import RunConfig
+from repro.cost import Architecture
+from repro.trainer import TrainingData, epoch_steps
+from repro.volume import Volume
+
+_META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What one run takes in one process.
+
+    Time and memory are rough, as are the FLOPs of adaptive gates; tokens are exact for whole epochs.
+    """
+
+    steps: int
+    tokens: int
+    parameters: int
+    flops: float
+    """Of the forward passes of training."""
+    seconds: float
+    memory_bytes: float
+
+
+def sizes(config: RunConfig, options: dict[str, Any]) -> tuple[Architecture, int]:
+    """The converted model without weights: its architecture and number of parameters.
+
+    Args:
+        options: of the Hugging Face configuration class, vocabulary included.
+    """
+    task = plugins.load("tasks", config.task)
+    backbone = plugins.load("backbones", config.model.backbone)
+    with _META:
+        model = backbone.HEADS[task.HEAD](backbone.CONFIG(**options, **task.MODEL_OPTIONS))
+    architecture = moe.convert(model, settings_of(config), _META)
+    return architecture, sum(parameter.numel() for parameter in model.parameters())
+
+
+def model_options(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
+    """The whole configuration of a run's model: its sizes, and its vocabulary."""
+    options = dict(config.model.config)
+    if config.model.checkpoint is None:
+        options |= plugins.load("backbones", config.model.backbone).vocabulary(tokenizer)
+    return options
+
+
+def mean_experts(config: RunConfig, d_model: int) -> float:
+    """Experts per token of a fresh gate on layer-normed input; 0 for a dense model."""
+    gate_class = plugins.load("gates", config.gate).Gate
+    if gate_class is None:
+        return 0.0
+    torch.manual_seed(0)
+    gate = gate_class(config.gate_options, d_model, config.experts.count)
+    with torch.no_grad():
+        routing = gate(torch.randn(2048, d_model), torch.ones(2048, dtype=torch.bool))
+    return float(routing.count_T.double().mean())
+
+
+def estimate(config: RunConfig, examples: Examples, speed: Callable[[], float]) -> Estimate:
+    """Plan the batches of the first epoch and count.
+
+    Time: three forward passes' FLOPs (forward and backward) at half of the measured speed of matrix
+    products, and seven passes of the optimiser and the gradients over all parameters at 10 GB/s.
+    Memory: parameters, gradients and two moments, and the activations of one batch.
+
+    Args:
+        speed: measures the FLOP/s of this machine.
+    """
+    task, train = examples.task, examples.features["train"]
+    data = TrainingData(task=task, train=train)
+    batches = epoch_steps(config, data, TrainingState(), 1)
+    steps = config.training.steps or math.ceil((config.training.epochs or 0) * len(batches))
+    one_epoch = Volume()
+    positions = 0
+    for step in batches:
+        for indices in step:
+            masks = task.masks(task.collate([train[index] for index in indices]))
+            lengths = {stack: mask.sum(1).tolist() for stack, mask in masks.items()}
+            one_epoch += Volume.of(lengths)
+            positions = max(positions, sum(len(row) * max(row) for row in lengths.values()))
+    architecture, parameters = sizes(config, model_options(config, task.tokenizer))
+    width = architecture.ffns[0].d_model
+    experts = mean_experts(config, width)
+    share = steps / len(batches)
+    macs = architecture.analytic_macs(one_epoch, experts)
+    hidden = 3 * max(experts, 1.0) * sum(ffn.d_hidden for ffn in architecture.ffns)
+    activations = positions * (hidden + 16 * width * len(architecture.ffns) + 3 * _vocabulary(architecture))
+    return Estimate(
+        steps=steps,
+        tokens=round(one_epoch.tokens * share),
+        parameters=parameters,
+        flops=2 * macs * share,
+        seconds=3 * 2 * macs * share / (0.5 * speed()) + steps * 7 * 4 * parameters / 10e9,
+        memory_bytes=4 * (4 * parameters + activations),
+    )
+
+
+def _vocabulary(architecture: Architecture) -> int:
+    """Columns of the logits of every position; none where one label is predicted."""
+    generates = architecture.head in ("causal-language-model", "sequence-to-sequence")
+    return int(architecture.config.vocab_size) if generates else 0
+
+
+def matmul_speed(device: torch.device) -> float:
+    """FLOP/s of a medium matrix product in fp32, best of three."""
+    size = 1024
+    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    best = math.inf
+    for _ in range(4):  # the first warms up
+        start = time.perf_counter()
+        float((left @ right)[0, 0])  # reading a number waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

@@ -1,0 +1,7 @@
+"""Studies: the runs that a table compares.
+
+A file `studies/<name>.py` is a study, `repro ablate <name>`. It exposes
+
+* `TABLE`: the member of `tables` that it fills and that is printed afterwards;
+* `VARIANTS`: label -> `(gate, settings)`; each variant is run on every task and seed.
+"""

@@ -1,0 +1,163 @@
+"""The rows of Table 3: every scheme of every task, compared with the top-2 baseline of that task."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from repro import paper, plugins
+from repro.records import Published
+from repro.tables._statistics import mean
+from repro.tables._target import mean_curve, seconds_to
+
+STUDY = "schemes"
+BASELINE = "top-2"
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "bleu": "BLEU Score",
+    "f1": "F1 Score",
+    "rouge1": "ROUGE-1",
+    "perplexity": "Perplexity",
+}
+"""Metrics as Table 3 of the paper names them."""
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemeRow:
+    """One scheme of one task: its finished runs, the baseline's, and why others are missing."""
+
+    task: str
+    scheme: str
+    runs: Sequence[Result]
+    baseline: Sequence[Result]
+    missing: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        """The task as the paper names it."""
+        return str(plugins.constants("tasks", self.task)["TITLE"])
+
+    @property
+    def metric(self) -> str:
+        """The metric as the paper names it."""
+        name = str(plugins.constants("tasks", self.task)["METRIC"])
+        return METRIC_TITLES.get(name, name)
+
+    @property
+    def paper(self) -> dict[str, float]:
+        """The paper's row: `time`, `flops`, `performance`; empty if it has none."""
+        return paper.scheme(self.task, self.scheme) or {}
+
+    @property
+    def paper_baseline(self) -> dict[str, float]:
+        """The paper's top-2 row."""
+        return paper.scheme(self.task, BASELINE) or {}
+
+    def values(self, get: Callable[[Result], float | None]) -> list[float]:
+        """A number of every run that has it."""
+        return [value for run in self.runs if (value := get(run)) is not None]
+
+    def mean(self, get: Callable[[Result], float | None]) -> float | None:
+        """Its mean over the runs."""
+        return mean(self.values(get))
+
+    def against_baseline(self, get: Callable[[Result], float | None]) -> float | None:
+        """Ratio of the means of this scheme and of top-2."""
+        mine = self.mean(get)
+        others = mean([value for run in self.baseline if (value := get(run)) is not None])
+        return mine / others if mine is not None and others else None
+
+    @property
+    def target(self) -> float | None:
+        """Final evaluation loss of top-2, mean over its runs."""
+        curve = mean_curve(self.baseline)
+        return curve[-1][1] if curve else None
+
+    @property
+    def seconds_to_target(self) -> float | None:
+        """Training seconds until the mean curve of the runs first reaches the target."""
+        return None if self.target is None else seconds_to(self.target, mean_curve(self.runs))
+
+    @property
+    def norm_time(self) -> float | None:
+        """Norm. Training Time: seconds to the target, relative to those of top-2."""
+        if self.target is None or self.seconds_to_target is None:
+            return None
+        base = seconds_to(self.target, mean_curve(self.baseline))
+        return self.seconds_to_target / base if base else None
+
+    @property
+    def norm_time_by_seed(self) -> list[float | None]:
+        """The same for each run against the top-2 run of its own seed, with that run's final loss."""
+        bases = {run["seed"]: run for run in self.baseline}
+        ratios: list[float | None] = []
+        for run in self.runs:
+            base = bases.get(run["seed"])
+            if base is None:
+                ratios.append(None)
+                continue
+            target = base["curve"][-1][2]
+            mine, others = (seconds_to(target, mean_curve([one])) for one in (run, base))
+            ratios.append(mine / others if mine is not None and others else None)
+        return ratios
+
+    @property
+    def reason(self) -> str | None:
+        """Why cells of this row are empty."""
+        if not self.runs:
+            return "; ".join(self.missing) or "not run"
+        if self.target is None:
+            return f"no {BASELINE} run to compare with"
+        if self.seconds_to_target is None:
+            final = mean_curve(self.runs)[-1][1]
+            return f"target loss {self.target:.4g} not reached: final loss {final:.4g}"
+        if self.norm_time is None:
+            return f"{BASELINE} is at its final loss from the start: it learned nothing"
+        unmeasured = [str(run["seed"]) for run in self.runs if performance(run) is None]
+        if unmeasured:
+            return f"{self.metric} of seed {', '.join(unmeasured)} is not a finite number"
+        return "; ".join(self.missing) or None
+
+
+def scheme_rows(published: Published) -> Iterator[SchemeRow]:
+    """All rows, tasks in the paper's order, schemes in the study's."""
+    order = list(paper.tables()["table3"])
+    tasks = published.of_study(STUDY)
+    for task in sorted(tasks, key=lambda name: (order.index(name) if name in order else len(order), name)):
+        for scheme, runs in tasks[task].items():
+            yield SchemeRow(
+                task=task,
+                scheme=scheme,
+                runs=runs,
+                baseline=tasks[task].get(BASELINE, []),
+                missing=published.missing(STUDY, task, scheme),
+            )
+
+
+def performance(run: Result) -> float | None:
+    """The task's metric, with the gate as trained."""
+    value: float | None = run["metric"]["value"]
+    return value
+
+
+def performance_top_1(run: Result) -> float | None:
+    """The task's metric with the best expert alone; None for dense."""
+    value: float | None = run["metric_top1"] and run["metric_top1"]["value"]
+    return value
+
+
+def flops(run: Result) -> float | None:
+    """FLOPs of the forward pass per trained token, as routed."""
+    value: float | None = run["flops"]["per_token"]
+    return value
+
+
+def share_several(key: str) -> Callable[[Result], float | None]:
+    """Share of tokens given two or more experts; key `routing` (training) or `routing_eval`."""
+
+    def get(run: Result) -> float | None:
+        shares = (run[key] or {}).get("share_by_count")
+        return sum(shares[2:]) if shares else None
+
+    return get

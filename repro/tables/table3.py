@@ -1,0 +1,63 @@
+"""Table 3: training time to equal loss, FLOPs and performance of every scheme on every task."""
+
+from typing import Any
+
+from repro.records import Published
+from repro.tables._schemes import flops, performance, scheme_rows
+from repro.tables._statistics import rounded
+
+FILE = "table3.csv"
+COLUMNS = (
+    "Task",
+    "Metric",
+    "Scheme",
+    "Norm. Training Time",
+    "Computation FLOPs",
+    "Inference Performance",
+)
+
+
+def rows(published: Published) -> list[dict[str, Any]]:
+    """The paper's columns. FLOPs are those of a forward pass per token, as routed in training."""
+    return [
+        {
+            "Task": row.title,
+            "Metric": row.metric,
+            "Scheme": row.scheme,
+            "Norm. Training Time": rounded(row.norm_time),
+            "Computation FLOPs": rounded(row.mean(flops)),
+            "Inference Performance": rounded(row.mean(performance)),
+        }
+        for row in scheme_rows(published)
+    ]
+
+
+def shown(published: Published) -> list[dict[str, Any]]:
+    """The same for a terminal: ours and the paper's side by side, times and FLOPs against top-2."""
+    return [
+        {
+            "Task": row.title,
+            "Scheme": row.scheme,
+            "Time": row.norm_time,
+            "(paper)": row.paper.get("time"),
+            "FLOPs": row.against_baseline(flops),
+            "(paper) ": _ratio(row.paper.get("flops"), row.paper_baseline.get("flops")),
+            "Metric": row.metric,
+            "Value": row.mean(performance),
+            "(paper)  ": row.paper.get("performance"),
+        }
+        for row in scheme_rows(published)
+    ]
+
+
+def notes(published: Published) -> list[str]:
+    """One line for every cell that is empty."""
+    found = []
+    for row in scheme_rows(published):
+        if row.reason:
+            found.append(f"{row.title}, {row.scheme}: {row.reason}")
+    return found
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None

@@ -1,0 +1,517 @@
+"""Table 3 from results made by hand: every cell worked out, and what stays empty says why."""
+
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from repro import paper
+from repro.records import Published
+from repro.tables import table3, table3_detail
+
+Result = dict[str, Any]
+SCHEMES = ("dense", "top-2", "top-1", "adaptive")
+TASKS = ("sst2", "wmt19", "squad", "cnn_dailymail", "wikitext", "soda")
+"""In the order of the paper's Table 3."""
+METRICS = {
+    "sst2": "accuracy",
+    "wmt19": "bleu",
+    "squad": "f1",
+    "cnn_dailymail": "rouge1",
+    "wikitext": "perplexity",
+    "soda": "perplexity",
+}
+TWO = {"dense": None, "top-2": 1.0, "top-1": 0.0, "adaptive": 0.25}
+"""Share of tokens given two experts."""
+
+
+def run_id(task: str, scheme: str, seed: int) -> str:
+    return f"{task}-{scheme}-s{seed}-00000000"
+
+
+def result(task: str, scheme: str, seed: int = 0, **changes: Any) -> Result:
+    """A small but complete result with round numbers; its loss falls from 1 to 0.5 in 10 seconds."""
+    two = TWO[scheme]
+    routing = None if two is None else {"mean_experts": 1 + two, "share_by_count": [0.0, 1 - two, two]}
+    metric = {
+        "name": METRICS[task],
+        "value": 0.5,
+        "higher_is_better": METRICS[task] != "perplexity",
+        "count": 8,
+    }
+    return {
+        "run_id": run_id(task, scheme, seed),
+        "task": task,
+        "gate": scheme,
+        "seed": seed,
+        "steps": 20,
+        "epochs": 2.0,
+        "tokens": 1000,
+        "train_seconds": 10.0,
+        "seconds_per_step": 0.5,
+        "tokens_per_second": 100.0,
+        "metric": metric,
+        "metric_top1": None if two is None else metric | {"value": 0.25},
+        "eval_loss": 0.5,
+        "curve": [[0, 0.0, 1.0], [20, 10.0, 0.5]],
+        "flops": {"per_token": 4.0, "per_token_executed": 6.0, "macs_per_token": 2.0, "dense_per_token": 3.0},
+        "routing": routing,
+        "routing_eval": routing,
+        "parameters": {"total": 7, "active": 5},
+        "peak_memory_bytes": 11,
+    } | changes
+
+
+def performing(task: str, scheme: str, seed: int, value: float | None, **changes: Any) -> Result:
+    """The same, with this value of the metric."""
+    plain = result(task, scheme, seed, **changes)
+    return plain | {"metric": plain["metric"] | {"value": value}}
+
+
+def routed(flops: float) -> dict[str, float]:
+    return {
+        "per_token": flops,
+        "per_token_executed": 2 * flops,
+        "macs_per_token": flops / 2,
+        "dense_per_token": 1.0,
+    }
+
+
+def publish(
+    *results: Result, seeds: int = 1, tasks: tuple[str, ...] = (), failed: Mapping[str, str] | None = None
+) -> Published:
+    """These results, of a study that asked for all schemes with these seeds on these tasks (or theirs)."""
+    wanted = tasks or tuple(dict.fromkeys(one["task"] for one in results))
+    plan = {
+        task: {scheme: [run_id(task, scheme, seed) for seed in range(seeds)] for scheme in SCHEMES}
+        for task in wanted
+    }
+    study = {"study": "schemes", "tasks": plan, "failed": dict(failed or {})}
+    return Published({one["run_id"]: one for one in results}, {"schemes": study})
+
+
+def row_of(table: Any, published: Published, scheme: str, task: str = "sst2") -> dict[str, Any]:
+    """The row of a scheme in a table with one task, or several that are told apart by their place."""
+    rows = table.rows(published)
+    place = list(published.studies["schemes"]["tasks"]).index(task)
+    (found,) = [row for row in rows[4 * place : 4 * place + 4] if row["Scheme"] == scheme]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def sst2() -> Published:
+    """Two seeds. Target: the mean of the final losses of top-2, (1/4 + 3/8) / 2 = 5/16.
+
+    * top-2's mean curve is (0 s, 3/4), (12 s, 1/2), (24 s, 5/16): it gets there in 24 s.
+    * adaptive's is (0 s, 3/4), (8 s, 1/2), (16 s, 3/16): there in 8 + 8 (1/2 - 5/16) / (1/2 - 3/16) = 12.8 s.
+    * top-1's is (0 s, 3/4), (9 s, 1/2), (18 s, 3/8), dense's ends at 1/2: never.
+    """
+
+    def curve(*points: tuple[float, float]) -> dict[str, Any]:
+        return {"curve": [[0, 0.0, 0.75], *([10 * (n + 1), *point] for n, point in enumerate(points))]}
+
+    return publish(
+        performing("sst2", "dense", 0, 0.5, flops=routed(2.0), **curve((6.0, 0.625), (12.0, 0.5))),
+        performing("sst2", "dense", 1, 0.75, flops=routed(2.0), **curve((6.0, 0.625), (12.0, 0.5))),
+        performing("sst2", "top-2", 0, 0.75, seconds_per_step=1.0, **curve((10.0, 0.5), (20.0, 0.25))),
+        performing("sst2", "top-2", 1, 1.0, seconds_per_step=1.5, **curve((14.0, 0.5), (28.0, 0.375))),
+        performing("sst2", "top-1", 0, 0.5, flops=routed(2.5), **curve((9.0, 0.5), (18.0, 0.25))),
+        performing("sst2", "top-1", 1, 0.5, flops=routed(2.5), **curve((9.0, 0.5), (18.0, 0.5))),
+        performing(
+            "sst2",
+            "adaptive",
+            0,
+            0.75,
+            seconds_per_step=0.5,
+            flops=routed(3.0),
+            **curve((8.0, 0.5), (16.0, 0.125)),
+        ),
+        performing(
+            "sst2",
+            "adaptive",
+            1,
+            0.875,
+            seconds_per_step=0.75,
+            flops=routed(3.5),
+            train_seconds=14.0,
+            tokens=1500,
+            steps=30,
+            peak_memory_bytes=13,
+            **curve((8.0, 0.5), (16.0, 0.25)),
+        ),
+        seeds=2,
+    )
+
+
+class TestWorkedByHand:
+    def test_the_table(self, sst2: Published) -> None:
+        columns = ("Norm. Training Time", "Computation FLOPs", "Inference Performance")
+        assert [[row["Scheme"], *(row[name] for name in columns)] for row in table3.rows(sst2)] == [
+            ["dense", None, 2.0, 0.625],
+            ["top-2", 1.0, 4.0, 0.875],
+            ["top-1", None, 2.5, 0.5],
+            ["adaptive", 0.5333, 3.25, 0.8125],
+        ]
+        assert {(row["Task"], row["Metric"]) for row in table3.rows(sst2)} == {
+            ("Sentiment analysis", "Accuracy")
+        }
+
+    def test_every_cell_of_a_detailed_row(self, sst2: Published) -> None:
+        """Intervals with t = 12.706: of one degree of freedom."""
+        assert row_of(table3_detail, sst2, "adaptive") == {
+            "Task": "Sentiment analysis",
+            "Metric": "Accuracy",
+            "Scheme": "adaptive",
+            "Seeds": "0 1",
+            "Norm. Training Time": 0.5333,
+            # Seed 0: 1/4 after 8 + 8 * 2/3 s, top-2 after 20 s. Seed 1: 3/8 after 12 s, top-2 after 28 s.
+            "Norm. Training Time by seed": "0.6667 0.4286",
+            "Norm. Training Time (paper)": 0.77,
+            "Target loss": 0.3125,
+            "Seconds to target": 12.8,
+            "Final loss": 0.1875,
+            "Reason for empty cells": None,
+            "Train seconds": 12.0,
+            "Seconds per step": 0.625,
+            "Seconds per step interval": 1.6,  # 12.706 / 8
+            "Norm. time per step": 0.5,
+            "Tokens per second": 100.0,
+            "Inference Performance": 0.8125,
+            "Inference Performance interval": 0.79,  # 12.706 / 16
+            "Inference Performance by seed": "0.75 0.875",
+            "Inference Performance (top-1 gate)": 0.25,
+            "Inference Performance (paper)": 0.919,
+            "FLOPs per token": 3.25,
+            "FLOPs per token executed": 6.5,
+            "MACs per token": 1.625,
+            "Norm. FLOPs": 0.8125,
+            "Norm. FLOPs (paper)": 0.7012,  # 2.30 / 3.28
+            "Computation FLOPs (paper)": 2.30e9,
+            "Share two experts": 0.25,
+            "Share two experts at evaluation": 0.25,
+            "Share two experts (paper)": 0.113,
+            "Mean experts": 1.25,
+            "Peak memory bytes": 12,
+            "Parameters": 7,
+            "Active parameters": 5,
+            "Steps": "20 30",
+            "Tokens": 1250,
+            "Examples": 8,
+            "Runs": "sst2-adaptive-s0-00000000 sst2-adaptive-s1-00000000",
+        }
+
+    def test_target_not_reached(self, sst2: Published) -> None:
+        dense, top_1 = (row_of(table3_detail, sst2, scheme) for scheme in ("dense", "top-1"))
+        for row, final in ((dense, 0.5), (top_1, 0.375)):
+            assert (row["Norm. Training Time"], row["Seconds to target"]) == (None, None)
+            assert row["Final loss"] == final
+            assert row["Reason for empty cells"] == f"target loss 0.3125 not reached: final loss {final:g}"
+        # Of top-1, seed 0 reached its own target: places in the list are those of the seeds.
+        assert dense["Norm. Training Time by seed"] == "- -"
+        assert top_1["Norm. Training Time by seed"] == "0.9 -"
+        assert table3.notes(sst2) == [
+            "Sentiment analysis, dense: target loss 0.3125 not reached: final loss 0.5",
+            "Sentiment analysis, top-1: target loss 0.3125 not reached: final loss 0.375",
+        ]
+
+    def test_the_baseline_is_one(self, sst2: Published) -> None:
+        row = row_of(table3_detail, sst2, "top-2")
+        for name in ("Norm. Training Time", "Norm. time per step", "Norm. FLOPs", "Norm. FLOPs (paper)"):
+            assert row[name] == 1.0
+        assert row["Norm. Training Time by seed"] == "1 1"
+        assert (row["Target loss"], row["Final loss"], row["Seconds to target"]) == (0.3125, 0.3125, 24.0)
+
+    def test_what_a_dense_model_has_not_is_empty(self, sst2: Published) -> None:
+        row = row_of(table3_detail, sst2, "dense")
+        for name in (
+            "Share two experts",
+            "Share two experts at evaluation",
+            "Mean experts",
+            "Inference Performance (top-1 gate)",
+        ):
+            assert row[name] is None
+        assert row_of(table3_detail, sst2, "top-1")["Share two experts"] == 0.0  # measured
+
+    def test_on_a_terminal_beside_the_paper(self, sst2: Published) -> None:
+        dense, top_2, top_1, adaptive = table3.shown(sst2)
+        assert list(adaptive.values()) == [
+            "Sentiment analysis",
+            "adaptive",
+            pytest.approx(0.64 / 1.2),
+            0.77,
+            0.8125,
+            pytest.approx(2.30 / 3.28),
+            "Accuracy",
+            0.8125,
+            0.919,
+        ]
+        assert [row["Time"] for row in (dense, top_2, top_1)] == [None, 1.0, None]
+        assert [row["(paper)"] for row in (dense, top_2, top_1)] == [0.88, 1.0, 0.99]
+        assert [row["FLOPs"] for row in (dense, top_2, top_1)] == [0.5, 1.0, 0.625]
+
+    def test_three_seeds_of_a_metric_that_falls(self) -> None:
+        """Perplexities 10, 12, 14: mean 12, deviation 2, t = 4.303 of two degrees of freedom."""
+        published = publish(
+            *(performing("wikitext", "top-2", seed, 10.0 + 2 * seed) for seed in range(3)), seeds=3
+        )
+        row = row_of(table3_detail, published, "top-2", "wikitext")
+        assert row["Metric"] == "Perplexity"
+        assert row["Inference Performance"] == 12.0
+        assert row["Inference Performance interval"] == 5.0  # 4.303 * 2 / sqrt(3) = 4.97
+        assert row["Inference Performance by seed"] == "10 12 14"
+        assert row["Inference Performance (paper)"] == 17.8
+        assert row["Seconds per step interval"] == 0.0
+
+    def test_one_seed_has_no_interval(self) -> None:
+        row = row_of(table3_detail, publish(result("sst2", "top-2")), "top-2")
+        assert row["Inference Performance interval"] is None
+        assert row["Seconds per step interval"] is None
+        assert row["Seeds"] == "0"
+
+    def test_two_tasks_are_compared_with_their_own_baseline(self) -> None:
+        published = publish(
+            result("sst2", "top-2", curve=[[0, 0.0, 1.0], [20, 10.0, 0.5]]),
+            result("sst2", "adaptive", curve=[[0, 0.0, 1.0], [20, 8.0, 0.5]]),
+            result("wikitext", "top-2", curve=[[0, 0.0, 6.0], [20, 40.0, 4.0]], flops=routed(8.0)),
+            result("wikitext", "adaptive", curve=[[0, 0.0, 6.0], [20, 10.0, 4.0]], flops=routed(6.0)),
+        )
+        sst2, wikitext = (row_of(table3_detail, published, "adaptive", task) for task in ("sst2", "wikitext"))
+        assert (sst2["Target loss"], sst2["Norm. Training Time"], sst2["Norm. FLOPs"]) == (0.5, 0.8, 1.0)
+        assert (wikitext["Target loss"], wikitext["Norm. Training Time"]) == (4.0, 0.25)
+        assert wikitext["Norm. FLOPs"] == 0.75
+
+    def test_seeds_that_end_at_different_steps(self) -> None:
+        """With batches cut by tokens, an epoch is some steps longer under one seed than another.
+
+        The target is still the mean of the final losses, and top-2 itself gets there when it ends.
+        """
+        published = publish(
+            result("wmt19", "top-2", 0, curve=[[0, 0.0, 4.0], [175, 10.0, 2.0], [179, 11.0, 1.0]]),
+            result("wmt19", "top-2", 1, curve=[[0, 0.0, 4.0], [175, 10.0, 2.0], [181, 13.0, 1.5]]),
+            seeds=2,
+        )
+        row = row_of(table3_detail, published, "top-2", "wmt19")
+        assert row["Final loss"] == 1.25
+        assert row["Target loss"] == 1.25
+        assert row["Seconds to target"] == 12.0
+
+
+@pytest.fixture(scope="module")
+def everything() -> Published:
+    """All six tasks, written down in a random order of tasks."""
+    tasks = random.Random(0).sample(TASKS, len(TASKS))
+    assert tuple(tasks) != TASKS
+    return publish(*(result(task, scheme) for task in tasks for scheme in SCHEMES))
+
+
+class TestRows:
+    def test_all_in_the_order_of_the_paper(self, everything: Published) -> None:
+        titles = {
+            "Sentiment analysis": "Accuracy",
+            "Translation": "BLEU Score",
+            "Question and Answer": "F1 Score",
+            "Summarization": "ROUGE-1",
+            "Text completion": "Perplexity",
+            "Dialogue response": "Perplexity",
+        }
+        expected = [(title, metric, scheme) for title, metric in titles.items() for scheme in SCHEMES]
+        assert len(expected) == 24
+        for table in (table3, table3_detail):
+            rows = table.rows(everything)
+            assert [(row["Task"], row["Metric"], row["Scheme"]) for row in rows] == expected
+        shown = table3.shown(everything)
+        assert [(row["Task"], row["Metric"], row["Scheme"]) for row in shown] == expected
+
+    @pytest.mark.parametrize("table", [table3, table3_detail])
+    def test_columns(self, table: Any, everything: Published) -> None:
+        assert {tuple(row) for row in table.rows(everything)} == {tuple(table.COLUMNS)}
+        assert {tuple(row) for row in table.rows(publish(tasks=("sst2",)))} == {tuple(table.COLUMNS)}
+
+    def test_the_paper_beside_all_of_ours(self, everything: Published) -> None:
+        printed = [paper.tables()["table3"][task][scheme] for task in TASKS for scheme in SCHEMES]
+        for row, shown, cells in zip(
+            table3_detail.rows(everything), table3.shown(everything), printed, strict=True
+        ):
+            assert row["Norm. Training Time (paper)"] == shown["(paper)"] == cells["time"]
+            assert row["Inference Performance (paper)"] == shown["(paper)  "] == cells["performance"]
+            assert row["Computation FLOPs (paper)"] == cells["flops"]
+
+    def test_the_share_that_the_paper_does_not_print(self, everything: Published) -> None:
+        shares = {
+            (row["Task"], row["Scheme"]): row["Share two experts (paper)"]
+            for row in table3_detail.rows(everything)
+        }
+        assert {key: share for key, share in shares.items() if share is not None} == {
+            ("Sentiment analysis", "adaptive"): 0.113,
+            ("Translation", "adaptive"): 0.256,
+            ("Question and Answer", "adaptive"): 0.164,
+            ("Text completion", "adaptive"): 0.218,
+            ("Dialogue response", "adaptive"): 0.234,
+        }
+
+    def test_complete_rows_need_no_reason(self, everything: Published) -> None:
+        assert table3.notes(everything) == []
+        assert {row["Reason for empty cells"] for row in table3_detail.rows(everything)} == {None}
+
+    @pytest.mark.parametrize("published", [Published({}, {}), Published({"a": result("sst2", "top-2")}, {})])
+    def test_no_study_no_rows(self, published: Published) -> None:
+        assert table3.rows(published) == table3_detail.rows(published) == []
+        assert table3.shown(published) == table3.notes(published) == []
+
+
+OURS = (
+    "Norm. Training Time",
+    "Seconds to target",
+    "Final loss",
+    "Train seconds",
+    "Seconds per step",
+    "Norm. time per step",
+    "Tokens per second",
+    "Inference Performance",
+    "Inference Performance (top-1 gate)",
+    "FLOPs per token",
+    "FLOPs per token executed",
+    "MACs per token",
+    "Norm. FLOPs",
+    "Share two experts",
+    "Mean experts",
+    "Peak memory bytes",
+    "Parameters",
+    "Active parameters",
+    "Tokens",
+    "Examples",
+)
+"""Numbers of the detailed table that come from the runs of a row."""
+
+
+class TestEmptyCells:
+    def test_a_scheme_without_runs(self) -> None:
+        published = publish(result("sst2", "top-2"), failed={run_id("sst2", "top-1", 0): "MemoryError: big"})
+        assert len(table3.rows(published)) == 4
+        for scheme, reason in (("adaptive", "not run"), ("top-1", "MemoryError: big")):
+            row = row_of(table3_detail, published, scheme)
+            assert {row[name] for name in OURS} == {None}
+            assert [row[name] for name in ("Seeds", "Runs", "Steps")] == ["", "", ""]
+            assert row["Reason for empty cells"] == f"{run_id('sst2', scheme, 0)}: {reason}"
+            assert row["Norm. Training Time (paper)"] is not None
+            short = row_of(table3, published, scheme)
+            assert list(short.values())[3:] == [None, None, None]
+        assert row_of(table3, published, "top-2")["Norm. Training Time"] == 1.0
+        assert table3.notes(published) == [
+            "Sentiment analysis, dense: sst2-dense-s0-00000000: not run",
+            "Sentiment analysis, top-1: sst2-top-1-s0-00000000: MemoryError: big",
+            "Sentiment analysis, adaptive: sst2-adaptive-s0-00000000: not run",
+        ]
+
+    def test_nothing_was_run_at_all(self) -> None:
+        published = publish(tasks=("sst2", "squad"), seeds=2)
+        rows = table3_detail.rows(published)
+        assert len(rows) == 8
+        assert {row[name] for row in rows for name in OURS} == {None}
+        assert rows[0]["Reason for empty cells"] == (
+            "sst2-dense-s0-00000000: not run; sst2-dense-s1-00000000: not run"
+        )
+
+    def test_a_seed_that_is_missing(self) -> None:
+        """Numbers are over those that are there; the row says which are not, and keeps their seeds."""
+        published = publish(
+            *(result("sst2", "top-2", seed) for seed in range(3)),
+            performing("sst2", "adaptive", 0, 0.25),
+            performing("sst2", "adaptive", 2, 0.75),
+            seeds=3,
+            failed={run_id("sst2", "adaptive", 1): "FloatingPointError: the loss is nan"},
+        )
+        row = row_of(table3_detail, published, "adaptive")
+        assert row["Seeds"] == "0 2"
+        assert row["Inference Performance"] == 0.5
+        assert row["Inference Performance by seed"] == "0.25 0.75"
+        assert row["Norm. Training Time by seed"] == "1 1"
+        assert row["Norm. Training Time"] == 1.0
+        assert row["Reason for empty cells"] == (
+            "sst2-adaptive-s1-00000000: FloatingPointError: the loss is nan"
+        )
+
+    def test_no_baseline(self) -> None:
+        published = publish(performing("sst2", "adaptive", 0, 0.75), result("sst2", "dense"))
+        row = row_of(table3_detail, published, "adaptive")
+        for name in ("Norm. Training Time", "Target loss", "Seconds to target", "Norm. FLOPs"):
+            assert row[name] is None
+        assert row["Norm. time per step"] is None
+        assert row["Norm. Training Time by seed"] == "-"
+        assert row["Reason for empty cells"] == "no top-2 run to compare with"
+        # What needs no comparison is there.
+        assert (row["Inference Performance"], row["FLOPs per token"], row["Final loss"]) == (0.75, 4.0, 0.5)
+
+    def test_a_seed_that_the_baseline_lacks(self) -> None:
+        published = publish(
+            result("sst2", "top-2", 1), result("sst2", "adaptive", 0), result("sst2", "adaptive", 1), seeds=2
+        )
+        row = row_of(table3_detail, published, "adaptive")
+        assert row["Norm. Training Time by seed"] == "- 1"
+        assert row["Norm. Training Time"] == 1.0
+
+    def test_a_baseline_that_learned_nothing(self) -> None:
+        """Its final loss is above the first: everyone is there at the start, and no ratio exists."""
+        rising = [[0, 0.0, 0.5], [20, 10.0, 0.75]]
+        published = publish(result("sst2", "top-2", curve=rising), result("sst2", "adaptive", curve=rising))
+        for scheme in ("top-2", "adaptive"):
+            row = row_of(table3_detail, published, scheme)
+            assert row["Norm. Training Time"] is None
+            assert row["Norm. Training Time by seed"] == "-"
+            assert row["Reason for empty cells"]
+
+    def test_a_metric_that_overflowed(self) -> None:
+        """The perplexity of seed 1 was too large for a number: None. The place of its seed stays."""
+        published = publish(
+            performing("wikitext", "top-2", 0, 10.0),
+            performing("wikitext", "top-2", 1, None),
+            performing("wikitext", "top-2", 2, 14.0),
+            performing("wikitext", "adaptive", 0, None),
+            seeds=3,
+        )
+        row = row_of(table3_detail, published, "top-2", "wikitext")
+        assert row["Inference Performance"] == 12.0
+        assert row["Seeds"] == "0 1 2"
+        empty = row_of(table3_detail, published, "adaptive", "wikitext")
+        assert empty["Inference Performance"] is None
+        assert row_of(table3, published, "adaptive", "wikitext")["Inference Performance"] is None
+        assert row["Inference Performance by seed"] == "10 - 14"
+        assert empty["Inference Performance by seed"] == "-"
+
+    def test_a_row_whose_metric_overflowed_says_so(self) -> None:
+        published = publish(performing("wikitext", "top-2", 0, None))
+        row = row_of(table3_detail, published, "top-2", "wikitext")
+        assert row["Inference Performance"] is None
+        assert row["Reason for empty cells"]
+
+    def test_a_metric_that_is_not_a_number(self) -> None:
+        """One bad run must not keep the table from being written."""
+        published = publish(
+            performing("sst2", "top-2", 0, 0.5), performing("sst2", "top-2", 1, math.nan), seeds=2
+        )
+        assert len(table3.rows(published)) == 4
+        assert len(table3.shown(published)) == 4
+        assert row_of(table3_detail, published, "top-2")["Seeds"] == "0 1"
+
+    def test_a_curve_that_is_not_a_number(self) -> None:
+        published = publish(
+            result("sst2", "top-2"), result("sst2", "adaptive", curve=[[0, 0.0, 1.0], [20, 10.0, math.nan]])
+        )
+        row = row_of(table3_detail, published, "adaptive")
+        assert row["Norm. Training Time"] is None
+        assert row["Reason for empty cells"] == "target loss 0.5 not reached: final loss nan"
+
+    def test_top_1_at_inference_of_some_runs(self) -> None:
+        published = publish(result("sst2", "top-2", 0), result("sst2", "top-2", 1, metric_top1=None), seeds=2)
+        assert row_of(table3_detail, published, "top-2")["Inference Performance (top-1 gate)"] == 0.25
+
+    def test_nothing_trained(self) -> None:
+        """FLOPs per token of no tokens are not measured, so ratios to them are not either."""
+        empty = dict.fromkeys(routed(1.0))
+        published = publish(result("sst2", "top-2", flops=empty), result("sst2", "adaptive"))
+        row = row_of(table3_detail, published, "adaptive")
+        assert (row["FLOPs per token"], row["Norm. FLOPs"]) == (4.0, None)
+        assert row_of(table3, published, "top-2")["Computation FLOPs"] is None

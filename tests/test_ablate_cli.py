@@ -1,0 +1,451 @@
+"""`repro ablate` from end to end on small runs: runs, tables, failures, Ctrl-C, what it would take."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from repro import ablation
+from repro._terminal import _cell, plain_table
+from repro.tables import table3
+
+SCHEMES = ("dense", "top-2", "top-1", "adaptive")
+TWO_TASKS = {
+    "training.epochs": 2,
+    "training.batch_size": 8,
+    "data.train_samples": 16,
+    "data.validation_samples": 8,
+    "data.max_length": 32,
+    "model.vocab_size": 300,
+    "experts.count": 2,
+    "evaluation.every": 4,
+    "evaluation.batch_size": 16,
+}
+"""Of BERT as of GPT-2, at the width of `mini`; whole epochs, so that tokens can be told beforehand."""
+
+
+def arguments(out: Path, tasks: str, settings: dict[str, object], *options: object) -> list[str]:
+    given = [f"--set={key}={value}" for key, value in settings.items()]
+    return ["ablate", "schemes", "--tasks", tasks, "--out", str(out), *map(str, options), *given]
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    """Run id -> result of all finished runs."""
+    paths = sorted(out.glob("mini/runs/*/result.json"))
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def table(out: Path, name: str = "table3") -> list[dict[str, str]]:
+    with (out / "mini" / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def study(out: Path) -> dict[str, Any]:
+    value = json.loads((out / "mini" / "studies" / "schemes.json").read_text(encoding="utf-8"))
+    assert isinstance(value, dict)
+    return value
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Published files of the scale."""
+    files = [*(out / "mini").glob("*.*"), *(out / "mini" / "studies").iterdir()]
+    return {path.name: path.read_bytes() for path in files}
+
+
+class Done:
+    """A finished study of two tasks, and what the commands before and for it said."""
+
+    def __init__(self, repro: Any, out: Path) -> None:
+        self.out = out
+        self.arguments = arguments(out, "wikitext,sst2", TWO_TASKS)
+        self.planned = repro(*self.arguments, "--dry-run", "--json")
+        self.exists_after_planning = out.exists()
+        self.answer = repro(*self.arguments)
+
+
+@pytest.fixture(scope="module")
+def done(repro: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Read only."""
+    return Done(repro, tmp_path_factory.mktemp("study") / "results")
+
+
+class TestStudy:
+    def test_all_runs_were_made(self, done: Done) -> None:
+        assert done.answer.status == 0, done.answer.err
+        found = results(done.out)
+        assert sorted((one["task"], one["gate"]) for one in found.values()) == sorted(
+            (task, gate) for task in ("wikitext", "sst2") for gate in SCHEMES
+        )
+        assert {one["status"] for one in found.values()} == {"finished"}
+        assert {path.name for path in (done.out / "mini").iterdir()} == {
+            "runs",
+            "studies",
+            "runs.csv",
+            "runs.jsonl",
+            "table3.csv",
+            "table3_detail.csv",
+        }
+
+    def test_the_record_names_the_runs(self, done: Done) -> None:
+        plan = study(done.out)
+        assert plan["failed"] == {}
+        assert {task: list(rows) for task, rows in plan["tasks"].items()} == {
+            "wikitext": list(SCHEMES),
+            "sst2": list(SCHEMES),
+        }
+        for task, rows in plan["tasks"].items():
+            for scheme, (run_id,) in rows.items():
+                found = results(done.out)[run_id]
+                assert (found["task"], found["gate"], found["seed"]) == (task, scheme, 0)
+
+    def test_the_table_is_made_of_the_results(self, done: Done) -> None:
+        rows, details = table(done.out), table(done.out, "table3_detail")
+        assert [(row["Task"], row["Scheme"]) for row in rows] == [
+            (task, scheme) for task in ("Sentiment analysis", "Text completion") for scheme in SCHEMES
+        ]
+        found = results(done.out)
+        for row, detail in zip(rows, details, strict=True):
+            run = found[detail["Runs"]]
+            assert run["gate"] == row["Scheme"] == detail["Scheme"]
+            assert float(row["Inference Performance"]) == pytest.approx(run["metric"]["value"], rel=1e-3)
+            assert float(row["Computation FLOPs"]) == pytest.approx(run["flops"]["per_token"], rel=1e-3)
+            assert float(detail["Final loss"]) == pytest.approx(run["curve"][-1][2], rel=1e-5)
+            if row["Scheme"] == "top-2":
+                assert detail["Target loss"] == detail["Final loss"]
+                assert row["Norm. Training Time"] in ("1.0", "")
+
+    def test_what_it_says(self, done: Done) -> None:
+        """Progress on stderr, a line a run; the table and its files on stdout."""
+        lines = done.answer.err.splitlines()
+        assert lines[0] == "8 runs, 0 of them finished before"
+        titles = [f"{task} {scheme} seed 0" for task in ("wikitext", "sst2") for scheme in SCHEMES]
+        for number, title in enumerate(titles, 1):
+            assert f"[{number}/8] {title}" in lines
+            (end,) = [line for line in lines if line.startswith(f"{title}: ")]
+            assert end.endswith(" s of training")
+        assert "Traceback" not in done.answer.err
+        for name in ("table3.csv", "table3_detail.csv"):
+            assert str(done.out / "mini" / name) in done.answer.out
+
+    def test_the_table_on_a_terminal(self, done: Done) -> None:
+        """Everything but the paths, which are not broken, fits into 80 columns; no number is cut."""
+        lines = [line for line in done.answer.out.splitlines() if str(done.out) not in line]
+        shown = [line for line in lines if not line.startswith("* ")]
+        assert all(len(line) <= 80 for line in shown)
+        words = {word for line in shown for word in line.split()}
+        numbers = {float(word) for word in words if word.replace(".", "", 1).isdigit()}
+        for row in table(done.out):
+            cells = row["Norm. Training Time"], row["Inference Performance"]
+            assert {float(cell) for cell in cells if cell} <= numbers
+        assert {"Accuracy", "Sentiment", "adaptive", "16.3", "0.918"} <= words
+
+    def test_a_note_for_every_empty_cell(self, done: Done) -> None:
+        notes = [line for line in done.answer.out.splitlines() if line.startswith("* ")]
+        empty = [row for row in table(done.out) if not row["Norm. Training Time"]]
+        assert len(notes) == len(empty)
+        for note, row in zip(notes, empty, strict=True):
+            assert note.startswith(f"* {row['Task']}, {row['Scheme']}: ")
+
+    def test_repeats_nothing(self, repro: Any, done: Done, tmp_path: Path) -> None:
+        shutil.copytree(done.out, tmp_path / "results")
+        before = contents(tmp_path / "results")
+        runs = snapshot(tmp_path / "results" / "mini" / "runs")
+        answer = repro(*arguments(tmp_path / "results", "wikitext,sst2", TWO_TASKS))
+        assert answer.status == 0
+        assert answer.err == "8 runs, 8 of them finished before\n"
+        assert answer.out.replace(str(tmp_path / "results"), str(done.out)) == done.answer.out
+        assert contents(tmp_path / "results") == before
+        assert snapshot(tmp_path / "results" / "mini" / "runs") == runs
+
+    def test_json(self, repro: Any, done: Done, tmp_path: Path) -> None:
+        shutil.copytree(done.out, tmp_path / "results")
+        found = repro(*arguments(tmp_path / "results", "sst2", TWO_TASKS), "--json").json()
+        assert set(found) == {"table", "files"}
+        assert [tuple(row) for row in found["table"]] == [table3.COLUMNS] * 8
+        as_text = [
+            {key: "" if value is None else str(value) for key, value in row.items()} for row in found["table"]
+        ]
+        assert as_text == table(tmp_path / "results")
+        assert all(Path(path).is_file() for path in found["files"])
+        assert {Path(path).name for path in found["files"]} > {"table3.csv", "table3_detail.csv"}
+
+    def test_the_same_from_a_clone(self, repro: Any, done: Done, tmp_path: Path) -> None:
+        """Run folders are not in git; `repro report` rebuilds the tables without them."""
+        copy = tmp_path / "results"
+        shutil.copytree(done.out, copy, ignore=shutil.ignore_patterns("runs", "table3*.csv"))
+        assert repro("report", "--out", copy).status == 0
+        assert contents(copy) == contents(done.out)
+
+    def test_another_seed_is_added(self, repro: Any, done: Done, tmp_path: Path) -> None:
+        """Only its runs are made; the other task's rows stay as they were."""
+        out = tmp_path / "results"
+        shutil.copytree(done.out, out)
+        before = table(out, "table3_detail")
+        answer = repro(*arguments(out, "sst2", TWO_TASKS, "--seeds", 2))
+        assert answer.status == 0, answer.err
+        assert answer.err.startswith("8 runs, 4 of them finished before\n[1/4] sst2 dense seed 1\n")
+        assert len(results(out)) == 12
+        after = table(out, "table3_detail")
+        assert [row["Seeds"] for row in after] == ["0 1"] * 4 + ["0"] * 4
+        assert after[4:] == before[4:]
+        assert all(row["Inference Performance interval"] for row in after[:4])
+        assert [len(rows["top-2"]) for rows in study(out)["tasks"].values()] == [1, 2]
+
+
+class TestDryRun:
+    def test_writes_nothing(self, repro: Any, done: Done, tmp_path: Path) -> None:
+        assert not done.exists_after_planning
+        shutil.copytree(done.out, tmp_path / "results")
+        before = snapshot(tmp_path / "results")
+        answer = repro(*arguments(tmp_path / "results", "sst2", TWO_TASKS, "--dry-run"))
+        assert answer.status == 0
+        assert snapshot(tmp_path / "results") == before
+
+    def test_steps_tokens_and_parameters_are_those_then_made(self, done: Done) -> None:
+        rows = done.planned.json()["runs"]
+        found = results(done.out)
+        assert [row["run"] for row in rows] == [
+            run_id for runs in study(done.out)["tasks"].values() for (run_id,) in runs.values()
+        ]
+        for row in rows:
+            made = found[row["run"]]
+            assert row["state"] == "to do"
+            assert row["steps"] == made["steps"]
+            assert row["tokens"] == made["tokens"]
+            assert row["params"] == made["parameters"]["total"]
+            if made["gate"] != "adaptive":
+                assert row["FLOPs"] == pytest.approx(made["flops"]["per_token"] * made["tokens"])
+
+    def test_says_what_is_finished_and_how_long_the_rest_takes(self, repro: Any, done: Done) -> None:
+        assert done.planned.err.endswith("8 runs, about 0 minutes of training\n")
+        answer = repro(*arguments(done.out, "sst2", TWO_TASKS, "--seeds", 2, "--dry-run", "--json"))
+        rows = answer.json()["runs"]
+        assert [row["state"] == "to do" for row in rows] == [False] * 4 + [True] * 4
+        seconds = [value for row in rows[:4] for key, value in row.items() if key.split()[-1] == "s"]
+        assert seconds == [0, 0, 0, 0]
+
+    def test_no_value_is_cut_on_a_terminal(self, repro: Any, tmp_path: Path) -> None:
+        """With the longest run ids there are, in 80 columns; one run is finished."""
+        command = arguments(tmp_path, "cnn_dailymail", TWO_TASKS, "--dry-run")
+        first = repro(*command, "--json").json()["runs"][0]["run"]
+        (tmp_path / "mini" / "runs" / first).mkdir(parents=True)
+        (tmp_path / "mini" / "runs" / first / "result.json").write_text("{}")
+        rows = repro(*command, "--json").json()["runs"]
+        assert [row["state"] == "to do" for row in rows] == [False, True, True, True]
+        lines = repro(*command).out.splitlines()
+        assert all(len(line) <= 80 for line in lines)
+        for row in rows:
+            (line,) = [line for line in lines if line.startswith(row["run"])]
+            assert line.split() == " ".join(_cell(value) for value in row.values()).split()
+
+    def test_no_header_is_cut_on_a_terminal(self, repro: Any, done: Done) -> None:
+        lines = repro(*done.arguments, "--dry-run").out.splitlines()
+        assert all(len(line) <= 80 for line in lines)
+        header = [line for line in lines if "-s0-" not in line]
+        words = {word for key in done.planned.json()["runs"][0] for word in key.split()}
+        assert {word for line in header for word in line.split()} == words
+
+
+def printed(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table on a terminal of 80 columns."""
+    console = Console(width=80, highlight=False, soft_wrap=True)
+    with console.capture() as capture:
+        console.print(plain_table(rows))
+    return capture.get().splitlines()
+
+
+def test_the_widest_rows_of_table_3_fit_into_80_columns() -> None:
+    row = {
+        "Task": "Question and Answer",
+        "Scheme": "adaptive",
+        "Time": 0.1234567,
+        "(paper)": 0.86,
+        "FLOPs": 0.7654321,
+        "(paper) ": 2.36 / 3.27,
+        "Metric": "Perplexity",
+        "Value": 12.345678,
+        "(paper)  ": 77.4,
+    }
+    lines = printed([row])
+    assert all(len(line) <= 80 for line in lines)
+    words = {word for line in lines for word in line.split()}
+    assert {"Question", "and", "Answer", "adaptive", "Perplexity"} <= words
+    assert {"0.1235", "0.86", "0.7654", "0.7217", "12.35", "77.4"} <= words
+
+
+class TestFailure:
+    def test_the_others_are_done(self, repro: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One run fails; the same command then makes only that one."""
+        command = arguments(tmp_path, "sst2", repro.small)
+        real = ablation.execute
+
+        def failing(config: Any, *rest: Any, **options: Any) -> Any:
+            if config.gate == "top-1":
+                raise FloatingPointError("the loss is nan at step 2; lower training.learning_rate")
+            return real(config, *rest, **options)
+
+        monkeypatch.setattr(ablation, "execute", failing)
+        answer = repro(*command)
+        assert answer.status == 1
+        assert "Traceback" not in answer.err
+        (run_id,) = study(tmp_path)["failed"]
+        reason = "FloatingPointError: the loss is nan at step 2; lower training.learning_rate"
+        assert run_id.startswith("sst2-top-1-s0-")
+        assert study(tmp_path)["failed"] == {run_id: reason}
+        assert answer.err.splitlines()[-1] == f"repro: {run_id} failed: {reason}"
+        assert {one["gate"] for one in results(tmp_path).values()} == {"dense", "top-2", "adaptive"}
+        (row,) = [row for row in table(tmp_path, "table3_detail") if row["Scheme"] == "top-1"]
+        assert row["Inference Performance"] == ""
+        assert row["Reason for empty cells"] == f"{run_id}: {reason}"
+        assert f"* Sentiment analysis, top-1: {run_id}: {reason}" in answer.out.splitlines()
+
+        monkeypatch.setattr(ablation, "execute", real)
+        answer = repro(*command)
+        assert answer.status == 0, answer.err
+        assert answer.err.startswith("4 runs, 3 of them finished before\n")
+        assert len(results(tmp_path)) == 4
+        assert study(tmp_path)["failed"] == {}
+        assert all(row["Inference Performance"] for row in table(tmp_path))
+
+    def test_all_of_them(self, repro: Any, tmp_path: Path) -> None:
+        """A learning rate that no scheme survives: each says so, and no table is written."""
+        answer = repro(*arguments(tmp_path, "sst2", repro.small | {"training.learning_rate": 1e30}))
+        assert (answer.status, answer.out) == (1, "")
+        failed = study(tmp_path)["failed"]
+        assert len(failed) == 4
+        assert all(reason.startswith("FloatingPointError: the loss is ") for reason in failed.values())
+        last = answer.err.splitlines()[-4:]
+        assert last == [f"repro: {run_id} failed: {reason}" for run_id, reason in failed.items()]
+        assert results(tmp_path) == {}
+        assert not (tmp_path / "mini" / "table3.csv").exists()
+
+    def test_a_metric_that_overflowed(
+        self, repro: Any, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The perplexity of a model that learned nothing may be too large for a number: it is None."""
+        made = {one["gate"]: one for one in results(done.out).values() if one["task"] == "wikitext"}
+
+        def overflown(config: Any, places: Any, **options: Any) -> Any:
+            found = made[config.gate] | {"metric": made[config.gate]["metric"] | {"value": None}}
+            folder = places.results / "mini" / "runs" / config.run_id
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text("{}")
+            (folder / "result.json").write_text(json.dumps(found))
+            return found
+
+        monkeypatch.setattr(ablation, "execute", overflown)
+        answer = repro(*arguments(tmp_path, "wikitext", TWO_TASKS))
+        assert answer.status == 0, answer.err
+        assert "Traceback" not in answer.err
+        assert [row["Inference Performance"] for row in table(tmp_path)] == [""] * 4
+        assert all(row["Final loss"] for row in table(tmp_path, "table3_detail"))
+        assert repro("list", "runs", "--out", tmp_path).status == 0
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+LONG = {"training.steps": 30, "evaluation.every": 30, "experts.count": 2}
+
+
+class TestInterrupted:
+    @pytest.fixture
+    def started(self, repro: Any, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+        """A longer study, in a process of its own that a test may stop."""
+        process = repro.start(*arguments(tmp_path, "sst2", repro.small | LONG))
+        yield process
+        process.kill()
+        process.communicate()
+
+    def test_goes_on_where_it_was(self, repro: Any, tmp_path: Path, started: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 120
+        while not any(lines(path) > 1 for path in tmp_path.glob("mini/runs/sst2-top-2-*/steps.jsonl")):
+            assert started.poll() is None, started.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate(timeout=60)
+        assert (started.returncode, out) == (130, "")
+        assert "Traceback" not in err
+        (folder,) = tmp_path.glob("mini/runs/sst2-top-2-*")
+        steps = (folder / "steps.jsonl").read_text().splitlines()
+        assert 0 < len(steps) < 30
+        message = f"repro: stopped after step {len(steps)} of 30; the same command continues"
+        assert err.splitlines()[-1] == message
+        assert [one["gate"] for one in results(tmp_path).values()] == ["dense"]
+        dense = snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*")))
+
+        answer = repro(*arguments(tmp_path, "sst2", repro.small | LONG))
+        assert answer.status == 0, answer.err
+        assert answer.err.startswith("4 runs, 1 of them finished before\n[1/3] sst2 top-2 seed 0\n")
+        assert len(results(tmp_path)) == 4
+        assert snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*"))) == dense
+        after = (folder / "steps.jsonl").read_text().splitlines()
+        assert after[: len(steps)] == steps
+        assert [json.loads(line)["step"] for line in after] == list(range(1, 31))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("options", "messages"),
+        [
+            (["scheme"], ["unknown study 'scheme'. Did you mean 'schemes'?"]),
+            (["schemes", "--tasks", "sst2,sst3"], ["--tasks: unknown task 'sst3'. Did you mean 'sst2'?"]),
+            (["schemes", "--scale", "minni"], ["--scale: unknown scale 'minni'. Did you mean 'mini'?"]),
+            (["schemes", "--set", "training.steps"], ["--set training.steps: expected KEY=VALUE"]),
+            (
+                ["schemes", "--set", "training.stepps=3", "--set", "training.steps=many"],
+                [
+                    "--set training.stepps: unknown key 'training.stepps'. Did you mean 'training.steps'?",
+                    "--set training.steps: training.steps: expected a whole number or none, got 'many'",
+                ],
+            ),
+            (
+                ["schemes", "--set", "training.steps=3", "--set", "training.steps=4"],
+                ["--set training.steps=4: training.steps is given twice"],
+            ),
+            (["schemes", "--data", "nowhere"], ["--data nowhere: no such folder."]),
+            (["schemes", "--seeds", "0"], ["Invalid value for '--seeds'"]),
+            ([], ["Missing argument 'study'"]),
+        ],
+    )
+    def test_one_line_each(self, repro: Any, tmp_path: Path, options: list[str], messages: list[str]) -> None:
+        out = tmp_path / "results"
+        answer = repro("ablate", *options, "--out", out)
+        assert (answer.status, answer.out) == (2, "")
+        lines = answer.err.splitlines()
+        assert len(lines) == len(messages)
+        for line, message in zip(lines, messages, strict=True):
+            assert line.startswith(f"repro: {message}")
+        assert not out.exists()
+
+    def test_unwritable(self, repro: Any, tmp_path: Path) -> None:
+        (tmp_path / "results").write_text("a file where the folder should be")
+        answer = repro(*arguments(tmp_path / "results", "sst2", repro.small))
+        assert (answer.status, answer.out) == (2, "")
+        last = answer.err.splitlines()[-1]
+        assert last.startswith(
+            f"repro: {tmp_path / 'results' / 'mini' / 'studies' / 'schemes.json'}: cannot be"
+        )
+
+    def test_studies_are_listed(self, repro: Any) -> None:
+        found = repro("list", "studies", "--json").json()["studies"]
+        assert [row["name"] for row in found] == ["schemes"]
+        assert found[0]["what"].startswith("Dense, top-2, top-1 and adaptive gating")
