@@ -150,6 +150,9 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     Raises:
         UserError: with one line for every unknown key, wrong type, value out of range or missing key.
     """
+    missing = [key for key in ("task_options", "gate_options", *SECTIONS) if key not in plain]
+    if missing:
+        raise UserError(f"{where(missing[0])}no {missing[0]!r}: written by another version of repro")
     problems: list[str] = []
     task_class = plugins.load("tasks", plain["task"]).Config
     gate_class = plugins.load("gates", plain["gate"]).Config

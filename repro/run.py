@@ -109,7 +109,7 @@ def evaluate_run(
     """
     if not folder.result.exists():
         raise UserError(f"{folder.path}: not a finished run (no result.json)")
-    config = from_dict(read_json(folder.config))
+    config = from_dict(read_json(folder.config), lambda key: f"{folder.config}: ")
     if gate_at_inference == "top-1" and config.gate == "dense":
         raise UserError("--gate-at-inference top-1: the run is dense, it has no gate")
     source, place = config.data.source, data

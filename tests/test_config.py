@@ -116,7 +116,7 @@ class TestRunId:
                 other = value + 1
             else:
                 assert isinstance(value, float), f"give {key} another value in OTHER"
-                other = value / 2
+                other = value / 2 or 0.25
             changed = with_leaf(base, key, other)
             for pair in ALTERNATIVES:
                 if key in (f"training.{name}" for name in pair):
