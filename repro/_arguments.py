@@ -21,13 +21,13 @@ def run_folder(run: str, results: Path) -> Path:
 
 def given(options: dict[str, tuple[str, Any]], settings: list[str] | None) -> dict[str, tuple[str, Any]]:
     """The settings that the user gave: option as typed -> key and value."""
-    given = {option: (key, value) for option, (key, value) in options.items() if value is not None}
+    found = {option: (key, value) for option, (key, value) in options.items() if value is not None}
     for text in settings or []:
         key, value = assignment(text)
-        if key in (known for known, _ in given.values()):
+        if key in (known for known, _ in found.values()):
             raise UserError(f"--set {text}: {key} is given twice")
-        given[f"--set {key}"] = (key, value)
-    return given
+        found[f"--set {key}"] = (key, value)
+    return found
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -42,6 +42,11 @@ def assignment(text: str) -> tuple[str, Any]:
 
 
 def require_tensorboard() -> None:
+    """It is an extra.
+
+    Raises:
+        UserError: it is not installed.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard: not installed; pip install 'repro[tensorboard]'")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import plugins
+from repro._terminal import number
 from repro.records import RunFolder, read_json
 
 Row = dict[str, Any]
@@ -51,7 +52,7 @@ def run_rows(results: Path) -> list[Row]:
             result = read_json(folder.result)
             metric = result["metric"]
             row["state"] = result["status"]
-            row["metric"] = f"{metric['name']} {metric['value']}"
+            row["metric"] = f"{metric['name']} {number(metric['value'])}"
             row["train s"] = f"{result['train_seconds']:.1f}"
         rows.append(row)
     return rows

@@ -179,6 +179,14 @@ def _tokenizer(config: RunConfig, task: ModuleType, rows: list[Row], places: Pla
     return pretrained_tokenizer(places.model or config.model.checkpoint, where="--model ")
 
 
+def model_options(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
+    """The whole configuration of a run's model: its sizes, and without a checkpoint its vocabulary."""
+    options: dict[str, Any] = dict(config.model.config)
+    if config.model.checkpoint is None:
+        options |= plugins.load("backbones", config.model.backbone).vocabulary(tokenizer)
+    return options
+
+
 def _check_family(config: RunConfig, places: Places) -> None:
     """A checkpoint must be of the task's family, before its tokenizer is used for anything."""
     if config.model.checkpoint is None:
@@ -197,13 +205,12 @@ def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Pl
     """The model before conversion, from scratch or from a checkpoint."""
     backbone = plugins.load("backbones", config.model.backbone)
     model_class = backbone.HEADS[task.HEAD]
-    options = dict(config.model.config)
+    options = model_options(config, tokenizer)
     known = sorted(backbone.CONFIG().to_dict())
-    strange = [name for name in options if name not in known]
+    strange = [name for name, _ in config.model.config if name not in known]
     if strange:
         raise UserError(*(f"model.config: {unknown('option', name, known)}" for name in strange))
     if config.model.checkpoint is None:
-        options |= backbone.vocabulary(tokenizer)
         try:
             return model_class(backbone.CONFIG(**options, **task.MODEL_OPTIONS))
         except Exception as error:  # the library and torch refuse options with many types

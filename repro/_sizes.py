@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from repro import paper, plugins
-from repro.estimate import model_options, sizes
+from repro._prepare import model_options
+from repro.estimate import sizes
 from repro.experiments import resolve
 from repro.records import Published
 from repro.tables._schemes import STUDY, share_several
@@ -31,10 +32,11 @@ def size_rows(scale: str, results: Path) -> list[dict[str, Any]]:
     2, or on average 1 + share experts per token; the share is the paper's (section 4.4), and that
     measured at scale `small` or `mini`, the first that has a finished study.
     """
-    return [_row(task, scale, results) for task in plugins.names("tasks")]
+    studies = [Published.read(results / name).of_study(STUDY) for name in ("small", "mini")]
+    return [_row(task, scale, results, _measured_share(task, studies)) for task in plugins.names("tasks")]
 
 
-def _row(task: str, scale: str, results: Path) -> dict[str, Any]:
+def _row(task: str, scale: str, results: Path, share_ours: float | None) -> dict[str, Any]:
     def resolved(gate: str) -> Any:
         return resolve(
             task=task, scale=scale, gate=gate, seed=0, data=None, model=None, overrides={}, results=results
@@ -54,7 +56,7 @@ def _row(task: str, scale: str, results: Path) -> dict[str, Any]:
         return 2 * architecture.analytic_macs(volume, experts) / volume.tokens
 
     top_2 = per_token(2)
-    share_paper, share_ours = paper.tables()["share_two"].get(task), _measured_share(task, results)
+    share_paper = paper.tables()["share_two"].get(task)
     theirs = {gate: paper.scheme(task, gate) or {} for gate in ("top-2", "adaptive", "dense")}
     dense = 2 * architecture.dense_macs(volume) / volume.tokens
     return {
@@ -83,10 +85,10 @@ def _ratio(part: dict[str, float], whole: dict[str, float]) -> float | None:
     return part["flops"] / whole["flops"] if part and whole else None
 
 
-def _measured_share(task: str, results: Path) -> float | None:
-    """Share of two-expert tokens of the adaptive gate in our own study."""
-    for scale in ("small", "mini"):
-        runs = Published.read(results / scale).of_study(STUDY).get(task, {}).get("adaptive", [])
+def _measured_share(task: str, studies: list[dict[str, Any]]) -> float | None:
+    """Share of two-expert tokens of the adaptive gate in the first of our own studies that has it."""
+    for study in studies:
+        runs = study.get(task, {}).get("adaptive", [])
         shares = [share for run in runs if (share := share_several("routing")(run)) is not None]
         if shares:
             return mean(shares)

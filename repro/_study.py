@@ -43,9 +43,9 @@ def run_study(study: str, runs: Sequence[PlannedRun], scale: Path, as_json: bool
 
         failed = carry_out(missing, started=started, report=report, ended=ended, should_stop=stop)
     record_study(study, runs, failed, scale)
-    if Published.read(scale).results:
-        written = build_report(scale)
-        _show(study, Published.read(scale), written, as_json)
+    published = Published.read(scale)
+    if published.results:
+        _show(study, published, build_report(scale), as_json)
     for run_id, reason in failed.items():
         err.print(f"repro: {run_id} failed: {reason}", markup=False)
     return failed

@@ -12,14 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from repro.routing import RoutingTape
+from repro.routing import RoutingTape, add_counts
 from repro.volume import Volume
 
 
@@ -127,10 +126,10 @@ class Work:
         return Work(
             real=self.real + other.real,
             padded=self.padded + other.padded,
-            rows_routed_L=_add(self.rows_routed_L, other.rows_routed_L),
-            rows_computed_L=_add(self.rows_computed_L, other.rows_computed_L),
-            routed_tokens_L=_add(self.routed_tokens_L, other.routed_tokens_L),
-            router_rows_L=_add(self.router_rows_L, other.router_rows_L),
+            rows_routed_L=add_counts(self.rows_routed_L, other.rows_routed_L),
+            rows_computed_L=add_counts(self.rows_computed_L, other.rows_computed_L),
+            routed_tokens_L=add_counts(self.routed_tokens_L, other.routed_tokens_L),
+            router_rows_L=add_counts(self.router_rows_L, other.router_rows_L),
         )
 
     def flops(self, architecture: Architecture) -> dict[str, float | None]:
@@ -142,11 +141,6 @@ class Work:
         executed = architecture.moe_macs(self.padded, self.rows_computed_L, self.router_rows_L)
         macs = (2 * routed, 2 * executed, routed, 2 * architecture.dense_macs(self.real))
         return {name: value / self.real.tokens for name, value in zip(names, macs, strict=True)}
-
-
-def _add(left: list[int], right: list[int]) -> list[int]:
-    """Elementwise sum; nothing was seen where a list ends."""
-    return [a + b for a, b in zip_longest(left, right, fillvalue=0)]
 
 
 class Stopwatch:

@@ -10,7 +10,7 @@ import torch
 
 from repro import moe, plugins
 from repro._checkpoints import TrainingState
-from repro._prepare import Examples, settings_of
+from repro._prepare import Examples, model_options, settings_of
 from repro.config import RunConfig
 from repro.cost import Architecture
 from repro.trainer import TrainingData, epoch_steps
@@ -49,14 +49,6 @@ def sizes(config: RunConfig, options: dict[str, Any]) -> tuple[Architecture, int
     return architecture, sum(parameter.numel() for parameter in model.parameters())
 
 
-def model_options(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
-    """The whole configuration of a run's model: its sizes, and its vocabulary."""
-    options = dict(config.model.config)
-    if config.model.checkpoint is None:
-        options |= plugins.load("backbones", config.model.backbone).vocabulary(tokenizer)
-    return options
-
-
 def mean_experts(config: RunConfig, d_model: int) -> float:
     """Experts per token of a fresh gate on layer-normed input; 0 for a dense model."""
     gate_class = plugins.load("gates", config.gate).Gate
@@ -64,9 +56,7 @@ def mean_experts(config: RunConfig, d_model: int) -> float:
         return 0.0
     torch.manual_seed(0)
     gate = gate_class(config.gate_options, d_model, config.experts.count)
-    with torch.no_grad():
-        routing = gate(torch.randn(2048, d_model), torch.ones(2048, dtype=torch.bool))
-    return float(routing.count_T.double().mean())
+    return float(moe.sample_routing(gate, d_model).count_T.double().mean())
 
 
 def estimate(config: RunConfig, examples: Examples, speed: Callable[[], float]) -> Estimate:

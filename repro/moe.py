@@ -19,7 +19,7 @@ from repro.config import ExpertsConfig
 from repro.cost import Architecture, FFNSize
 from repro.errors import UserError, one_line
 from repro.experts._ffn import FFNWeights, activation_name
-from repro.routing import LayerRouting, RoutingLayer
+from repro.routing import LayerRouting, Routing, RoutingLayer
 
 _CONFIG_KEY = "repro_moe"
 """Where the settings stand in a converted model's `config.json`."""
@@ -85,11 +85,18 @@ class Experts(nn.Module):
         return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
 
 
-def _mean_weight(gate: nn.Module, d_model: int) -> float:
-    """Sum of a token's combine weights under a fresh gate, mean over layer-normed random tokens."""
+def sample_routing(gate: nn.Module, d_model: int) -> Routing:
+    """What a fresh gate does with layer-normed tokens: the same 4096 random ones every time."""
     x_TD = torch.randn(4096, d_model, generator=torch.Generator().manual_seed(0))
-    routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool))
-    return float(routing.weight_A.sum() / len(x_TD))
+    with torch.no_grad():
+        routing: Routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool))
+    return routing
+
+
+def _mean_weight(gate: nn.Module, d_model: int) -> float:
+    """Sum of a token's combine weights under a fresh gate, mean over layer-normed tokens."""
+    routing = sample_routing(gate, d_model)
+    return float(routing.weight_A.sum() / routing.mask_T.numel())
 
 
 class MoELayer(RoutingLayer):

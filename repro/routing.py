@@ -178,8 +178,8 @@ class RoutingTotals:
             layer, mask_T = entry.layer, routing.mask_T
             counts = routing.count_T[mask_T].bincount().tolist()
             variance = float(logit_variance(routing.probs_TE[mask_T].detach()).sum())
-            totals.count_LK[layer] = _add(totals.count_LK[layer], counts)
-            totals.load_LE[layer] = _add(totals.load_LE[layer], routing.load_E.tolist())
+            totals.count_LK[layer] = add_counts(totals.count_LK[layer], counts)
+            totals.load_LE[layer] = add_counts(totals.load_LE[layer], routing.load_E.tolist())
             totals.logit_variance_L[layer] += variance
         return totals
 
@@ -188,8 +188,8 @@ class RoutingTotals:
         if not self.count_LK or not other.count_LK:
             return other if not self.count_LK else self
         return RoutingTotals(
-            count_LK=[_add(a, b) for a, b in zip(self.count_LK, other.count_LK, strict=True)],
-            load_LE=[_add(a, b) for a, b in zip(self.load_LE, other.load_LE, strict=True)],
+            count_LK=[add_counts(a, b) for a, b in zip(self.count_LK, other.count_LK, strict=True)],
+            load_LE=[add_counts(a, b) for a, b in zip(self.load_LE, other.load_LE, strict=True)],
             logit_variance_L=[
                 a + b for a, b in zip(self.logit_variance_L, other.logit_variance_L, strict=True)
             ],
@@ -235,7 +235,7 @@ def logit_variance(probs_TE: Tensor) -> Tensor:
     return probs_TE.clamp(min=torch.finfo(probs_TE.dtype).tiny).log().var(dim=1)
 
 
-def _add(left: list[int], right: list[int]) -> list[int]:
+def add_counts(left: list[int], right: list[int]) -> list[int]:
     """Elementwise sum; the shorter list counts as padded with zeros."""
     return [a + b for a, b in itertools.zip_longest(left, right, fillvalue=0)]
 

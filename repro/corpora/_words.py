@@ -5,7 +5,10 @@ word has the role that a lexicon gives it, or is a number, or else `content`.
 """
 
 import random
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+Item = TypeVar("Item")
 
 Words = list[tuple[str, str]]
 """Words with their roles."""
@@ -120,7 +123,7 @@ def an(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def zipf(generator: random.Random, words: list[str]) -> str:
-    """A word with probability about 1 / (rank + 3): frequent and rare ones."""
-    limit = (len(words) + 3) / 3
-    return words[min(int(3 * limit ** generator.random()) - 3, len(words) - 1)]
+def zipf(generator: random.Random, items: Sequence[Item]) -> Item:
+    """An item with probability about 1 / (rank + 3): frequent and rare ones."""
+    limit = (len(items) + 3) / 3
+    return items[min(int(3 * limit ** generator.random()) - 3, len(items) - 1)]

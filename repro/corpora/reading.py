@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
+from repro.corpora._words import listed
+
 CATEGORIES = (
     "question",  # of the question: the words that say what is asked for ("In which year", "Who")
     "constraint",  # of the question: the things that single the answer out, with their prepositions
@@ -78,19 +80,15 @@ class _Token(NamedTuple):
     entity: str = ""  # the value of the role, for every word of it
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-_WOMEN = _words("Anna Clara Emma Helen Ida Lena Maria Nora Olga Vera")
-_MEN = _words("Adam Bruno Carl David Felix Hugo Jonas Leo Oscar Paul")
-_SURNAMES = _words(
+_WOMEN = listed("Anna Clara Emma Helen Ida Lena Maria Nora Olga Vera")
+_MEN = listed("Adam Bruno Carl David Felix Hugo Jonas Leo Oscar Paul")
+_SURNAMES = listed(
     """
     Adler Berg Brandt Dahl Engel Falk Graf Holm Jensen Keller Lind Moser Nilsen Otto Palmer Reed
     Stein Thorn Voss Winter
     """
 )
-_PLACES = _words(
+_PLACES = listed(
     """
     Velmora Tarnby Osterlin Kelso Brimont Dunwick Fallow Garnet Harrow Ilmen Jarrow Korvall Lunden
     Marrow Norvik Pellan Rostow Selby Torvald Upton
@@ -99,14 +97,14 @@ _PLACES = _words(
 _AMOUNTS = [str(amount) for amount in range(2, 41)]
 _YEARS = [str(year) for year in range(1850, 2000, 4)]
 _GROUPS = {
-    "institution": _words("museum school choir theatre library"),
-    "building": _words("mill bridge tower chapel lighthouse station"),
-    "work": _words("opera novel poem song"),
-    "picture": _words("portrait mural landscape"),
-    "contest": _words("race regatta tournament"),
-    "goods": _words("boats clocks bells horses lamps"),
+    "institution": listed("museum school choir theatre library"),
+    "building": listed("mill bridge tower chapel lighthouse station"),
+    "work": listed("opera novel poem song"),
+    "picture": listed("portrait mural landscape"),
+    "contest": listed("race regatta tournament"),
+    "goods": listed("boats clocks bells horses lamps"),
 }
-_ADJECTIVES = _words("old new small grand white famous northern royal")
+_ADJECTIVES = listed("old new small grand white famous northern royal")
 # Base, past and participle of a verb and of its synonym; the groups of things it can be about.
 _RELATIONS: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
     "found": (("found founded founded", "establish established established"), ("institution",)),
@@ -150,7 +148,7 @@ _FILLERS = (
     "Old letters tell the story .",
     "Nobody is certain of the details .",
 )
-_CONTENT = _words(
+_CONTENT = listed(
     """
     joy town long debate little money advice help friends winters roads bad newspapers said years
     families left region harvest poor old letters tell story certain details

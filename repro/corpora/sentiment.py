@@ -11,6 +11,8 @@ a Zipf law, so that part of the lexicon is seen only a few times.
 import random
 from typing import Any
 
+from repro.corpora._words import listed, zipf
+
 CATEGORIES = (
     "positive",
     "negative",
@@ -23,11 +25,7 @@ CATEGORIES = (
 )
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-_POSITIVE = _words(
+_POSITIVE = listed(
     """
     good great fine superb moving funny charming gripping clever fresh warm bold elegant witty
     tender vivid graceful inventive absorbing radiant touching sharp lively rich honest delightful
@@ -37,7 +35,7 @@ _POSITIVE = _words(
     electrifying wry uplifting
     """
 )
-_NEGATIVE = _words(
+_NEGATIVE = listed(
     """
     bad dull poor tedious clumsy stale cold silly shallow awful bland lifeless muddled tired hollow
     dreary sloppy pointless crude forced messy predictable wooden annoying contrived boring ugly
@@ -46,20 +44,20 @@ _NEGATIVE = _words(
     unfunny joyless plodding inept soulless shrill murky cynical turgid witless lumbering
     """
 )
-_NEUTRAL = _words(
+_NEUTRAL = listed(
     """
     average ordinary adequate familiar generic conventional usual typical plain standard modest
     expected serviceable moderate passable unremarkable middling routine ambiguous realistic
     """
 )
-_TOPICS = _words(
+_TOPICS = listed(
     """
     film plot story cast script ending score dialogue pacing acting premise direction photography
     humour romance drama comedy lead villain sequel opening climax editing mood setting finale
     narration message scenery costume soundtrack performance screenplay action suspense satire
     """
 )
-_QUALIFIERS = _words(
+_QUALIFIERS = listed(
     """
     young old french second long quiet famous modern local final early new late small
     """
@@ -136,7 +134,7 @@ def _clause(generator: random.Random) -> tuple[_Words, float]:
     subject: _Words = [("the", "function")]
     if generator.random() < 0.35:
         subject.append((generator.choice(_QUALIFIERS), "content"))
-    subject.append((_zipf(generator, _TOPICS), "content"))
+    subject.append((zipf(generator, _TOPICS), "content"))
     opinion, valence = _opinion(generator)
     form = generator.random()
     if form < 0.05:
@@ -169,11 +167,11 @@ def _opinion(generator: random.Random) -> tuple[_Words, float]:
 def _adjective(generator: random.Random) -> tuple[_Words, float]:
     kind = generator.random()
     if kind < 0.2:
-        words, valence = [(_zipf(generator, _NEUTRAL), "neutral")], 0.0
+        words, valence = [(zipf(generator, _NEUTRAL), "neutral")], 0.0
     elif kind < 0.6:
-        words, valence = [(_zipf(generator, _POSITIVE), "positive")], 1.0
+        words, valence = [(zipf(generator, _POSITIVE), "positive")], 1.0
     else:
-        words, valence = [(_zipf(generator, _NEGATIVE), "negative")], -1.0
+        words, valence = [(zipf(generator, _NEGATIVE), "negative")], -1.0
     if generator.random() < 0.35:
         degree = generator.choice(list(_DEGREES))
         words.insert(0, (degree, "degree"))
@@ -186,9 +184,3 @@ def _adjective(generator: random.Random) -> tuple[_Words, float]:
 
 def _tagged(phrase: str, category: str) -> _Words:
     return [(word, category) for word in phrase.split()]
-
-
-def _zipf(generator: random.Random, words: list[str]) -> str:
-    """A word with probability about 1 / (rank + 3): frequent and rare ones."""
-    limit = (len(words) + 3) / 3
-    return words[min(int(3 * limit ** generator.random()) - 3, len(words) - 1)]

