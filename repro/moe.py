@@ -3,6 +3,7 @@
 import inspect
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from repro.backbones._sites import FFNSite, Stack
 from repro.config import ExpertsConfig
 from repro.cost import Architecture, FFNSize
 from repro.errors import UserError, one_line
-from repro.experts._ffn import FFNWeights, activation_name
+from repro.experts._ffn import FFNWeights, activation_name, compute_dtype
 from repro.routing import LayerRouting, Routing, RoutingLayer
 
 _CONFIG_KEY = "repro_moe"
@@ -120,7 +121,9 @@ class MoELayer(RoutingLayer):
         routing = self.gate(x_TD, self._mask_T(shape, hidden.device), best_only=self.best_only)
         y_TD: Tensor = self.experts.backend.forward(x_TD, routing, self.experts.weights())
         if self.tape is not None:
-            rows_computed = self.experts.backend.rows_computed
+            rows_computed = partial(
+                self.experts.backend.rows_computed, device=x_TD.device, dtype=compute_dtype(x_TD)
+            )
             self.tape.entries.append(
                 LayerRouting(self.layer, routing, shape, self._time_major, rows_computed)
             )

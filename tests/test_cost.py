@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -217,6 +218,10 @@ def test_the_classifier_reads_one_token_of_each_sequence() -> None:
     assert found == 5_780
 
 
+def fp32_rows(backend: Any) -> Any:
+    return partial(backend.rows_computed, device=torch.device("cpu"), dtype=torch.float32)
+
+
 def hand_made_tape(rows_computed: Any) -> RoutingTape:
     """Two sequences of 3 and 1 tokens, padded to 3: experts 0, 0, 1 and 2 of four."""
     selected_TE = torch.zeros(6, 4, dtype=torch.bool)
@@ -248,7 +253,7 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
         num_hidden_layers=1,
     )
     # The busiest expert has 2 rows, so `padded` computes 4 * 2 = 8.
-    work = Work.of(hand_made_tape(padded.rows_computed), mask_of(3, 1))
+    work = Work.of(hand_made_tape(fp32_rows(padded)), mask_of(3, 1))
     assert work == Work(
         real=Volume(sequences=2, encoder=4, encoder_pairs=10),
         padded=Volume(sequences=2, encoder=6, encoder_pairs=18),
@@ -264,7 +269,7 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
         "dense_per_token": 2 * 592,
     }
     # `grouped` computes the 4 assignments only: 4,224 - 4 * 256 = 3,200, per token 800.
-    work = Work.of(hand_made_tape(grouped.rows_computed), mask_of(3, 1))
+    work = Work.of(hand_made_tape(fp32_rows(grouped)), mask_of(3, 1))
     assert work.flops(architecture)["per_token_executed"] == 2 * 800
     # Two passes have twice the work and the same FLOPs per token.
     twice = work + work
@@ -274,8 +279,8 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
 
 def test_rows_that_back_ends_compute() -> None:
     for load, real, slots in [([2, 1, 1, 0], 4, 8), ([3, 3], 6, 6), ([0, 0, 0], 0, 0), ([5], 5, 5)]:
-        assert grouped.rows_computed(load) == loop.rows_computed(load) == real
-        assert padded.rows_computed(load) == slots
+        assert fp32_rows(grouped)(load) == fp32_rows(loop)(load) == real
+        assert fp32_rows(padded)(load) == slots
 
 
 def test_padding_of_a_dense_model_by_hand() -> None:

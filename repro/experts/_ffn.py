@@ -56,6 +56,12 @@ def activate_backward(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
     return grad_pre
 
 
+def compute_dtype(x_TD: Tensor) -> torch.dtype:
+    """The type of the products of a layer with this input: that of autocast where it is on."""
+    device = x_TD.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TD.dtype
+
+
 def token_bags(routing: Routing) -> tuple[Tensor, Tensor]:
     """Assignments regrouped by token: their order, and where each token's group starts, (A,) and (T,).
 

@@ -5,10 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, linear
 
-from repro.experts._ffn import FFNWeights, activate, activate_backward, token_bags
+from repro.experts._ffn import FFNWeights, activate, activate_backward, compute_dtype, token_bags
 from repro.routing import Routing
+
+_BF16_ROWS = 16
+"""In bf16 on the CPU every group has a multiple of this many rows: oneDNN compiles one kernel for each
+shape of a bf16 product, which takes longer than the product, and its tiles have 16 rows anyway."""
 
 
 def available(device: torch.device) -> str | None:
@@ -16,19 +20,19 @@ def available(device: torch.device) -> str | None:
     return None
 
 
-def rows_computed(load: list[int]) -> int:
-    """Only real assignments."""
-    return sum(load)
+def rows_computed(load: list[int], device: torch.device, dtype: torch.dtype) -> int:
+    """Only real assignments; in bf16 on the CPU every group is filled up to a multiple of 16 rows."""
+    return sum(_filled(load, device, dtype))
 
 
 def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
     """One matrix product per expert and matrix on the CPU; one grouped product on a GPU in bf16."""
-    dtype = x_TD.dtype
-    if torch.is_autocast_enabled(x_TD.device.type):
-        dtype = torch.get_autocast_dtype(x_TD.device.type)
+    dtype = compute_dtype(x_TD)
     order_A, starts_T = token_bags(routing)
     if x_TD.device.type == "cuda" and dtype == torch.bfloat16:
         return _grouped_mm(x_TD.to(dtype), routing, weights, order_A, starts_T).to(x_TD.dtype)
+    load = routing.load_E.tolist()
+    rows = _filled(load, x_TD.device, dtype)
     y_TD: Tensor = _GroupedFFN.apply(  # type: ignore[no-untyped-call]
         x_TD.to(dtype),
         routing.weight_A.to(dtype),
@@ -37,39 +41,59 @@ def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
         weights.w2_EDF,
         weights.b2_ED,
         routing.token_A,
+        None if rows == load else _slots(load, rows),
         order_A,
         starts_T,
-        routing.load_E.tolist(),
+        rows,
         weights.activation,
     )
     return y_TD.to(x_TD.dtype)
 
 
-def _groups(load: list[int]) -> list[tuple[int, slice]]:
-    """The experts that have tokens, each with its rows among the assignments."""
+def _filled(load: list[int], device: torch.device, dtype: torch.dtype) -> list[int]:
+    """Rows of each expert's group: its assignments, and in bf16 on the CPU some idle ones."""
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return load
+    return [-(-size // _BF16_ROWS) * _BF16_ROWS for size in load]
+
+
+def _slots(load: list[int], rows: list[int]) -> Tensor:
+    """Row of each assignment among the filled-up groups, (A,)."""
+    sizes_E, rows_E = torch.tensor(load), torch.tensor(rows)
+    idle_before_E = (rows_E - sizes_E).cumsum(0) - (rows_E - sizes_E)
+    return torch.arange(sum(load)) + idle_before_E.repeat_interleave(sizes_E)
+
+
+def _groups(rows: list[int]) -> list[tuple[int, slice]]:
+    """The experts that have rows, each with where they are."""
     groups, start = [], 0
-    for expert, size in enumerate(load):
+    for expert, size in enumerate(rows):
         if size:
             groups.append((expert, slice(start, start + size)))
         start += size
     return groups
 
 
-def _sum_bags(rows_AD: Tensor, order_A: Tensor, starts_T: Tensor, weight_A: Tensor) -> Tensor:
-    """y_t = sum over the assignments a of token t of weight_a rows_a, in a fixed order."""
-    if rows_AD.shape[0] == 0:
+def _sum_bags(rows_RD: Tensor, order_A: Tensor, starts_T: Tensor, weight_A: Tensor | None) -> Tensor:
+    """y_t = sum over the rows r of token t of weight_r rows_r, in a fixed order.
+
+    Args:
+        order_A: the rows, token by token.
+        starts_T: where each token's rows start in `order_A`.
+        weight_A: weight of each of them; None for 1.
+    """
+    if order_A.numel() == 0:
         # `embedding_bag` refuses an empty table; this keeps the (empty) gradients.
-        zeros_TD = rows_AD.new_zeros(starts_T.numel(), rows_AD.shape[1])
-        return zeros_TD.index_add(0, order_A, rows_AD * weight_A[:, None])
-    return embedding_bag(
-        order_A, rows_AD, starts_T, mode="sum", per_sample_weights=weight_A.index_select(0, order_A)
-    )
+        zeros_TD = rows_RD.new_zeros(starts_T.numel(), rows_RD.shape[1])
+        return zeros_TD.index_add(0, order_A, rows_RD if weight_A is None else rows_RD * weight_A[:, None])
+    return embedding_bag(order_A, rows_RD, starts_T, mode="sum", per_sample_weights=weight_A)
 
 
 class _GroupedFFN(torch.autograd.Function):
     """All experts in one node of the graph: gradients of the stacked weights are written in place.
 
     Autograd's own path through `w[e]` would allocate and add a full-size gradient per expert.
+    Idle rows repeat a routed token and have weight 0, so they change neither values nor gradients.
     """
 
     @staticmethod
@@ -82,71 +106,65 @@ class _GroupedFFN(torch.autograd.Function):
         w2_EDF: Tensor,
         b2_ED: Tensor,
         token_A: Tensor,
+        slot_A: Tensor | None,
         order_A: Tensor,
         starts_T: Tensor,
-        load: list[int],
+        rows: list[int],
         activation: str,
     ) -> Tensor:
         dtype = x_TD.dtype
-        x_AD = x_TD.index_select(0, token_A)
-        pre_AF = x_AD.new_empty(token_A.numel(), w1_EFD.shape[1])
-        output_AD = torch.empty_like(x_AD)
-        for expert, rows in _groups(load):
-            w1_FD = w1_EFD[expert].to(dtype)
-            torch.addmm(b1_EF[expert].to(dtype), x_AD[rows], w1_FD.t(), out=pre_AF[rows])
-        hidden_AF = activate(pre_AF, activation)
-        for expert, rows in _groups(load):
-            w2_DF = w2_EDF[expert].to(dtype)
-            torch.addmm(b2_ED[expert].to(dtype), hidden_AF[rows], w2_DF.t(), out=output_AD[rows])
+        w1_EFD, b1_EF, w2_EDF, b2_ED = (tensor.to(dtype) for tensor in (w1_EFD, b1_EF, w2_EDF, b2_ED))
+        groups = _groups(rows)
+        token_R, weight_R = token_A, weight_A
+        if slot_A is not None:
+            token_R = token_A[:1].repeat(sum(rows)).index_copy_(0, slot_A, token_A)
+            weight_R = weight_A.new_zeros(sum(rows)).index_copy_(0, slot_A, weight_A)
+            order_A = slot_A.index_select(0, order_A)
+        x_RD = x_TD.index_select(0, token_R)
+        pre = [linear(x_RD[part], w1_EFD[expert], b1_EF[expert]) for expert, part in groups]
+        hidden = [activate(pre_NF, activation) for pre_NF in pre]
+        output_RD = torch.empty_like(x_RD)
+        for (expert, part), hidden_NF in zip(groups, hidden, strict=True):
+            output_RD[part] = linear(hidden_NF, w2_EDF[expert], b2_ED[expert])
         ctx.save_for_backward(
-            x_AD, pre_AF, hidden_AF, output_AD, weight_A, w1_EFD, w2_EDF, token_A, order_A, starts_T
+            x_RD, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T, *pre, *hidden
         )
-        ctx.load, ctx.activation = load, activation
-        return _sum_bags(output_AD, order_A, starts_T, weight_A)
+        ctx.rows, ctx.activation = rows, activation
+        return _sum_bags(output_RD, order_A, starts_T, weight_R.index_select(0, order_A))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y_TD: Tensor) -> tuple[Tensor | None, ...]:
-        (
-            x_AD,
-            pre_AF,
-            hidden_AF,
-            output_AD,
-            weight_A,
-            w1_EFD,
-            w2_EDF,
-            token_A,
-            order_A,
-            starts_T,
-        ) = ctx.saved_tensors
-        dtype = x_AD.dtype
-        groups = _groups(ctx.load)
-        grad_w1_EFD, grad_w2_EDF = torch.empty_like(w1_EFD), torch.empty_like(w2_EDF)
-        grad_b1_EF = w1_EFD.new_zeros(w1_EFD.shape[:2])
-        grad_b2_ED = w2_EDF.new_zeros(w2_EDF.shape[:2])
-        for idle in set(range(len(ctx.load))) - {expert for expert, _ in groups}:
+        x_RD, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T, *kept = (
+            ctx.saved_tensors
+        )
+        groups = _groups(ctx.rows)
+        pre, hidden = kept[: len(groups)], kept[len(groups) :]
+        # Master weights, and so their gradients, are fp32 when the products are bf16.
+        wide = torch.promote_types(x_RD.dtype, torch.float32)
+        grad_w1_EFD, grad_w2_EDF = torch.empty_like(w1_EFD, dtype=wide), torch.empty_like(w2_EDF, dtype=wide)
+        grad_b1_EF = w1_EFD.new_zeros(w1_EFD.shape[:2], dtype=wide)
+        grad_b2_ED = w2_EDF.new_zeros(w2_EDF.shape[:2], dtype=wide)
+        for idle in set(range(len(ctx.rows))) - {expert for expert, _ in groups}:
             grad_w1_EFD[idle].zero_()
             grad_w2_EDF[idle].zero_()
 
-        grad_rows_AD = grad_y_TD.index_select(0, token_A)
-        grad_weight_A = (grad_rows_AD * output_AD).sum(1)
-        grad_rows_AD.mul_(weight_A[:, None])
-        grad_hidden_AF = torch.empty_like(hidden_AF)
-        for expert, rows in groups:
-            grad_ND = grad_rows_AD[rows]
-            torch.mm(grad_ND, w2_EDF[expert].to(dtype), out=grad_hidden_AF[rows])
-            _write_product(grad_ND.t(), hidden_AF[rows], grad_w2_EDF[expert])
-            grad_b2_ED[expert] = grad_ND.sum(0)
-        grad_pre_AF = activate_backward(grad_hidden_AF, pre_AF, ctx.activation)
-        grad_x_AD = torch.empty_like(x_AD)
-        for expert, rows in groups:
-            grad_NF = grad_pre_AF[rows]
-            torch.mm(grad_NF, w1_EFD[expert].to(dtype), out=grad_x_AD[rows])
-            _write_product(grad_NF.t(), x_AD[rows], grad_w1_EFD[expert])
-            grad_b1_EF[expert] = grad_NF.sum(0)
-        grad_x_TD = _sum_bags(grad_x_AD, order_A, starts_T, torch.ones_like(weight_A))
+        grad_RD = grad_y_TD.index_select(0, token_R)
+        grad_weight_R = (grad_RD * output_RD).sum(1)
+        grad_RD.mul_(weight_R[:, None])
+        grad_x_RD = torch.empty_like(x_RD)
+        for (expert, part), pre_NF, hidden_NF in zip(groups, pre, hidden, strict=True):
+            grad_ND = grad_RD[part]
+            _write_product(grad_ND.t(), hidden_NF, grad_w2_EDF[expert])
+            grad_b2_ED[expert] = grad_ND.sum(0, dtype=wide)
+            grad_NF = activate_backward(grad_ND @ w2_EDF[expert], pre_NF, ctx.activation)
+            _write_product(grad_NF.t(), x_RD[part], grad_w1_EFD[expert])
+            grad_b1_EF[expert] = grad_NF.sum(0, dtype=wide)
+            torch.mm(grad_NF, w1_EFD[expert], out=grad_x_RD[part])
+        grad_x_TD = _sum_bags(grad_x_RD, order_A, starts_T, None)
+        grad_weight_A = grad_weight_R if slot_A is None else grad_weight_R.index_select(0, slot_A)
         grads = (grad_x_TD, grad_weight_A, grad_w1_EFD, grad_b1_EF, grad_w2_EDF, grad_b2_ED)
-        return *grads, None, None, None, None, None
+        return *grads, None, None, None, None, None, None
 
 
 def _write_product(left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -170,4 +188,4 @@ def _grouped_mm(
     hidden_AF = activate(pre_AF, weights.activation)
     output_AD = torch.nn.functional.grouped_mm(hidden_AF, w2_EFD, offs=offsets_E)
     output_AD = output_AD + weights.b2_ED.to(dtype).index_select(0, routing.expert_A)
-    return _sum_bags(output_AD, order_A, starts_T, routing.weight_A.to(dtype))
+    return _sum_bags(output_AD, order_A, starts_T, routing.weight_A.to(dtype).index_select(0, order_A))

@@ -12,7 +12,7 @@ def available(device: torch.device) -> str | None:
     return None
 
 
-def rows_computed(load: list[int]) -> int:
+def rows_computed(load: list[int], device: torch.device, dtype: torch.dtype) -> int:
     """All experts compute as many rows as the busiest one."""
     return len(load) * max(load, default=0)
 

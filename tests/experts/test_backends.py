@@ -397,6 +397,9 @@ def test_token_bags_by_hand():
     assert starts_T.tolist() == [0, 2, 2, 3]
 
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
 @pytest.mark.parametrize(
     ("backend", "load", "rows"),
     [
@@ -416,14 +419,23 @@ def test_token_bags_by_hand():
     ],
 )
 def test_rows_computed_by_hand(backend, load, rows):
-    assert plugins.load("experts", backend).rows_computed(load) == rows
+    assert plugins.load("experts", backend).rows_computed(load, CPU, torch.float32) == rows
+
+
+def test_rows_computed_by_grouped_in_bf16_by_hand():
+    # Multiples of 16 on the CPU, nothing for idle experts; a GPU's product takes groups of any size.
+    assert grouped.rows_computed([3, 0, 16, 17], CPU, torch.bfloat16) == 16 + 0 + 16 + 32
+    assert grouped.rows_computed([0, 0], CPU, torch.bfloat16) == 0
+    assert grouped.rows_computed([3, 0, 16, 17], GPU, torch.bfloat16) == 36
 
 
 @every_backend
 def test_rows_computed_covers_every_assignment(backend):
     routing = _routing(_random_selection(50, 17))
     load = routing.load_E.tolist()
-    assert plugins.load("experts", backend).rows_computed(load) >= routing.expert_A.numel() == sum(load)
+    for dtype in (torch.float32, torch.bfloat16):
+        rows = plugins.load("experts", backend).rows_computed(load, CPU, dtype)
+        assert rows >= routing.expert_A.numel() == sum(load)
 
 
 # --- the grouped product, which GPUs use in bf16 -----------------------------------------------------
