@@ -14,7 +14,7 @@ OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --out $(OUT) \
 	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
-.PHONY: setup table3 report test check style lint types smoke clean
+.PHONY: setup table1 table3 table5 table6 report test check style lint types smoke clean
 
 setup: $(READY)
 
@@ -25,6 +25,15 @@ $(READY): pyproject.toml constraints.txt
 
 table3: $(READY)  ## time, FLOPs and quality of dense, top-2, top-1 and adaptive on all tasks
 	$(call STUDY,schemes)
+
+table5: $(READY)  ## adaptive gating at several thresholds
+	$(call STUDY,threshold)
+
+table6: $(READY)  ## adaptive gating with and without its curriculum
+	$(call STUDY,curriculum)
+
+table1: $(READY)  ## one MoE layer at forced shares of top-1 tokens, against other implementations
+	$(BIN)/repro bench --scale $(SCALE) --out $(OUT)
 
 report: $(READY)  ## every table from the finished runs
 	$(BIN)/repro report --scale $(SCALE) --out $(OUT)

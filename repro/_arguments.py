@@ -4,9 +4,14 @@ import importlib.util
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from repro.errors import UserError, unknown
+
+Results = Annotated[Path, typer.Option("--out", help="Folder of all results.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 def run_folder(run: str, results: Path) -> Path:
@@ -17,6 +22,28 @@ def run_folder(run: str, results: Path) -> Path:
     if run not in known:
         raise UserError(f"{results}: " + unknown("run", run, sorted(known)))
     return known[run]
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a list separated by commas."""
+    return [part for part in text.replace(" ", "").split(",") if part]
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """The numbers of a list separated by commas, each once.
+
+    Raises:
+        UserError: with every part that is no number.
+    """
+    found, problems = [], []
+    for part in listed(text):
+        try:
+            found.append(float(part))
+        except ValueError:
+            problems.append(f"{option}: expected numbers separated by commas, got {part!r}")
+    if problems:
+        raise UserError(*problems)
+    return list(dict.fromkeys(found))
 
 
 def given(options: dict[str, tuple[str, Any]], settings: list[str] | None) -> dict[str, tuple[str, Any]]:

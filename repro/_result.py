@@ -3,7 +3,9 @@
 import statistics
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
+from scipy.stats import rankdata
 
 from repro import plugins
 from repro._checkpoints import TrainingState
@@ -64,12 +66,36 @@ def build_result(
         "flops": state.work.flops(architecture),
         "flops_eval": same.work.flops(architecture),
         "routing": routing,
+        "curriculum": None if dense else curriculum_entry(prepared, state),
         "routing_eval": None if dense else same.routing.summary(),
         "parameters": _parameters(prepared.model, architecture, state.routing),
         "peak_memory_bytes": peak_memory_bytes(accelerator.device),
         "data": prepared.data_record,
         "environment": environment,
     }
+
+
+def curriculum_entry(prepared: Prepared, state: TrainingState) -> dict[str, Any]:
+    """Whether longer samples have more two-expert tokens, which the curriculum's order could rest on.
+
+    Rank correlations, over the training samples of the last whole epoch, of a sample's length with
+    its share of two-expert tokens (mean over layers) and with their number. None if no epoch
+    ended, or if one of the two is the same for all samples.
+    """
+    if state.ratios_NL is None or state.several_N is None:
+        return {"length_ratio_correlation": None, "length_count_correlation": None}
+    lengths_N = np.array([prepared.task.length(feature) for feature in prepared.data.train])
+    return {
+        "length_ratio_correlation": rank_correlation(lengths_N, state.ratios_NL.mean(1).numpy()),
+        "length_count_correlation": rank_correlation(lengths_N, state.several_N.numpy()),
+    }
+
+
+def rank_correlation(left_N: Any, right_N: Any) -> float | None:
+    """Spearman's rank correlation of two arrays; None if one of them is constant."""
+    if left_N.min() == left_N.max() or right_N.min() == right_N.max():
+        return None
+    return float(np.corrcoef(rankdata(left_N), rankdata(right_N))[0, 1])
 
 
 def metric_entry(name: str, evaluation: Evaluation) -> dict[str, Any]:

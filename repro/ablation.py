@@ -53,17 +53,21 @@ def plan(
     data: str | None,
     overrides: Mapping[str, Override],
     results: Path,
+    values: Sequence[float] = (),
 ) -> list[PlannedRun]:
     """All runs of a study, in the order in which they are done: what is compared stands together.
 
     Settings that a variant fixes, or that mean nothing to it, do not apply to it.
+
+    Args:
+        values: what the study varies, in place of its own values.
 
     Raises:
         UserError: with the problems of all runs, each once.
     """
     runs: list[PlannedRun] = []
     problems: dict[str, None] = {}
-    variants: dict[str, tuple[str, dict[str, Any]]] = plugins.load("studies", study).VARIANTS
+    variants = variants_of(study, values)
     meaningless = {variant: _without_effect(gate, overrides) for variant, (gate, _) in variants.items()}
     nowhere = set.intersection(*meaningless.values())
     for task in tasks:
@@ -91,6 +95,26 @@ def plan(
     if problems:
         raise UserError(*problems)
     return runs
+
+
+def variants_of(study: str, values: Sequence[float]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The variants of a study: label -> gate and settings.
+
+    Args:
+        values: in place of the study's own; none to keep those.
+
+    Raises:
+        UserError: the study does not vary a number.
+    """
+    module = plugins.load("studies", study)
+    variants: dict[str, tuple[str, dict[str, Any]]] = module.VARIANTS
+    if not values:
+        return variants
+    if not hasattr(module, "VALUES"):
+        raise UserError(f"--values: has no effect on {study!r}; use it with threshold")
+    gate, key = module.VALUES
+    kept = {label: variant for label, variant in variants.items() if key not in variant[1]}
+    return kept | {f"{value:g}": (gate, {key: value}) for value in values}
 
 
 def _without_effect(gate: str, keys: Iterable[str]) -> set[str]:

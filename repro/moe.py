@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from repro import plugins
 from repro.backbones._sites import FFNSite, Stack
@@ -22,6 +23,8 @@ from repro.errors import UserError, one_line
 from repro.experts._ffn import FFNWeights, activation_name, compute_dtype
 from repro.routing import LayerRouting, Routing, RoutingLayer
 
+ROUTER, EXPERTS = "repro: router", "repro: experts"
+"""Names of the two parts of a layer in a profile."""
 _CONFIG_KEY = "repro_moe"
 """Where the settings stand in a converted model's `config.json`."""
 
@@ -118,8 +121,10 @@ class MoELayer(RoutingLayer):
         """Route, compute and combine; the routing goes to the tape, if one is recording."""
         shape = (hidden.shape[0], hidden.shape[1])
         x_TD = hidden.reshape(-1, hidden.shape[-1])
-        routing = self.gate(x_TD, self._mask_T(shape, hidden.device), best_only=self.best_only)
-        y_TD: Tensor = self.experts.backend.forward(x_TD, routing, self.experts.weights())
+        with record_function(ROUTER):
+            routing = self.gate(x_TD, self._mask_T(shape, hidden.device), best_only=self.best_only)
+        with record_function(EXPERTS):
+            y_TD: Tensor = self.experts.backend.forward(x_TD, routing, self.experts.weights())
         if self.tape is not None:
             rows_computed = partial(
                 self.experts.backend.rows_computed, device=x_TD.device, dtype=compute_dtype(x_TD)

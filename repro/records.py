@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,10 +140,12 @@ class Published:
     """Run id -> `result.json`."""
     studies: Mapping[str, dict[str, Any]]
     """Study -> `{"tasks": {task: {variant: [run id, ...]}}, "failed": {run id: reason}}`."""
+    bench: Sequence[dict[str, Any]] = ()
+    """The cases of the layer benchmark."""
 
     @staticmethod
     def read(scale_folder: Path) -> "Published":
-        """Read the run folders, `runs.jsonl` and `studies/` of `results/<scale>`.
+        """Read the run folders, `runs.jsonl`, `studies/` and `bench.json` of `results/<scale>`.
 
         Run folders are not kept in git, `runs.jsonl` is; so a fresh clone has the published results,
         and a new run joins them. A run folder stands for its run.
@@ -151,7 +153,12 @@ class Published:
         known = {result["run_id"]: result for result in read_jsonl(scale_folder / "runs.jsonl")}
         known |= {result["run_id"]: result for result in finished_runs(scale_folder)}
         studies = {path.stem: read_json(path) for path in sorted(scale_folder.glob("studies/*.json"))}
-        return Published({run_id: known[run_id] for run_id in sorted(known)}, studies)
+        bench = scale_folder / "bench.json"
+        return Published(
+            results={run_id: known[run_id] for run_id in sorted(known)},
+            studies=studies,
+            bench=read_json(bench)["cases"] if bench.exists() else (),
+        )
 
     def of_study(self, study: str) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """Task -> variant -> the finished runs among those asked for; empty for an unknown study."""

@@ -16,12 +16,15 @@ def build_report(scale_folder: Path) -> list[Path]:
     """Write `runs.jsonl` and every table of a scale that has something to say; the files written.
 
     Raises:
-        UserError: the scale has no finished run, or the folder cannot be written.
+        UserError: nothing was measured at this scale, or the folder cannot be written.
     """
     published = Published.read(scale_folder)
-    if not published.results:
+    if not published.results and not published.bench:
         raise UserError(f"{scale_folder}: no finished run; see `repro train --help`")
-    contents = {"runs.jsonl": "".join(json.dumps(result) + "\n" for result in published.results.values())}
+    contents = {}
+    if published.results:
+        results = published.results.values()
+        contents["runs.jsonl"] = "".join(json.dumps(result) + "\n" for result in results)
     for name in plugins.names("tables"):
         table = plugins.load("tables", name)
         rows = table.rows(published)

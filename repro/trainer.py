@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
+from torch.profiler import record_function
 
 from repro._checkpoints import TrainingState, resume, save_checkpoint
 from repro.config import RunConfig
@@ -21,6 +22,8 @@ from repro.routing import RoutingTape, RoutingTotals, record_routing
 from repro.tasks._base import Batch, Feature, Task
 
 Record = dict[str, Any]
+STEP, DATA, OPTIMISER = "repro: step", "repro: data", "repro: optimiser"
+"""Names of a step and of two of its parts in a profile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def train(
     while state.step < state.total_steps:
         steps = epoch_steps(config, data, state, accelerator.num_processes)
         while state.position < len(steps) and state.step < state.total_steps:
-            with watch:
+            with watch, record_function(STEP):
                 record, tapes = _train_step(loop, steps[state.position])
             state.step += 1
             state.position += 1
@@ -179,10 +182,11 @@ def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tup
     batches and processes.
     """
     accelerator, task = loop.accelerator, loop.data.task
-    mine = [batch[accelerator.process_index :: accelerator.num_processes] for batch in batches]
-    chosen = [[loop.data.train[index] for index in indices] for indices in mine]
-    tensors = [task.collate(features) for features in chosen]
-    terms = [task.loss_terms(batch) for batch in tensors]
+    with record_function(DATA):
+        mine = [batch[accelerator.process_index :: accelerator.num_processes] for batch in batches]
+        chosen = [[loop.data.train[index] for index in indices] for indices in mine]
+        tensors = [task.collate(features) for features in chosen]
+        terms = [task.loss_terms(batch) for batch in tensors]
     # Processes average their gradients, so each counts its terms against an average total.
     total = sum(gather_object([sum(terms)])) / accelerator.num_processes
     tapes = []
@@ -205,18 +209,15 @@ def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tup
         raise FloatingPointError(
             f"the loss is {loss_sum} at step {loop.state.step + 1}; lower training.learning_rate"
         )
-    limit = loop.config.training.clip_norm
-    norm = accelerator.clip_grad_norm_(loop.model.parameters(), limit or math.inf)
-    record = {
-        "loss": loss_sum,
-        "auxiliary_loss": auxiliary_sum,
-        "gradient_norm": float(norm),
-        "learning_rate": loop.scheduler.get_last_lr()[0],
-    }
-    loop.optimizer.step()
-    loop.optimizer.zero_grad()
-    loop.scheduler.step()
-    return record, tapes
+    learning_rate = loop.scheduler.get_last_lr()[0]
+    with record_function(OPTIMISER):
+        limit = loop.config.training.clip_norm
+        norm = accelerator.clip_grad_norm_(loop.model.parameters(), limit or math.inf)
+        loop.optimizer.step()
+        loop.optimizer.zero_grad()
+        loop.scheduler.step()
+    losses = {"loss": loss_sum, "auxiliary_loss": auxiliary_sum}
+    return losses | {"gradient_norm": float(norm), "learning_rate": learning_rate}, tapes
 
 
 def _remember_ratios(loop: _Loop, tape: RoutingTape, indices: list[int]) -> None:

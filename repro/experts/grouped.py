@@ -113,6 +113,8 @@ class _GroupedFFN(torch.autograd.Function):
         activation: str,
     ) -> Tensor:
         dtype = x_TD.dtype
+        # Of master weights in fp32, the products take copies in bf16; gradients are of the masters' type.
+        ctx.parameter_dtype = w1_EFD.dtype
         w1_EFD, b1_EF, w2_EDF, b2_ED = (tensor.to(dtype) for tensor in (w1_EFD, b1_EF, w2_EDF, b2_ED))
         groups = _groups(rows)
         token_R, weight_R = token_A, weight_A
@@ -140,8 +142,7 @@ class _GroupedFFN(torch.autograd.Function):
         )
         groups = _groups(ctx.rows)
         pre, hidden = kept[: len(groups)], kept[len(groups) :]
-        # Master weights, and so their gradients, are fp32 when the products are bf16.
-        wide = torch.promote_types(x_RD.dtype, torch.float32)
+        wide = ctx.parameter_dtype
         grad_w1_EFD, grad_w2_EDF = torch.empty_like(w1_EFD, dtype=wide), torch.empty_like(w2_EDF, dtype=wide)
         grad_b1_EF = w1_EFD.new_zeros(w1_EFD.shape[:2], dtype=wide)
         grad_b2_ED = w2_EDF.new_zeros(w2_EDF.shape[:2], dtype=wide)

@@ -2,6 +2,7 @@
 
 A file `studies/<name>.py` is a study, `repro ablate <name>`. It exposes
 
-* `TABLE`: the member of `tables` that it fills and that is printed afterwards;
-* `VARIANTS`: label -> `(gate, settings)`; each variant is run on every task and seed.
+* `TABLE`: the member of `tables` that is printed afterwards;
+* `VARIANTS`: label -> `(gate, settings)`; each variant is run on every task and seed;
+* `VALUES`, optional: the gate and the setting that `--values` varies.
 """

@@ -1,6 +1,6 @@
-"""The rows of Table 3: every scheme of every task, compared with the top-2 baseline of that task."""
+"""The rows of a study's table: every variant of every task, compared with a baseline variant of that task."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,10 @@ class SchemeRow:
 
     task: str
     scheme: str
+    """Its name in the study: a gate, or a setting of one."""
     runs: Sequence[Result]
+    against: str
+    """The baseline's name."""
     baseline: Sequence[Result]
     missing: Sequence[str]
 
@@ -63,14 +66,17 @@ class SchemeRow:
         return mean(self.values(get))
 
     def against_baseline(self, get: Callable[[Result], float | None]) -> float | None:
-        """Ratio of the means of this scheme and of top-2."""
-        mine = self.mean(get)
-        others = mean([value for run in self.baseline if (value := get(run)) is not None])
+        """Ratio of the means of this scheme and of the baseline."""
+        mine, others = self.mean(get), self.baseline_mean(get)
         return mine / others if mine is not None and others else None
+
+    def baseline_mean(self, get: Callable[[Result], float | None]) -> float | None:
+        """The baseline's mean over its runs."""
+        return mean([value for run in self.baseline if (value := get(run)) is not None])
 
     @property
     def target(self) -> float | None:
-        """Final evaluation loss of top-2, mean over its runs."""
+        """Final evaluation loss of the baseline, mean over its runs."""
         curve = mean_curve(self.baseline)
         return curve[-1][1] if curve else None
 
@@ -81,7 +87,7 @@ class SchemeRow:
 
     @property
     def norm_time(self) -> float | None:
-        """Norm. Training Time: seconds to the target, relative to those of top-2."""
+        """Norm. Training Time: seconds to the target, relative to those of the baseline."""
         if self.target is None or self.seconds_to_target is None:
             return None
         base = seconds_to(self.target, mean_curve(self.baseline))
@@ -89,7 +95,7 @@ class SchemeRow:
 
     @property
     def norm_time_by_seed(self) -> list[float | None]:
-        """The same for each run against the top-2 run of its own seed, with that run's final loss."""
+        """The same for each run against the baseline run of its own seed, with that run's final loss."""
         bases = {run["seed"]: run for run in self.baseline}
         ratios: list[float | None] = []
         for run in self.runs:
@@ -108,30 +114,37 @@ class SchemeRow:
         if not self.runs:
             return "; ".join(self.missing) or "not run"
         if self.target is None:
-            return f"no {BASELINE} run to compare with"
+            return f"no {self.against} run to compare with"
         if self.seconds_to_target is None:
             final = mean_curve(self.runs)[-1][1]
             return f"target loss {self.target:.4g} not reached: final loss {final:.4g}"
         if self.norm_time is None:
-            return f"{BASELINE} is at its final loss from the start: it learned nothing"
+            return f"{self.against} is at its final loss from the start: it learned nothing"
         unmeasured = [str(run["seed"]) for run in self.runs if performance(run) is None]
         if unmeasured:
             return f"{self.metric} of seed {', '.join(unmeasured)} is not a finite number"
         return "; ".join(self.missing) or None
 
 
-def scheme_rows(published: Published) -> Iterator[SchemeRow]:
-    """All rows, tasks in the paper's order, schemes in the study's."""
+def scheme_rows(
+    published: Published, study: str = STUDY, against: Callable[[str], str] = lambda scheme: BASELINE
+) -> Iterator[SchemeRow]:
+    """All rows, tasks in the paper's order, schemes in the study's.
+
+    Args:
+        against: the baseline of each scheme.
+    """
     order = list(paper.tables()["table3"])
-    tasks = published.of_study(STUDY)
+    tasks = published.of_study(study)
     for task in sorted(tasks, key=lambda name: (order.index(name) if name in order else len(order), name)):
         for scheme, runs in tasks[task].items():
             yield SchemeRow(
                 task=task,
                 scheme=scheme,
                 runs=runs,
-                baseline=tasks[task].get(BASELINE, []),
-                missing=published.missing(STUDY, task, scheme),
+                against=against(scheme),
+                baseline=tasks[task].get(against(scheme), []),
+                missing=published.missing(study, task, scheme),
             )
 
 
@@ -151,6 +164,17 @@ def flops(run: Result) -> float | None:
     """FLOPs of the forward pass per trained token, as routed."""
     value: float | None = run["flops"]["per_token"]
     return value
+
+
+def seconds_per_step(run: Result) -> float | None:
+    """Median training seconds of a step."""
+    value: float | None = run["seconds_per_step"]
+    return value
+
+
+def spaced(values: Iterable[float | None]) -> str:
+    """Numbers of the seeds; `-` where one was not measured, so that places stay those of the seeds."""
+    return " ".join("-" if value is None else f"{value:.4g}" for value in values)
 
 
 def share_several(key: str) -> Callable[[Result], float | None]:

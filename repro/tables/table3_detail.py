@@ -10,7 +10,9 @@ from repro.tables._schemes import (
     performance,
     performance_top_1,
     scheme_rows,
+    seconds_per_step,
     share_several,
+    spaced,
 )
 from repro.tables._statistics import interval, mean, rounded, whole
 
@@ -63,7 +65,7 @@ def rows(published: Published) -> list[dict[str, Any]]:
 
 
 def _row(row: SchemeRow) -> dict[str, Any]:
-    seconds_per_step = row.values(lambda run: run["seconds_per_step"])
+    step_seconds = row.values(seconds_per_step)
     qualities = row.values(performance)
     paper_flops, paper_base = row.paper.get("flops"), row.paper_baseline.get("flops")
     share_paper = paper.tables()["share_two"].get(row.task) if row.scheme == "adaptive" else None
@@ -73,20 +75,20 @@ def _row(row: SchemeRow) -> dict[str, Any]:
         "Scheme": row.scheme,
         "Seeds": " ".join(str(run["seed"]) for run in row.runs),
         "Norm. Training Time": rounded(row.norm_time),
-        "Norm. Training Time by seed": " ".join(_text(value) for value in row.norm_time_by_seed),
+        "Norm. Training Time by seed": spaced(row.norm_time_by_seed),
         "Norm. Training Time (paper)": row.paper.get("time"),
         "Target loss": rounded(row.target, 6),
         "Seconds to target": rounded(row.seconds_to_target),
         "Final loss": rounded(row.mean(lambda run: run["curve"][-1][2]), 6),
         "Reason for empty cells": row.reason,
         "Train seconds": rounded(row.mean(lambda run: run["train_seconds"])),
-        "Seconds per step": rounded(mean(seconds_per_step)),
-        "Seconds per step interval": rounded(interval(seconds_per_step), 2),
-        "Norm. time per step": rounded(row.against_baseline(lambda run: run["seconds_per_step"])),
+        "Seconds per step": rounded(mean(step_seconds)),
+        "Seconds per step interval": rounded(interval(step_seconds), 2),
+        "Norm. time per step": rounded(row.against_baseline(seconds_per_step)),
         "Tokens per second": rounded(row.mean(lambda run: run["tokens_per_second"])),
         "Inference Performance": rounded(mean(qualities)),
         "Inference Performance interval": rounded(interval(qualities), 2),
-        "Inference Performance by seed": " ".join(_text(performance(run)) for run in row.runs),
+        "Inference Performance by seed": spaced(performance(run) for run in row.runs),
         "Inference Performance (top-1 gate)": rounded(row.mean(performance_top_1)),
         "Inference Performance (paper)": row.paper.get("performance"),
         "FLOPs per token": rounded(row.mean(flops)),
@@ -107,8 +109,3 @@ def _row(row: SchemeRow) -> dict[str, Any]:
         "Examples": whole(row.mean(lambda run: run["metric"]["count"])),
         "Runs": " ".join(run["run_id"] for run in row.runs),
     }
-
-
-def _text(value: float | None) -> str:
-    """A number of a list; `-` where it was not measured, so that places stay those of the seeds."""
-    return "-" if value is None else f"{value:.4g}"

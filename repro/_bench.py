@@ -1,0 +1,169 @@
+"""`repro bench`: layer timings of every case asked for, into `bench.json` and `table1.csv`."""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.profiler import ProfilerActivity, profile
+
+from repro._terminal import err, out, plain_table, print_json
+from repro.benchmark import PARTS, PRECISIONS, SIZES, Case, measure, names, split_steps
+from repro.errors import UserError, unknown
+from repro.experiments import Override, resolve
+from repro.provenance import environment
+from repro.records import Published, read_json, write_json
+from repro.report import build_report
+from repro.run import execute
+from repro.tables import table1
+
+Record = dict[str, Any]
+_WARM_UP = 3
+"""Steps that are not counted."""
+
+
+def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
+    """Every combination.
+
+    Raises:
+        UserError: with every name and number that is wrong.
+    """
+    given = (("--sizes", "size", sizes, SIZES), ("--precision", "precision", precisions, PRECISIONS))
+    problems = [
+        f"{option}: {unknown(kind, name, known)}"
+        for option, kind, chosen, known in given
+        for name in chosen
+        if name not in known
+    ]
+    problems += [
+        f"{option}: give at least one"
+        for option, values in (("--sizes", sizes), ("--tokens", tokens), ("--precision", precisions))
+        if not values
+    ]
+    problems += [
+        f"--tokens: expected whole numbers of at least 1, got {text!r}"
+        for text in tokens
+        if not text.isdecimal() or int(text) < 1
+    ]
+    if problems:
+        raise UserError(*problems)
+    return [
+        Case(size=size, tokens=int(count), experts=experts, precision=precision)
+        for size, count, precision in product(sizes, tokens, precisions)
+    ]
+
+
+def run_bench(
+    wanted: Sequence[Case], *, repeats: int, only: Sequence[str], scale: Path, as_json: bool
+) -> None:
+    """Measure one case after the other; each is saved when it is done, in place of an older one.
+
+    Raises:
+        UserError: an implementation is unknown, or the folder cannot be written.
+    """
+    strange = [name for name in only if name not in names()]
+    if strange:
+        raise UserError(*(f"--only: {unknown('implementation', name, names())}" for name in strange))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(compact=True),
+        console=err,
+        disable=not err.is_terminal,
+        transient=True,
+    )
+    with progress:
+        for number, case in enumerate(wanted):
+            title = f"{case.size}, {case.tokens} tokens, {case.precision}"
+            if not err.is_terminal:
+                err.print(f"[{number + 1}/{len(wanted)}] {title}", markup=False)
+            bar = progress.add_task(title, total=repeats + 1)
+            advance = partial(progress.advance, bar)
+            rows = measure(case, device, repeats=repeats, wanted=only, progress=advance)
+            progress.remove_task(bar)
+            _save(scale, _record(case, device, repeats, rows))
+    written = build_report(scale)
+    published = Published.read(scale)
+    if as_json:
+        files = [str(path) for path in written]
+        print_json({"table": table1.rows(published), "files": files})
+        return
+    out.print(plain_table(table1.shown(published)))
+    out.print(str(scale / table1.FILE))
+
+
+def run_step_bench(task: str, gate: str, *, scale: str, data: str | None, steps: int, as_json: bool) -> None:
+    """Train some steps under the profiler and show where their time goes; nothing is kept.
+
+    The profiler itself costs time, most where operations are small; shares are what to look at.
+
+    Raises:
+        UserError: the inputs are wrong.
+    """
+    settings: dict[str, Any] = {"training.steps": steps + _WARM_UP, "data.validation_samples": 1}
+    config, places = resolve(
+        task=task,
+        scale=scale,
+        gate=gate,
+        seed=0,
+        data=data,
+        model=None,
+        overrides={key: Override(value, "--steps") for key, value in settings.items()},
+        results=Path(),
+    )
+    with tempfile.TemporaryDirectory() as scratch, profile(activities=[ProfilerActivity.CPU]) as profiler:
+        execute(config, replace(places, results=Path(scratch)), report=lambda record: None, should_stop=bool)
+    measured = split_steps(profiler.events())[_WARM_UP:]
+    seconds = {part: statistics.median(step[part] for step in measured) for part in PARTS}
+    rows: list[Record] = [
+        {"part": part, "ms": 1000 * value, "share": value / sum(seconds.values())}
+        for part, value in seconds.items()
+    ]
+    rows.append({"part": "step", "ms": 1000 * sum(seconds.values()), "share": 1.0})
+    if as_json:
+        print_json({"run": config.run_id, "steps": steps, "parts": rows})
+        return
+    out.print(f"{config.task} {config.gate}, median of {steps} steps after {_WARM_UP}, under the profiler")
+    out.print(plain_table(rows))
+
+
+def _record(case: Case, device: torch.device, repeats: int, rows: list[Record]) -> Record:
+    d_model, d_hidden = SIZES[case.size]
+    return {
+        "size": case.size,
+        "d_model": d_model,
+        "d_hidden": d_hidden,
+        "experts": case.experts,
+        "tokens": case.tokens,
+        "precision": case.precision,
+        "repeats": repeats,
+        "environment": environment()
+        | {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0],
+        },
+        "rows": rows,
+    }
+
+
+def _save(scale: Path, record: Record) -> None:
+    path = scale / "bench.json"
+    known = read_json(path)["cases"] if path.exists() else []
+    key = ("size", "experts", "tokens", "precision")
+    others = [one for one in known if any(one[name] != record[name] for name in key)]
+    ordered = sorted([*others, record], key=lambda one: [one[name] for name in key])
+    try:
+        scale.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"cases": ordered})
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

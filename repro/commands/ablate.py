@@ -1,0 +1,62 @@
+"""`repro ablate`: the runs of a study and its table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro import plugins
+from repro._arguments import Json, Results, given, listed, numbers, quiet_libraries
+from repro._terminal import print_rows
+
+
+def command(
+    study: Annotated[
+        str, typer.Argument(help="schemes (Table 3), threshold (Table 5) or curriculum (Table 6).")
+    ],
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
+    scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
+    data: Annotated[
+        str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")
+    ] = None,
+    values: Annotated[str, typer.Option(help="With threshold: its values, separated by commas.")] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
+    ] = False,
+    out_folder: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Do the missing runs of a study, one at a time, and write its table.
+
+    Finished runs are not repeated, unfinished ones are continued; a run that fails does not stop the
+    others.
+    """
+    quiet_libraries()
+    from repro._study import dry_run_rows, run_study
+    from repro.ablation import plan, task_names
+    from repro.experiments import Override, read_scale
+
+    study, _ = plugins.resolve("studies", study)
+    read_scale(scale)
+    runs = plan(
+        study,
+        tasks=task_names(scale, listed(tasks)),
+        seeds=seeds,
+        scale=scale,
+        data=data,
+        overrides={key: Override(value, option) for option, (key, value) in given({}, settings).items()},
+        results=out_folder,
+        values=numbers("--values", values),
+    )
+    if dry_run:
+        rows = dry_run_rows(runs)
+        print_rows("runs", rows, as_json)
+        return
+    failed = run_study(study, runs, out_folder / scale, as_json)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,46 @@
+"""`repro eval`: the model of a finished run on a split of its data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro._arguments import Json, Results, quiet_libraries, run_folder
+from repro._terminal import out, print_json
+from repro.errors import UserError, unknown
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="Run id, or the folder of a run.")],
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    gate_at_inference: Annotated[
+        str, typer.Option(help="same as trained, or top-1: the best expert alone.")
+    ] = "same",
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder, if not that of the run.", metavar="DIR")
+    ] = None,
+    out_folder: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Evaluate the model of a finished run."""
+    problems = []
+    if split not in ("validation", "test", "train"):
+        problems.append("--split: " + unknown("split", split, ["validation", "test", "train"]))
+    if gate_at_inference not in ("same", "top-1"):
+        problems.append("--gate-at-inference: " + unknown("gate", gate_at_inference, ["same", "top-1"]))
+    if problems:
+        raise UserError(*problems)
+    folder = run_folder(run, out_folder)
+    quiet_libraries()
+    from repro.records import RunFolder
+    from repro.run import evaluate_run
+
+    found = evaluate_run(RunFolder(folder), split=split, gate_at_inference=gate_at_inference, data=data)
+    if as_json:
+        print_json(found)
+        return
+    metric = found["metric"]
+    out.print(f"{found['run_id']} {split}, gate at inference: {gate_at_inference}")
+    for name, value in found["metrics"].items():
+        out.print(f"  {name} {value!r}")
+    out.print(f"  loss {found['eval_loss']!r}, {metric['count']} examples")
