@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from repro._terminal import err, out, plain_table, print_json
 from repro.benchmark import PARTS, PRECISIONS, SIZES, Case, measure, names, split_steps
+from repro.cost import reuse_freed_memory
 from repro.errors import UserError, unknown
 from repro.experiments import Override, resolve
 from repro.provenance import environment
@@ -71,6 +72,7 @@ def run_bench(
     strange = [name for name in only if name not in names()]
     if strange:
         raise UserError(*(f"--only: {unknown('implementation', name, names())}" for name in strange))
+    reuse_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     progress = Progress(
         TextColumn("{task.description}"),

@@ -1,6 +1,7 @@
 """From a configuration to data, tokenizer and model that are ready to train."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 
 from repro import moe, plugins
 from repro.config import RunConfig
-from repro.cost import Architecture
+from repro.cost import Architecture, reuse_freed_memory
 from repro.errors import UserError, one_line, unknown
 from repro.records import Places, RunFolder
 from repro.tasks._base import Feature, Row, Task
@@ -41,12 +42,30 @@ class Prepared:
     data_record: dict[str, Any]
 
 
-def make_accelerator(config: RunConfig, tracked: RunFolder | None = None) -> Accelerator:
-    """Device, precision and processes; `auto` precision is bf16 on GPUs that have it, else fp32."""
+_BF16_WIDTH = 512
+"""Narrower models are no faster in bf16 on a CPU: casting their weights takes what the products save."""
+
+
+def make_accelerator(
+    config: RunConfig, model: Path | None = None, tracked: RunFolder | None = None
+) -> Accelerator:
+    """Device, precision and processes.
+
+    `auto` precision is bf16 where it is faster: on GPUs that have it, and on CPUs with instructions
+    for bf16 products if the model is at least 512 wide; else fp32.
+
+    Args:
+        model: the folder of the checkpoint, if it is one.
+        tracked: the run whose numbers go to TensorBoard.
+    """
     precision = config.training.precision
     if precision == "auto":
-        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        precision = "bf16" if has_bf16 else "fp32"
+        if torch.cuda.is_available():
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = _cpu_multiplies_bf16() and _width(config, model) >= _BF16_WIDTH
+        precision = "bf16" if fast else "fp32"
+    reuse_freed_memory()
     # A process may do several runs, of different precision.
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
@@ -55,6 +74,23 @@ def make_accelerator(config: RunConfig, tracked: RunFolder | None = None) -> Acc
         log_with="tensorboard" if tracked else None,
         project_dir=str(tracked.path) if tracked else None,
     )
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def _width(config: RunConfig, model: Path | None) -> int:
+    """Width of the model; 0 if its configuration is wrong, which is found and reported later."""
+    try:
+        if config.model.checkpoint is not None:
+            sizes = transformers.AutoConfig.from_pretrained(model or config.model.checkpoint)
+        else:
+            sizes = plugins.load("backbones", config.model.backbone).CONFIG(**dict(config.model.config))
+        return int(sizes.hidden_size)
+    except Exception:  # the library raises errors of many types
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

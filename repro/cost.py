@@ -6,6 +6,8 @@ does. The three ways: `analytic` from a number of experts per token, `routed` fr
 that were made, `executed` from the rows and positions that were computed, padding included.
 """
 
+import ctypes
+import platform
 import resource
 import sys
 import time
@@ -20,6 +22,9 @@ from torch import Tensor
 
 from repro.routing import RoutingTape, add_counts
 from repro.volume import Volume
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Parameters of glibc's `mallopt`: never return memory to the system, never map a block of its own."""
 
 
 class CostModel(Protocol):
@@ -162,6 +167,18 @@ class Stopwatch:
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def reuse_freed_memory() -> None:
+    """Let the C library keep the large blocks that are freed, and hand them out again.
+
+    By default glibc maps each of them anew and the system clears it page by page: the gradients of
+    all experts, in every step. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -52,7 +52,7 @@ def execute(
         if folder.result.exists():
             return read_json(folder.result)
     _check_writable(places.results)
-    accelerator = make_accelerator(config, folder if tensorboard else None)
+    accelerator = make_accelerator(config, places.model, folder if tensorboard else None)
     reset_peak_memory(accelerator.device)
     prepared = prepare(config, places, accelerator.device)
     circumstances = _circumstances(accelerator, config)
@@ -117,7 +117,7 @@ def evaluate_run(
         source = "folder:given"
     elif source.startswith("folder:"):
         place = Path(read_json(folder.places)["data"])
-    accelerator = make_accelerator(config)
+    accelerator = make_accelerator(config, folder.model)
     module = plugins.load("tasks", config.task)
     limit = config.data.train_samples if split == "train" else config.data.validation_samples
     rows = load_rows(module, source, place, split, limit)

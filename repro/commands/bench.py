@@ -13,7 +13,7 @@ def command(
     tokens: Annotated[str, typer.Option(help="Tokens of a batch, separated by commas.")] = "624,3072",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or both.")] = "fp32,bf16",
     experts: Annotated[int, typer.Option(min=2, help="Experts of the layer.")] = 16,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 5,
     only: Annotated[str, typer.Option(help="Implementations, separated by commas; all by default.")] = "",
     task: Annotated[
         str | None, typer.Option(help="Time a training step of this task instead, part by part.")

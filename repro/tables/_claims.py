@@ -1,0 +1,196 @@
+"""The claims of the paper that a measurement can check, and how each is measured."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from repro.records import Published
+from repro.tables import _curriculum, _threshold
+from repro.tables._measures import (
+    Rows,
+    by_seed,
+    difference_of,
+    gain,
+    layer_time_saved,
+    over_tasks,
+    rank_agreement,
+    saved,
+    slower_or_never,
+)
+from repro.tables._schemes import STUDY, SchemeRow, flops, share_several
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One statement of the paper as a number that must lie between two limits."""
+
+    text: str
+    where: str
+    """Section, table or figure of the paper."""
+    paper: str
+    """The paper's own number."""
+    quantity: str
+    """What the number is, with its unit."""
+    samples: Callable[[Published], list[float]]
+    """The number, once for every seed (or, for Table 1, for every case that was timed)."""
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def rule(self) -> str:
+        """When the claim holds: both ends of the interval keep to it."""
+        parts = [
+            f"{sign} {limit:.3g}"
+            for sign, limit in ((">=", self.at_least), ("<=", self.at_most))
+            if limit is not None
+        ]
+        return " and ".join(parts)
+
+
+def _norm_time(row: SchemeRow) -> float | None:
+    return row.norm_time
+
+
+def _norm_flops(row: SchemeRow) -> float | None:
+    return row.against_baseline(flops)
+
+
+def _mean_share(row: SchemeRow) -> float | None:
+    return row.mean(share_several("routing"))
+
+
+def _schemes(measure: Callable[[Rows], float | None]) -> Callable[[Published], list[float]]:
+    return by_seed(STUDY, measure)
+
+
+def _threshold_study(measure: Callable[[Rows], float | None]) -> Callable[[Published], list[float]]:
+    return by_seed(_threshold.STUDY, measure)
+
+
+def _curriculum_study(get: Callable[[SchemeRow], float | None]) -> Callable[[Published], list[float]]:
+    return by_seed(_curriculum.STUDY, over_tasks("random", get), lambda variant: "cosine")
+
+
+CLAIMS: Sequence[Claim] = (
+    Claim(
+        text="Adaptive gating takes less training time than top-2 to reach the same loss",
+        where="abstract, Table 3",
+        paper="0.225 at most; 0.168 on average of Table 3",
+        quantity="time saved, mean over tasks where the loss was reached",
+        samples=_schemes(over_tasks("adaptive", saved(_norm_time))),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Adaptive gating performs as well as top-2",
+        where="abstract, Table 3",
+        paper="+0.0034 on average of Table 3",
+        quantity="relative gain over top-2, mean over tasks",
+        samples=_schemes(over_tasks("adaptive", gain)),
+        at_least=-0.01,
+    ),
+    Claim(
+        text="Adaptive gating saves floating-point operations against top-2",
+        where="Table 3, 4.4",
+        paper="0.27 on average of Table 3",
+        quantity="FLOPs saved, mean over tasks",
+        samples=_schemes(over_tasks("adaptive", saved(_norm_flops))),
+        at_least=0.1,
+    ),
+    Claim(
+        text="A tenth to a quarter of the tokens are given two experts",
+        where="4.4",
+        paper="0.113 to 0.256",
+        quantity="share of two-expert tokens, mean over tasks",
+        samples=_schemes(over_tasks("adaptive", _mean_share)),
+        at_least=0.10,
+        at_most=0.30,
+    ),
+    Claim(
+        text="Sentiment analysis needs two experts least, translation and dialogue most",
+        where="4.4, 4.5",
+        paper="0.113 for sentiment, 0.256 for translation",
+        quantity="rank correlation over tasks of our share and the paper's",
+        samples=_schemes(rank_agreement),
+        at_least=0.5,
+    ),
+    Claim(
+        text="Top-1 takes longer than top-2 to the same loss in 4 of 6 tasks",
+        where="4.4, Table 3",
+        paper="4 of 6",
+        quantity="share of tasks where top-1 is slower or never gets there",
+        samples=_schemes(over_tasks("top-1", slower_or_never)),
+        at_least=0.5,
+    ),
+    Claim(
+        text="Top-1 performs worse than top-2",
+        where="Table 3",
+        paper="-0.0018 on average of Table 3",
+        quantity="relative gain over top-2, mean over tasks",
+        samples=_schemes(over_tasks("top-1", gain)),
+        at_most=0.0,
+    ),
+    Claim(
+        text="Adaptive gating performs better than top-1",
+        where="4.4",
+        paper="+0.0052 on average of Table 3",
+        quantity="difference of the relative gains over top-2, mean over tasks",
+        samples=_schemes(difference_of("adaptive", "top-1", gain)),
+        at_least=0.0,
+    ),
+    Claim(
+        text="A threshold of 0.2 trains faster than one of 0.4",
+        where="4.6, Table 5",
+        paper="-0.097 on average of Table 5",
+        quantity="normalised time at 0.2 minus that at 0.4, mean over tasks that reach the loss with both",
+        samples=_threshold_study(difference_of("0.2", "0.4", _norm_time)),
+        at_most=0.0,
+    ),
+    Claim(
+        text="A larger threshold performs better",
+        where="4.6, Table 5",
+        paper="-0.0018 on average of Table 5",
+        quantity="relative gain of 0.4 minus that of 0.05, mean over tasks",
+        samples=_threshold_study(difference_of("0.4", "0.05", gain)),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Without the curriculum training takes longer",
+        where="4.6, Table 6",
+        paper="0.137 on average",
+        quantity="time inflation, mean over tasks",
+        samples=_curriculum_study(_curriculum.inflation),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Without the curriculum the model performs worse",
+        where="4.6, Table 6",
+        paper="-0.21 at most",
+        quantity="relative gain of random order, mean over tasks",
+        samples=_curriculum_study(gain),
+        at_most=0.0,
+    ),
+    Claim(
+        text="With 80 % of top-1 tokens a layer saves less time than operations",
+        where="2.2, Table 1",
+        paper="0.24 of the time for 0.40 of the operations",
+        quantity="layer time saved, forward and backward, over the cases timed",
+        samples=layer_time_saved(0.8),
+        at_most=0.35,
+    ),
+)
+
+
+def verdict(claim: Claim, low: float, high: float) -> str:
+    """What an interval says about a claim."""
+    bottom = float("-inf") if claim.at_least is None else claim.at_least
+    top = float("inf") if claim.at_most is None else claim.at_most
+    if bottom <= low and high <= top:
+        return "holds"
+    if high < bottom or low > top:
+        return "does not hold"
+    return "inconclusive"
+
+
+def finite(values: Sequence[float]) -> list[float]:
+    """Without what is not a number."""
+    return [value for value in values if math.isfinite(value)]

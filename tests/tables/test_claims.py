@@ -1,0 +1,171 @@
+"""Claims: numbers by hand from hand-made runs, verdicts from intervals, the paper's averages."""
+
+import statistics
+from typing import Any
+
+import pytest
+
+from repro import paper
+from repro.records import Published
+from repro.tables import claims
+from repro.tables._claims import CLAIMS, Claim, verdict
+
+QUALITY = {"sst2": ("accuracy", True), "wikitext": ("perplexity", False)}
+
+
+def run(
+    task: str, scheme: str, seed: int, quality: float, seconds: float, share: float, flops: float
+) -> dict[str, Any]:
+    """A run whose loss falls from 1 to 0.5 in so many seconds."""
+    name, higher = QUALITY[task]
+    return {
+        "run_id": f"{task}-{scheme}-s{seed}",
+        "task": task,
+        "seed": seed,
+        "metric": {"name": name, "value": quality, "higher_is_better": higher, "count": 8},
+        "curve": [[0, 0.0, 1.0], [10, seconds, 0.5]],
+        "flops": {"per_token": flops},
+        "routing": {"share_by_count": [0.0, 1 - share, share]},
+    }
+
+
+def schemes(*runs: dict[str, Any]) -> Published:
+    tasks: dict[str, dict[str, list[str]]] = {}
+    for one in runs:
+        task = one["task"]
+        scheme = one["run_id"].removeprefix(f"{task}-").rsplit("-s", 1)[0]
+        tasks.setdefault(task, {}).setdefault(scheme, []).append(one["run_id"])
+    return Published({one["run_id"]: one for one in runs}, {"schemes": {"tasks": tasks, "failed": {}}})
+
+
+def two_seeds() -> Published:
+    """Adaptive gating takes 0.8 and 0.6 of top-2's time on SST-2, 0.9 and 0.7 on wikitext."""
+    runs = []
+    for seed, (sentiment, language) in enumerate([(0.8, 0.9), (0.6, 0.7)]):
+        runs += [
+            run("sst2", "top-2", seed, 0.8, 10, 1.0, 4.0),
+            run("sst2", "adaptive", seed, 0.84, 10 * sentiment, 0.2, 3.0),
+            run("wikitext", "top-2", seed, 20.0, 10, 1.0, 4.0),
+            run("wikitext", "adaptive", seed, 21.0, 10 * language, 0.4, 3.5),
+        ]
+    return schemes(*runs)
+
+
+def row_of(published: Published, start: str) -> dict[str, Any]:
+    (row,) = [row for row in claims.rows(published) if row["Claim"].startswith(start)]
+    assert tuple(row) == claims.COLUMNS
+    return row
+
+
+def test_time_saved_by_hand() -> None:
+    # Seed 0: (0.2 + 0.1) / 2 = 0.15; seed 1: (0.4 + 0.3) / 2 = 0.35. Mean 0.25, standard deviation
+    # 0.1 sqrt(2), of the mean 0.1; t(1 degree, 97.5 %) = 12.706: half width 1.27.
+    row = row_of(two_seeds(), "Adaptive gating takes less")
+    assert (row["Ours"], row["Interval"], row["Samples"]) == (0.25, 1.3, 2)
+    assert row["Verdict"] == "inconclusive"
+
+
+def test_a_gain_counts_in_the_direction_of_the_metric() -> None:
+    # Accuracy 0.84 / 0.8 - 1 = +0.05; perplexity 1 - 21 / 20 = -0.05: no gain on average, in both seeds.
+    row = row_of(two_seeds(), "Adaptive gating performs as well")
+    assert abs(row["Ours"]) < 1e-12
+    assert row["Verdict"] == "holds"
+
+
+def test_flops_and_share_by_hand() -> None:
+    # Saved: (1/4 + 1/8) / 2; share: (0.2 + 0.4) / 2, the same in both seeds.
+    assert row_of(two_seeds(), "Adaptive gating saves")["Ours"] == 0.1875
+    share = row_of(two_seeds(), "A tenth to a quarter")
+    assert share["Ours"] == 0.3
+    assert share["Holds if"] == ">= 0.1 and <= 0.3"
+
+
+def test_one_seed_is_inconclusive_and_nothing_is_not_measured() -> None:
+    one = [result for result in two_seeds().results.values() if result["seed"] == 0]
+    row = row_of(schemes(*one), "Adaptive gating takes less")
+    assert (row["Ours"], row["Interval"], row["Verdict"]) == (0.15, None, "inconclusive")
+    empty = claims.rows(Published({}, {}))
+    assert len(empty) == len(CLAIMS)
+    assert {row["Verdict"] for row in empty} == {"not measured"}
+    assert {row["Ours"] for row in empty} == {None}
+
+
+def test_deleted_runs_and_missing_numbers_leave_cells_empty() -> None:
+    published = two_seeds()
+    for result in published.results.values():
+        result["metric"]["value"] = None
+    assert row_of(published, "Adaptive gating performs as well")["Verdict"] == "not measured"
+    gone = {key: value for key, value in published.results.items() if "top-2" not in key}
+    assert row_of(Published(gone, published.studies), "Adaptive gating takes")["Verdict"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("limits", "interval", "outcome"),
+    [
+        ({"at_least": 0.0}, (0.0, 1.0), "holds"),
+        ({"at_least": 0.0}, (-0.1, 1.0), "inconclusive"),
+        ({"at_least": 0.0}, (-1.0, -0.1), "does not hold"),
+        ({"at_most": 0.0}, (0.1, 0.2), "does not hold"),
+        ({"at_most": 0.0}, (-0.2, -0.1), "holds"),
+        ({"at_least": 0.1, "at_most": 0.3}, (0.15, 0.25), "holds"),
+        ({"at_least": 0.1, "at_most": 0.3}, (0.25, 0.35), "inconclusive"),
+        ({"at_least": 0.1, "at_most": 0.3}, (0.31, 0.35), "does not hold"),
+    ],
+)
+def test_verdicts(limits: dict[str, float], interval: tuple[float, float], outcome: str) -> None:
+    claim = Claim(text="", where="", paper="", quantity="", samples=lambda published: [], **limits)
+    assert verdict(claim, *interval) == outcome
+
+
+def test_the_layer_claim_takes_every_case() -> None:
+    def case(times: dict[float, float]) -> dict[str, Any]:
+        rows = [
+            {"implementation": "grouped", "share_top1": share, "both_seconds": seconds}
+            for share, seconds in times.items()
+        ]
+        return {"rows": [*rows, {"implementation": "dense", "share_top1": 0.8, "both_seconds": 9.0}]}
+
+    published = Published({}, {}, bench=[case({0.8: 0.76, 0.0: 1.0}), case({0.8: 1.4, 0.0: 2.0})])
+    row = row_of(published, "With 80 %")
+    assert row["Samples"] == 2
+    assert row["Ours"] == pytest.approx((0.24 + 0.3) / 2)
+
+
+def test_averages_of_the_paper_are_those_of_its_tables() -> None:
+    tables = paper.tables()
+    table3, table5 = tables["table3"], tables["table5"]
+
+    def sign(task: str) -> int:
+        return -1 if table3[task]["metric"] == "perplexity" else 1
+
+    def gain(scheme: str) -> float:
+        return statistics.fmean(
+            sign(task) * (row[scheme]["performance"] / row["top-2"]["performance"] - 1)
+            for task, row in table3.items()
+        )
+
+    expected = {
+        "Adaptive gating takes less": statistics.fmean(
+            1 - row["adaptive"]["time"] for row in table3.values()
+        ),
+        "Adaptive gating performs as well": gain("adaptive"),
+        "Adaptive gating saves": statistics.fmean(
+            1 - row["adaptive"]["flops"] / row["top-2"]["flops"] for row in table3.values()
+        ),
+        "Top-1 performs worse": gain("top-1"),
+        "Adaptive gating performs better": gain("adaptive") - gain("top-1"),
+        "A threshold of 0.2": statistics.fmean(row[1] - row[3] for row in table5["time"].values()),
+        "A larger threshold": statistics.fmean(
+            sign(task) * (row[3] - row[0]) / table3[task]["top-2"]["performance"]
+            for task, row in table5["performance"].items()
+        ),
+        "Without the curriculum training": statistics.fmean(tables["table6"]["time_inflation"].values()),
+    }
+    for start, value in expected.items():
+        (claim,) = [claim for claim in CLAIMS if claim.text.startswith(start)]
+        printed = [
+            word
+            for word in claim.paper.replace(";", " ").split()
+            if word.strip("+-").replace(".", "").isdigit()
+        ]
+        assert any(float(word) == pytest.approx(value, rel=0.02) for word in printed), (start, value)
