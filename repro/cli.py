@@ -18,7 +18,7 @@ from repro._terminal import (
     err,
     out,
     plain_table,
-    print_json,
+    print_evaluation,
     print_result,
     print_rows,
 )
@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 
 Results = Annotated[Path, typer.Option("--out", help="Folder of all results.", metavar="DIR")]
+Source = Annotated[str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")]
+Folder = Annotated[Path | None, typer.Option(help="Data folder, if not that of the run.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -43,9 +45,7 @@ def train(
         float | None, typer.Option(help="Two experts if the gap of the two best is at most this.")
     ] = None,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
-    data: Annotated[
-        str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")
-    ] = None,
+    data: Source = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data.")] = None,
@@ -123,9 +123,7 @@ def evaluate(
     gate_at_inference: Annotated[
         str, typer.Option(help="same as trained, or top-1: the best expert alone.")
     ] = "same",
-    data: Annotated[
-        Path | None, typer.Option(help="Data folder, if not that of the run.", metavar="DIR")
-    ] = None,
+    data: Folder = None,
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -143,14 +141,7 @@ def evaluate(
     from repro.run import evaluate_run
 
     found = evaluate_run(RunFolder(folder), split=split, gate_at_inference=gate_at_inference, data=data)
-    if as_json:
-        print_json(found)
-        return
-    metric = found["metric"]
-    out.print(f"{found['run_id']} {split}, gate at inference: {gate_at_inference}")
-    for name, value in found["metrics"].items():
-        out.print(f"  {name} {value!r}")
-    out.print(f"  loss {found['eval_loss']!r}, {metric['count']} examples")
+    print_evaluation(found, as_json)
 
 
 @app.command()
@@ -159,9 +150,7 @@ def ablate(
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
-    data: Annotated[
-        str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")
-    ] = None,
+    data: Source = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
@@ -200,6 +189,31 @@ def ablate(
     failed = run_study(study, runs, out_folder / scale, as_json)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def analyze(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Run ids or folders; all runs of --scale by default.")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Without RUN: the scale whose runs are analysed; mini by default.")
+    ] = None,
+    data: Folder = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Sequences of the validation split; all by default.")
+    ] = None,
+    out_folder: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Show which tokens get two experts: Table 4, Figures 1 and 2, loads, and heat maps of sample texts.
+
+    Runs the saved models of finished runs over their validation split, then rebuilds what is published.
+    """
+    quiet_libraries()
+    from repro._analyze import analyze_all, chosen_runs
+
+    analyze_all(chosen_runs(runs or [], out_folder, scale), data, samples, as_json)
 
 
 @app.command()

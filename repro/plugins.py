@@ -21,6 +21,7 @@ _SINGULAR = {
     "tasks": "task",
     "studies": "study",
     "tables": "table",
+    "figures": "figure",
 }
 
 

@@ -20,14 +20,19 @@ FLOORS = [
     ["gates", "experts", "backbones", "corpora", "cost", "metrics"],
     ["moe", "curriculum", "tasks"],
     ["trainer", "_checkpoints", "evaluator", "benchmark"],
-    ["experiments", "run", "_prepare", "_result"],
+    [
+        *("experiments", "run", "analysis"),
+        *("_prepare", "_result", "_finished", "_observed", "_subwords", "_tally", "_heatmap"),
+    ],
     ["ablation", "estimate"],
-    ["tables", "figures", "report"],
-    ["cli", "_arguments", "_listing", "_sizes", "_study", "_terminal"],
+    ["tables"],
+    ["figures"],  # they stand on the helpers of the tables
+    ["report"],
+    ["cli", "_analyze", "_arguments", "_listing", "_sizes", "_study", "_terminal"],
     ["__main__"],
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
-FAMILIES = ("gates", "experts", "backbones", "corpora", "metrics", "tasks", "studies", "tables")
+FAMILIES = ("gates", "experts", "backbones", "corpora", "metrics", "tasks", "studies", "tables", "figures")
 DATA = ("paper", "corpora")
 """Folders that hold data, whose files may be long."""
 
@@ -133,7 +138,10 @@ def test_files_are_short_and_say_what_they_are(path: Path) -> None:
 
 
 LISTS = ("tasks", "gates", "backends", "studies", "runs")
-LIGHT = [["--help"], *([command, "--help"] for command in ("train", "eval", "ablate", "report", "list"))]
+LIGHT = [
+    ["--help"],
+    *([command, "--help"] for command in ("train", "eval", "ablate", "analyze", "report", "list")),
+]
 LIGHT += [["list", what] for what in LISTS]
 LIGHT += [["list", what, "--json"] for what in LISTS]
 

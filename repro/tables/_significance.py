@@ -1,4 +1,4 @@
-"""Is a share different from a base rate, and of many such shares, which are?"""
+"""Whether a share differs from a base rate, and which of many such shares do."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ EXACT = 1000
 
 
 def two_sided(successes: int, trials: int, rate: float) -> float | None:
-    """p value of a count against a rate: exact binomial, or z beyond `EXACT` trials; None of no trial.
+    """The p value of a count against a rate: exact binomial, or z beyond `EXACT` trials. None of no trial.
 
     Two-sided by the method of small probabilities: the total probability of all counts that are at
     most as likely as this one.
@@ -25,7 +25,7 @@ def two_sided(successes: int, trials: int, rate: float) -> float | None:
 
 
 def z_test(successes: int, trials: int, rate: float) -> float:
-    """p value of the normal approximation, two-sided, 0 < rate < 1."""
+    """The p value of the normal approximation, two-sided, 0 < rate < 1."""
     z = (successes - trials * rate) / math.sqrt(trials * rate * (1 - rate))
     return math.erfc(abs(z) / math.sqrt(2))
 
@@ -36,7 +36,7 @@ def _log_binomial(count: int, trials: int, rate: float) -> float:
 
 
 def adjusted(values: Sequence[float | None]) -> list[float | None]:
-    """q values of Benjamini and Hochberg (1995), in the order of the p values; None stays None.
+    """The q values of Benjamini and Hochberg (1995), in the order of the p values; None stays None.
 
     Those with q <= 0.05 hold 5 % false ones on average.
     """
