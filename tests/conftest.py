@@ -501,5 +501,5 @@ def analysis_of(task: str, gate: str = "adaptive", seed: int = 0, **changes: Any
 
 @pytest.fixture(scope="session")
 def hand_analysis() -> Any:
-    """`hand_analysis(task, gate, seed, **changes)`: what `repro analyze` would publish, with round numbers."""
+    """`hand_analysis(task, gate, seed, **changes)`: what `repro analyze` publishes, in round numbers."""
     return analysis_of

@@ -73,11 +73,12 @@ def test_labelled_texts_of_every_schema() -> None:
     assert labelled_texts(pair, ["translation"]) == [[("ja", "x")], [("oh", "y"), ("yes", "z")]]
     talk: dict[str, Any] = {"narrative": "a", "dialogue": ["b c", "d"]}
     talk["categories"] = {"narrative": ["1"], "dialogue": [["2", "3"], ["4"]]}
-    assert labelled_texts(talk, ["narrative", "dialogue"]) == [
+    wanted = [
         [("a", "1")],
         [("b", "2"), ("c", "3")],
         [("d", "4")],
     ]
+    assert labelled_texts(talk, ["narrative", "dialogue"]) == wanted
     assert labelled_texts({"text": "real"}, ["text"]) == []
 
 

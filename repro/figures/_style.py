@@ -30,9 +30,14 @@ _SETTINGS = {
 }
 
 
-def panels(rows: int, columns: int, *, row_height: float = 1.35) -> tuple[Figure, Any]:
-    """A figure of equal panels and its axes as an array (rows, columns); heights in inches."""
-    figure = Figure(figsize=(WIDTH, row_height * rows + 0.3), layout="constrained")
+def panels(rows: int, columns: int, *, row_height: float = 1.35, rest: float = 0.3) -> tuple[Figure, Any]:
+    """A figure of equal panels and its axes as an array (rows, columns).
+
+    Args:
+        row_height: inches of a row of panels.
+        rest: inches of the legend or the colour bar.
+    """
+    figure = Figure(figsize=(WIDTH, row_height * rows + rest), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -26,7 +26,7 @@ def draw(published: Published) -> Figure | None:
     if not shown:
         return None
     rows = (len(shown) + 1) // 2
-    figure, axes = panels(rows, 2, row_height=1.6)
+    figure, axes = panels(rows, 2, row_height=1.6, rest=0.7)
     image: Any = None
     for place, task in enumerate(tasks_in_order(shown)):
         image = _panel(axes[place // 2, place % 2], task, shown[task])

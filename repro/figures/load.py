@@ -22,7 +22,7 @@ def draw(published: Published) -> Figure | None:
     if not tasks:
         return None
     depth = max(len(analyses[0]["layers"]) for analyses in tasks.values())
-    figure, axes = panels(len(tasks), 1, row_height=0.75 + 0.12 * depth)
+    figure, axes = panels(len(tasks), 1, row_height=0.75 + 0.12 * depth, rest=0.7)
     image: Any = None
     for row, task in enumerate(tasks_in_order(tasks)):
         image = _panel(axes[row, 0], task, tasks[task][0])
