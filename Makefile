@@ -14,7 +14,7 @@ OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --out $(OUT) \
 	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
-.PHONY: setup table3 report test check style lint types smoke clean
+.PHONY: setup table3 table4 figures analysis report test check style lint types smoke clean
 
 setup: $(READY)
 
@@ -26,7 +26,12 @@ $(READY): pyproject.toml constraints.txt
 table3: $(READY)  ## time, FLOPs and quality of dense, top-2, top-1 and adaptive on all tasks
 	$(call STUDY,schemes)
 
-report: $(READY)  ## every table from the finished runs
+table4 figures: analysis
+
+analysis: $(READY)  ## Table 4, Figures 1 and 2, loads and token heat maps, from the finished runs
+	$(BIN)/repro analyze --scale $(SCALE) --out $(OUT)
+
+report: $(READY)  ## every table and figure from the finished runs
 	$(BIN)/repro report --scale $(SCALE) --out $(OUT)
 
 test: $(READY)  ## all tests

@@ -91,9 +91,7 @@ class Observer:
             before = self._layers[number]
             self._layers[number] = totals if before is None else before + totals
 
-    def count(
-        self, index: int, feature: Feature, counts_LS: Sequence[Sequence[int]], label: LabelledText | None
-    ) -> None:
+    def count(self, feature: Feature, counts_LS: Sequence[Sequence[int]], label: LabelledText | None) -> None:
         """Add the tokens of one sequence.
 
         Args:

@@ -116,8 +116,9 @@ def labelled_texts(row: dict[str, Any], columns: Sequence[str]) -> list[Labelled
     holder = row.get("translation", row)
     texts = []
     for name, roles in categories.items():
-        several = isinstance(holder[name], list)
-        for text, own in zip(holder[name], roles, strict=True) if several else [(holder[name], roles)]:
+        given = holder[name]
+        pairs = [(given, roles)] if isinstance(given, str) else list(zip(given, roles, strict=True))
+        for text, own in pairs:
             texts.append(list(zip(text.split(), own, strict=True)))
     return texts
 
@@ -159,9 +160,9 @@ class LabelledText:
             if place is None:
                 found += [None] * len(piece)
                 continue
-            for raw in piece:
-                found.append((self._roles[place] or None) if raw else None)
-                place += len(raw)
+            for letters in piece:
+                found.append((self._roles[place] or None) if letters else None)
+                place += len(letters)
             start = place
         return found
 

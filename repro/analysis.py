@@ -160,7 +160,7 @@ def observe(
             counts_LBS = [entry.count_BS().cpu().tolist() for entry in tape.entries]
             for row, index in enumerate(indices):
                 counts_LS = [counts_BS[row] for counts_BS in counts_LBS]
-                observer.count(index, features[index], counts_LS, labels[index])
+                observer.count(features[index], counts_LS, labels[index])
                 if observer.wants(index):
                     observer.look(index, features[index], tape, row)
     model.train(was_training)

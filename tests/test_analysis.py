@@ -238,7 +238,7 @@ def test_a_real_run_agrees_with_its_own_evaluation(task: str, trained: Any, tmp_
         found = [count / layer["tokens"] for count in layer["by_count"]]
         assert found == pytest.approx(shares[: len(found)], abs=0.01)
     stacks = [layer["stack"] for layer in analysis["layers"]]
-    assert stacks == {"sst2": ["encoder"] * len(stacks), "wmt19": ["encoder", "decoder"]}[task]
+    assert list(dict.fromkeys(stacks)) == {"sst2": ["encoder"], "wmt19": ["encoder", "decoder"]}[task]
     for counts in analysis["stacks"].values():  # every word of the corpus has its label
         assert sum(entry[0] for entry in counts["categories"].values()) == counts["all"][0]
     assert analysis["training"]["steps"][-1] == made.result["steps"]

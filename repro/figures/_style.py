@@ -22,7 +22,7 @@ MARKERS = {"dense": "s", "top-2": "o", "top-1": "^", "adaptive": "D"}
 STACKS = {"encoder": BLUE, "decoder": ORANGE}
 SHADES = "cividis"
 """Colour map of heat maps: even in lightness, made for colour-blind readers."""
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "repro",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
