@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from repro.figures._style import STACKS, finite, label, legend, lines_only, panels
+from repro import paper
+from repro.figures._style import BLACK, STACKS, finite, label, legend, lines_only, panels
 from repro.records import Published
 from repro.tables._analyses import tasks_in_order, title
 
@@ -17,7 +18,8 @@ TITLE = "Share of tokens with two experts by layer, encoder and decoder apart, a
 def draw(published: Published) -> Figure | None:
     """For each task left the trained model by layer, right the mean over layers during training.
 
-    Lines are means over seeds, bands go from the lowest seed to the highest.
+    Lines are means over seeds, bands go from the lowest seed to the highest. Dotted: the paper's share
+    of all layers together (4.4).
     """
     tasks = published.analyzed("adaptive")
     if not tasks:
@@ -28,6 +30,9 @@ def draw(published: Published) -> Figure | None:
         for stack, colour in STACKS.items():
             _lines(left, _by_layer(tasks[task], stack), stack, colour, marker="o")
             _lines(right, _over_training(tasks[task], stack), stack, colour, marker="")
+        share = paper.tables()["share_two"].get(task)
+        if share is not None:
+            left.axhline(100 * share, color=BLACK, lw=0.8, ls=":", label="paper, all layers")
         label(left, title(task), "layer", "two experts (%)")
         label(right, "over training", "step", "two experts (%)")
         left.xaxis.get_major_locator().set_params(integer=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from repro import paper
 from repro.records import Published
 from repro.tables._analyses import Item, analyzed_tasks, items, layer_shares, share_of, title
 from repro.tables._statistics import rounded
@@ -24,11 +25,12 @@ COLUMNS = (
     "Runs",
     "Share two experts by layer",
     "Run ids",
+    "Paper",
 )
 
 
 def rows(published: Published) -> list[dict[str, Any]]:
-    """For each task one row of kind `all` per stack, with the run ids, then its items by share."""
+    """For each task a row of kind `all` per stack, with run ids and the paper's words, then its items."""
     found = []
     for task, analyses in analyzed_tasks(published).items():
         found += _base_rows(task, analyses)
@@ -64,6 +66,7 @@ def _base_rows(task: str, analyses: list[dict[str, Any]]) -> list[dict[str, Any]
             "Runs": len(having),
             "Share two experts by layer": _listed(layer_shares(counts)),
             "Run ids": " ".join(one["run_id"] for one in having),
+            "Paper": paper.tables()["table4"].get(task),
         }
         found.append({column: values.get(column) for column in COLUMNS})
     return found
@@ -87,6 +90,7 @@ def _row(task: str, item: Item) -> dict[str, Any]:
         item.above,
         item.runs,
         _listed(item.by_layer),
+        None,
         None,
     )
     return dict(zip(COLUMNS, values, strict=True))

@@ -94,7 +94,8 @@ def test_figure_2(hand_analysis: Any) -> None:
     figure = figure2.draw(publish(hand_analysis("sst2"), hand_analysis("sst2", seed=1)))
     assert figure is not None
     assert labels(figure) == [("layer", "two experts (%)"), ("step", "two experts (%)")]
-    (layers,), (training,) = (axes.lines for axes in figure.axes)
+    (layers, printed), (training,) = (axes.lines for axes in figure.axes)
+    assert list(printed.get_ydata()) == pytest.approx([11.3, 11.3])  # paper, section 4.4
     assert layers.get_xydata().tolist() == [[1, 20], [2, 40]]
     assert training.get_xydata().tolist() == [[10, 40], [20, 20]]
     assert layers.get_label() == "encoder"
@@ -103,7 +104,7 @@ def test_figure_2(hand_analysis: Any) -> None:
 def test_figure_2_without_records_of_training(hand_analysis: Any) -> None:
     figure = figure2.draw(publish(hand_analysis("sst2", training={"steps": [], "share_two": []})))
     assert figure is not None
-    assert [len(axes.lines) for axes in figure.axes] == [1, 0]
+    assert [len(axes.lines) for axes in figure.axes] == [2, 0]
 
 
 def test_load(hand_analysis: Any) -> None:
