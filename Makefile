@@ -14,7 +14,7 @@ OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --out $(OUT) \
 	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
-.PHONY: setup table1 table3 table5 table6 report test check style lint types smoke clean
+.PHONY: setup table1 table3 table4 table5 table6 figures analysis report test check style lint types smoke clean
 
 setup: $(READY)
 
@@ -35,7 +35,12 @@ table6: $(READY)  ## adaptive gating with and without its curriculum
 table1: $(READY)  ## one MoE layer at forced shares of top-1 tokens, against other implementations
 	$(BIN)/repro bench --scale $(SCALE) --out $(OUT)
 
-report: $(READY)  ## every table from the finished runs
+table4 figures: analysis
+
+analysis: $(READY)  ## Table 4, Figures 1 and 2, loads and token heat maps, from the finished runs
+	$(BIN)/repro analyze --scale $(SCALE) --out $(OUT)
+
+report: $(READY)  ## every table and figure from the finished runs
 	$(BIN)/repro report --scale $(SCALE) --out $(OUT)
 
 test: $(READY)  ## all tests

@@ -11,6 +11,8 @@ import typer
 from repro.errors import UserError, unknown
 
 Results = Annotated[Path, typer.Option("--out", help="Folder of all results.", metavar="DIR")]
+Source = Annotated[str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")]
+Folder = Annotated[Path | None, typer.Option(help="Data folder, if not that of the run.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 

@@ -207,3 +207,15 @@ def print_result(result: dict[str, Any], titles: dict[str, str], as_json: bool) 
         flops = quantity(row["flops"])
         out.print(f"paper, with its own model and data: {row['performance']:g}, {flops} FLOPs")
     out.print(result["run_id"])
+
+
+def print_evaluation(found: dict[str, Any], as_json: bool) -> None:
+    """What `run.evaluate_run` found on a split."""
+    if as_json:
+        print_json(found)
+        return
+    metric = found["metric"]
+    out.print(f"{found['run_id']} {found['split']}, gate at inference: {found['gate_at_inference']}")
+    for name, value in found["metrics"].items():
+        out.print(f"  {name} {value!r}")
+    out.print(f"  loss {found['eval_loss']!r}, {metric['count']} examples")

@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Adaptive gating in mixture-of-experts language models: train, evaluate, compare.",
 )
-for _name in ("train", "eval", "ablate", "bench", "report", "list"):
+for _name in ("train", "eval", "ablate", "analyze", "bench", "report", "list"):
     app.command(_name)(plugins.load("commands", _name).command)
 
 # Typer exports the leaves of its usage errors, not their base.

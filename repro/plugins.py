@@ -22,6 +22,7 @@ _SINGULAR = {
     "studies": "study",
     "tables": "table",
     "commands": "command",
+    "figures": "figure",
 }
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from repro.errors import UserError
 
 SCHEMA_VERSION = 1
 """Version of `result.json`. Its keys are documented in docs/results.md."""
+ANALYSIS_VERSION = 1
+"""Version of `analysis.json`; published analyses of another version are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +71,25 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def analysis(self) -> Path:
+        """What `repro analyze` found, with sample sequences."""
+        return self.path / "analysis.json"
+
+    @property
     def result(self) -> Path:
         """Written last and atomically: its presence means that the run is done."""
         return self.path / "result.json"
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write atomically: a reader, or a crash, sees the old file or the whole new one."""
+def write_json(path: Path, value: Mapping[str, Any], *, indent: int | None = 1) -> None:
+    """Write atomically: a reader, or a crash, sees the old file or the whole new one.
+
+    Args:
+        indent: spaces a level; None writes one line.
+    """
     scratch = path.with_name(path.name + ".tmp")
     with scratch.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1, ensure_ascii=False)
+        json.dump(value, stream, indent=indent, ensure_ascii=False)
         stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())
@@ -140,12 +151,14 @@ class Published:
     """Run id -> `result.json`."""
     studies: Mapping[str, dict[str, Any]]
     """Study -> `{"tasks": {task: {variant: [run id, ...]}}, "failed": {run id: reason}}`."""
+    analyses: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Run id -> what `repro analyze` published of it."""
     bench: Sequence[dict[str, Any]] = ()
     """The cases of the layer benchmark."""
 
     @staticmethod
     def read(scale_folder: Path) -> "Published":
-        """Read the run folders, `runs.jsonl`, `studies/` and `bench.json` of `results/<scale>`.
+        """Read run folders, `runs.jsonl`, `studies/`, `analysis/` and `bench.json` of `results/<scale>`.
 
         Run folders are not kept in git, `runs.jsonl` is; so a fresh clone has the published results,
         and a new run joins them. A run folder stands for its run.
@@ -153,10 +166,13 @@ class Published:
         known = {result["run_id"]: result for result in read_jsonl(scale_folder / "runs.jsonl")}
         known |= {result["run_id"]: result for result in finished_runs(scale_folder)}
         studies = {path.stem: read_json(path) for path in sorted(scale_folder.glob("studies/*.json"))}
+        found = {path.stem: read_json(path) for path in sorted(scale_folder.glob("analysis/*.json"))}
+        analyses = {key: value for key, value in found.items() if value.get("version") == ANALYSIS_VERSION}
         bench = scale_folder / "bench.json"
         return Published(
             results={run_id: known[run_id] for run_id in sorted(known)},
             studies=studies,
+            analyses=analyses,
             bench=read_json(bench)["cases"] if bench.exists() else (),
         )
 
@@ -170,6 +186,20 @@ class Published:
             }
             for task, variants in tasks.items()
         }
+
+    def analyzed(self, gate: str) -> dict[str, list[dict[str, Any]]]:
+        """Task -> analyses of the runs with a gate, in the order of run ids; tasks with one at least.
+
+        Of a task that the study `schemes` lists with this gate, only its runs count, so that those of
+        an ablation are not mixed in; of others every run with that gate.
+        """
+        studied = self.studies.get("schemes", {}).get("tasks", {})
+        found: dict[str, list[dict[str, Any]]] = {}
+        for run_id, analysis in sorted(self.analyses.items()):
+            listed = studied.get(analysis["task"], {}).get(gate)
+            if run_id in listed if listed is not None else analysis["gate"] == gate:
+                found.setdefault(analysis["task"], []).append(analysis)
+        return found
 
     def missing(self, study: str, task: str, variant: str) -> list[str]:
         """Why runs of this row are not there: one reason each."""

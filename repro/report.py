@@ -13,7 +13,10 @@ from repro.records import Published
 
 
 def build_report(scale_folder: Path) -> list[Path]:
-    """Write `runs.jsonl` and every table of a scale that has something to say; the files written.
+    """Write `runs.jsonl` and every table and figure of a scale that has something to say.
+
+    Returns:
+        The files written.
 
     Raises:
         UserError: nothing was measured at this scale, or the folder cannot be written.
@@ -35,7 +38,27 @@ def build_report(scale_folder: Path) -> list[Path]:
             (scale_folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{scale_folder}: cannot be written ({error.strerror})") from error
-    return [scale_folder / name for name in contents]
+    return [*(scale_folder / name for name in contents), *_figures(scale_folder, published)]
+
+
+def _figures(scale_folder: Path, published: Published) -> list[Path]:
+    """Write the figures as SVG and PNG."""
+    drawn = {}
+    for name in plugins.names("figures"):
+        figure = plugins.load("figures", name)
+        made = figure.draw(published)
+        if made is not None:
+            drawn[figure.FILE] = made
+    if not drawn:
+        return []
+    from repro.figures._style import save
+
+    place = scale_folder / "figures"
+    try:
+        place.mkdir(exist_ok=True)
+        return [path for name, made in drawn.items() for path in save(made, place / name)]
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror})") from error
 
 
 def _csv(columns: Sequence[str], rows: list[dict[str, Any]]) -> str:

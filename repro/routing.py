@@ -113,6 +113,9 @@ class RoutingTape:
 class RoutingLayer(nn.Module):
     """Base of every MoE layer: writes its routing to the tape of the block it runs in."""
 
+    layer: int
+    """Index among the model's MoE layers, in the order of computation."""
+
     def __init__(self) -> None:
         super().__init__()
         self.tape: RoutingTape | None = None

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from repro import moe, plugins
+from repro import moe
 from repro._checkpoints import remove_checkpoints
+from repro._finished import finished_config, open_finished
 from repro._prepare import encoded, make_accelerator, prepare
 from repro._result import build_result, metric_entry
-from repro.config import RunConfig, from_dict
+from repro.config import RunConfig
 from repro.cost import reset_peak_memory
 from repro.errors import UserError
 from repro.evaluator import evaluate
 from repro.provenance import environment
 from repro.records import Places, RunFolder, read_json, write_json
-from repro.tasks._data import load_rows, rows_fingerprint
-from repro.tasks._tokenizer import pretrained_tokenizer
+from repro.tasks._data import rows_fingerprint
 from repro.trainer import train
 
 
@@ -107,32 +107,19 @@ def evaluate_run(
     Raises:
         UserError: the run is not finished, or the data are not there.
     """
-    if not folder.result.exists():
-        raise UserError(f"{folder.path}: not a finished run (no result.json)")
-    config = from_dict(read_json(folder.config), lambda key: f"{folder.config}: ")
+    config = finished_config(folder)
     if gate_at_inference == "top-1" and config.gate == "dense":
         raise UserError("--gate-at-inference top-1: the run is dense, it has no gate")
-    source, place = config.data.source, data
-    if data is not None:
-        source = "folder:given"
-    elif source.startswith("folder:"):
-        place = Path(read_json(folder.places)["data"])
-    accelerator = make_accelerator(config, folder.model)
-    module = plugins.load("tasks", config.task)
-    limit = config.data.train_samples if split == "train" else config.data.validation_samples
-    rows = load_rows(module, source, place, split, limit)
-    task = module.Task(config.task_options, pretrained_tokenizer(folder.model), config.data.max_length)
+    run = open_finished(folder, config, split, data)
     evaluation = evaluate(
-        accelerator,
-        accelerator.prepare_model(
-            moe.load(folder.model, accelerator.device, config.experts.backend), evaluation_mode=True
-        ),
-        task,
-        module.METRIC,
-        encoded(task, rows, split),
+        run.accelerator,
+        run.model,
+        run.task,
+        run.module.METRIC,
+        encoded(run.task, run.rows, split),
         batch_size=config.evaluation.batch_size,
         best_only=gate_at_inference == "top-1",
-        rows=rows,
+        rows=run.rows,
     )
     return {
         "run_id": config.run_id,
@@ -140,11 +127,11 @@ def evaluate_run(
         "gate": config.gate,
         "split": split,
         "gate_at_inference": gate_at_inference,
-        "metric": metric_entry(module.METRIC, evaluation),
+        "metric": metric_entry(run.module.METRIC, evaluation),
         "metrics": evaluation.metrics,
         "eval_loss": evaluation.loss,
         "routing": None if config.gate == "dense" else evaluation.routing.summary(),
-        "data": {"fingerprint": rows_fingerprint(rows), "count": len(rows)},
+        "data": {"fingerprint": rows_fingerprint(run.rows), "count": len(run.rows)},
     }
 
 

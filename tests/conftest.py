@@ -450,3 +450,56 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     del settings["pad_token"]
     path.write_text(json.dumps(settings), encoding="utf-8")
     return folder
+
+
+def analysis_of(task: str, gate: str = "adaptive", seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """A small but complete analysis: two encoder layers, four experts, 30 % of the tokens get two.
+
+    "hardly" gets two far more often than others, "film" and "." less often.
+    """
+    layers = [
+        {"layer": 0, "stack": "encoder", "tokens": 1000, "by_count": [0, 800, 200], "clear": 600}
+        | {"load": [300, 300, 300, 300], "mass": [0.25] * 4},
+        {"layer": 1, "stack": "encoder", "tokens": 1000, "by_count": [0, 600, 400], "clear": 500}
+        | {"load": [1400, 0, 0, 0], "mass": [0.7, 0.1, 0.1, 0.1]},
+    ]
+    encoder = {
+        "all": [1000, [200, 400]],
+        "words": {
+            "all": [800, [200, 320]],
+            "types": 3,
+            "rows": [
+                [".", 50, [0, 0], 50, [0, 0]],
+                ["film", 30, [3, 3], 30, [3, 3]],
+                ["hardly", 20, [20, 18], 40, [38, 34]],
+            ],
+        },
+        "categories": {"negation": [40, [38, 34]], "content": [960, [162, 366]]},
+        "parts": {"text": [1000, [200, 400]]},
+        "positions": [[100, [20, 40]]] * 10,
+        "lengths": {"9-16": [1000, [200, 400]]},
+        "frequency": {"ranks 1-10": [1000, [200, 400]]},
+    }
+    return {
+        "version": 1,
+        "run_id": f"{task}-{gate}-s{seed}-00000000",
+        "task": task,
+        "gate": gate,
+        "scale": "mini",
+        "seed": seed,
+        "threshold": 0.1,
+        "data": {"split": "validation", "source": "synthetic", "sequences": 10, "of": 10},
+        "layers": layers,
+        "stacks": {"encoder": encoder},
+        "activations": {
+            "layer": 1,
+            "tokens": [["film", [0.7, 0.1, 0.1, 0.1]], ["hardly", [0.3, 0.3, 0.2, 0.2]]],
+        },
+        "training": {"steps": [10, 20], "share_two": [[0.5, 0.3], [0.2, None]]},
+    } | changes
+
+
+@pytest.fixture(scope="session")
+def hand_analysis() -> Any:
+    """`hand_analysis(task, gate, seed, **changes)`: what `repro analyze` publishes, in round numbers."""
+    return analysis_of

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from repro import plugins
-from repro._arguments import Json, Results, given, listed, numbers, quiet_libraries
+from repro._arguments import Json, Results, Source, given, listed, numbers, quiet_libraries
 from repro._terminal import print_rows
 
 
@@ -17,9 +17,7 @@ def command(
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
-    data: Annotated[
-        str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")
-    ] = None,
+    data: Source = None,
     values: Annotated[str, typer.Option(help="With threshold: its values, separated by commas.")] = "",
     settings: Annotated[
         list[str] | None,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from repro._arguments import Json, Results, quiet_libraries, run_folder
-from repro._terminal import out, print_json
+from repro._arguments import Folder, Json, Results, quiet_libraries, run_folder
+from repro._terminal import print_evaluation
 from repro.errors import UserError, unknown
 
 
@@ -16,9 +16,7 @@ def command(
     gate_at_inference: Annotated[
         str, typer.Option(help="same as trained, or top-1: the best expert alone.")
     ] = "same",
-    data: Annotated[
-        Path | None, typer.Option(help="Data folder, if not that of the run.", metavar="DIR")
-    ] = None,
+    data: Folder = None,
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -36,11 +34,4 @@ def command(
     from repro.run import evaluate_run
 
     found = evaluate_run(RunFolder(folder), split=split, gate_at_inference=gate_at_inference, data=data)
-    if as_json:
-        print_json(found)
-        return
-    metric = found["metric"]
-    out.print(f"{found['run_id']} {split}, gate at inference: {gate_at_inference}")
-    for name, value in found["metrics"].items():
-        out.print(f"  {name} {value!r}")
-    out.print(f"  loss {found['eval_loss']!r}, {metric['count']} examples")
+    print_evaluation(found, as_json)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from repro._arguments import Json, Results, given, quiet_libraries, require_tensorboard
+from repro._arguments import Json, Results, Source, given, quiet_libraries, require_tensorboard
 from repro._listing import task_rows
 from repro._terminal import StopRequest, TrainingDisplay, err, print_result
 
@@ -17,9 +17,7 @@ def command(
         float | None, typer.Option(help="Two experts if the gap of the two best is at most this.")
     ] = None,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
-    data: Annotated[
-        str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")
-    ] = None,
+    data: Source = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data.")] = None,

@@ -11,5 +11,6 @@ A file `tasks/<name>.py` is a task. It exposes
 * `problem(row)`: what is wrong with a row, or None;
 * `texts(row)`: the strings that a tokenizer is trained on;
 * `Config`: a frozen dataclass of its own options, all with defaults;
-* `Task`: the encoding, batches, predictions and answers; see `_base.Task`.
+* `Task`: the encoding, batches, predictions and answers; see `_base.Task`. Its `parts(feature)` may say
+  which part of the input each position belongs to (question, context), for the analysis; one part by default.
 """

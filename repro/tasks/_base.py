@@ -55,3 +55,11 @@ class Task(ABC):
     def masks(self, batch: Batch) -> dict[str, Tensor]:
         """Stack -> mask of real tokens, (B, S)."""
         return {"encoder": batch["attention_mask"]}
+
+    def inputs(self, feature: Feature) -> dict[str, list[int]]:
+        """Stack -> the ids that it reads, without padding: what `collate` puts into one row."""
+        return {"encoder": feature["input_ids"]}
+
+    def parts(self, feature: Feature) -> dict[str, list[str]]:
+        """Stack -> which part of the input each position belongs to; one part unless a task says more."""
+        return {stack: ["text"] * len(ids) for stack, ids in self.inputs(feature).items()}

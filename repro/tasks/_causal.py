@@ -40,6 +40,10 @@ class CausalTask(Task):
         """The one stack is a decoder."""
         return {"decoder": batch["attention_mask"]}
 
+    def inputs(self, feature: Feature) -> dict[str, list[int]]:
+        """The whole text."""
+        return {"decoder": feature["input_ids"]}
+
     def predict(self, model: Any, batch: Batch, outputs: Any, features: list[Feature]) -> list[float]:
         """Negative log likelihood of each feature's scored tokens, in nats."""
         labels = batch["labels"][:, 1:]

@@ -56,7 +56,7 @@ class Seq2SeqTask(Task):
         """
         sources = [feature["input_ids"] for feature in features]
         labels = [feature["labels"] for feature in features]
-        shifted = [[self._end, *target[:-1]] for target in labels]
+        shifted = [self._shifted(target) for target in labels]
         return {
             "input_ids": pad(sources, self.tokenizer.pad_token_id),
             "attention_mask": ones_like(sources),
@@ -64,6 +64,19 @@ class Seq2SeqTask(Task):
             "decoder_attention_mask": ones_like(shifted),
             "labels": pad(labels, _IGNORED),
         }
+
+    def _shifted(self, target: list[int]) -> list[int]:
+        """What the decoder reads to predict the target."""
+        return [self._end, *target[:-1]]
+
+    def inputs(self, feature: Feature) -> dict[str, list[int]]:
+        """The source, and the target shifted by one."""
+        return {"encoder": feature["input_ids"], "decoder": self._shifted(feature["labels"])}
+
+    def parts(self, feature: Feature) -> dict[str, list[str]]:
+        """Source and target."""
+        names = {"encoder": "source", "decoder": "target"}
+        return {stack: [names[stack]] * len(ids) for stack, ids in self.inputs(feature).items()}
 
     def loss_terms(self, batch: Batch) -> int:
         """Cross-entropy is averaged over target tokens."""

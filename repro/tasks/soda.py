@@ -71,3 +71,7 @@ class Task(CausalTask):
             ids += [*text_ids, self.tokenizer.eos_token_id]
             words += [*words_ending(text, spans), 0]
         return ids, words
+
+    def parts(self, feature: Feature) -> dict[str, list[str]]:
+        """Context: narrative and first turn, which are only read; response: every later turn."""
+        return {"decoder": ["response" if scored else "context" for scored in feature["scored"]]}

@@ -166,6 +166,10 @@ class Task(_base.Task):
             found.append((float(scores[start, end]), spans[start][0], spans[end][1]))
         return found
 
+    def parts(self, feature: Feature) -> dict[str, list[str]]:
+        """Question and context, by segment."""
+        return {"encoder": ["context" if segment else "question" for segment in feature["token_type_ids"]]}
+
     def answers(
         self, found: list[Any], features: list[Feature], rows: list[Row]
     ) -> tuple[list[Any], list[Any]]:

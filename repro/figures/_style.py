@@ -1,0 +1,88 @@
+"""The shared look of the figures: half a column wide, colour-blind safe, the same file every time."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+WIDTH = 3.3
+"""Inches: half a column."""
+TEXT, SMALL = 7, 6
+"""Sizes of titles and labels, and of ticks, in points."""
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73"),
+    *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
+)
+"""Okabe and Ito's palette, which is told apart with any common colour blindness."""
+SCHEMES = {"dense": BLACK, "top-2": BLUE, "top-1": GREEN, "adaptive": RED}
+MARKERS = {"dense": "s", "top-2": "o", "top-1": "^", "adaptive": "D"}
+STACKS = {"encoder": BLUE, "decoder": ORANGE}
+SHADES = "cividis"
+"""Colour map of heat maps: even in lightness, made for colour-blind readers."""
+_SETTINGS: dict[str, Any] = {
+    "svg.hashsalt": "repro",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+}
+
+
+def panels(rows: int, columns: int, *, row_height: float = 1.35, rest: float = 0.3) -> tuple[Figure, Any]:
+    """A figure of equal panels and its axes as an array (rows, columns).
+
+    Args:
+        row_height: inches of a row of panels.
+        rest: inches of the legend or the colour bar.
+    """
+    figure = Figure(figsize=(WIDTH, row_height * rows + rest), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def label(axes: Any, title: str, x: str, y: str) -> None:
+    """Title and labelled axes with units, in the sizes of the style."""
+    axes.set_title(title, fontsize=TEXT)
+    axes.set_xlabel(x, fontsize=TEXT, labelpad=1)
+    axes.set_ylabel(y, fontsize=TEXT, labelpad=1)
+    axes.tick_params(labelsize=SMALL, length=2, pad=1)
+
+
+def lines_only(axes: Any) -> None:
+    """No frame above and to the right of lines or points."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def legend(figure: Figure, axes: Sequence[Any]) -> None:
+    """One legend above all panels, of every label that one of them has."""
+    found: dict[str, Any] = {}
+    for one in axes:
+        for handle, name in zip(*one.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    if found:
+        figure.legend(
+            list(found.values()),
+            list(found),
+            loc="outside upper center",
+            ncols=min(4, len(found)),
+            fontsize=SMALL,
+            frameon=False,
+            handlelength=1.5,
+            columnspacing=1,
+        )
+
+
+def finite(value: Any) -> bool:
+    """Whether this is a number that can be drawn."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `<stem>.svg` and `<stem>.png`, without dates or random names: equal figures, equal bytes."""
+    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+    with mpl.rc_context(_SETTINGS):
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    return [svg, png]
