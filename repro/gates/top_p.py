@@ -48,7 +48,8 @@ class Gate(nn.Module):
         probs_TE = self.router(x_TD, mask_T)
         # A stable sort keeps the lowest of equal experts first.
         ranked_TE, order_TE = probs_TE.detach().sort(dim=1, descending=True, stable=True)
-        before_TE = nn.functional.pad(ranked_TE.cumsum(1)[:, :-1], (1, 0))
+        sums_TE = ranked_TE.cumsum(1)
+        before_TE = torch.cat([torch.zeros_like(sums_TE[:, :1]), sums_TE[:, :-1]], dim=1)
         chosen_TE = before_TE <= self.config.p
         if best_only:
             chosen_TE = one_hot(torch.zeros_like(order_TE[:, 0]), chosen_TE)
