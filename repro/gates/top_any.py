@@ -23,7 +23,7 @@ ADAPTIVE = True
 class Config:
     """Options of top-any gating."""
 
-    threshold: float = bounded(0.0)
+    threshold: float = bounded(0.0, low=-10, high=10)
     """G of every expert at the start: an expert is selected where cos(x, W_i) > G_i, so 0 selects
     about half of them."""
     balance: float = bounded(0.01, low=0)
