@@ -75,7 +75,7 @@ class Gate(nn.Module):
         probs_TE = routing.probs_TE
         first_T, second_T = probs_TE.gather(1, best_experts(probs_TE, 2)).unbind(1)
         found = _masked_quantile(second_T / first_T, routing.mask_T, 1 - self.config.share)
-        weight = (1 / (self.batches + 1)).clamp(min=self.config.rate)
+        weight = (self.batches + 1.0).reciprocal().clamp(min=self.config.rate)
         real = routing.mask_T.any()
         self.beta.copy_(torch.where(real, self.beta + weight * (found - self.beta), self.beta))
         self.batches.add_(real)

@@ -45,12 +45,16 @@ def test_padding_does_not_enter_the_share():
     assert gate.threshold.item() == pytest.approx(0.19, rel=1e-6)
 
 
-@pytest.mark.parametrize(("share", "bound"), [(0.0, 0.0), (1.0, 1.0)])
-def test_the_threshold_stays_between_0_and_1(share, bound):
+@pytest.mark.parametrize(
+    ("share", "spread", "bound"),
+    # Equal experts, gap 0, have two experts at any T; logits (200, 0, 0, 0), gap 1, at T = 1 alone.
+    [(0.0, 0.0, 0.0), (1.0, 200.0, 1.0)],
+)
+def test_the_threshold_stays_between_0_and_1(share, spread, bound):
     gate = _gate(share=share, rate=1.0, threshold=0.5)
-    for _ in range(5):
-        gate.update_state(gate(PROBS.log(), torch.ones(3, dtype=torch.bool)))
-    assert gate.threshold.item() == bound
+    for _ in range(3):
+        gate.update_state(gate(spread * torch.eye(4), torch.ones(4, dtype=torch.bool)))
+        assert gate.threshold.item() == bound
 
 
 @pytest.mark.parametrize(
