@@ -42,7 +42,7 @@ class Config:
 class Gate(nn.Module):
     """S(x) = the true ones among the k most probable of n true and m null experts.
 
-    "AdaMoE: Token-Adaptive Routing with Null Experts" (3.2-3.3, https://arxiv.org/abs/2406.13233).
+    "AdaMoE: Token-Adaptive Routing with Null Experts" (https://arxiv.org/abs/2406.13233).
     A null expert gives 0 at no cost. Weights are renormalised over the true experts selected; a
     token whose k experts are all null gets 0 and lives on the residual. Loss: (n+m) sum_i f~_i P_i,
     f_i the share of tokens that chose i, f~_i = f_i for a true expert and the mean of f over all

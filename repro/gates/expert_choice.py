@@ -26,7 +26,7 @@ class Config:
 class Gate(nn.Module):
     """Expert e takes the C = ceil(T k / E) real tokens with the highest p_e; C is at most T.
 
-    "Mixture-of-Experts with Expert Choice Routing" (3.2, https://arxiv.org/abs/2202.09368). p is the
+    "Mixture-of-Experts with Expert Choice Routing" (https://arxiv.org/abs/2202.09368). p is the
     softmax over experts of each token; weights are raw; there is no loss, as the load is even by
     construction. Of tokens with equal p_e the first is taken. A token may get no expert. The choice
     depends on the other tokens of the batch, so a sample may be routed otherwise in another batch.

@@ -23,7 +23,7 @@ class Config:
 class Gate(nn.Module):
     """S(x) = {hash(token id) mod E} with weight 1, no loss and no parameters.
 
-    "Hash Layers For Large Sparse Models" (3.1, https://arxiv.org/abs/2106.04426): a random but fixed
+    "Hash Layers For Large Sparse Models" (https://arxiv.org/abs/2106.04426): a random but fixed
     map from the vocabulary to the experts. The probabilities it reports are uniform.
 
     Raises:

@@ -41,7 +41,7 @@ class Gate(nn.Module):
     """S(x) = {i : p_i >= tau(x)}, tau(x) = tau_max sigmoid(v x + b), with tau_max = highest / E.
 
     "AdaMoLE: Fine-Tuning Large Language Models with Adaptive Mixture of Low-Rank Adaptation Experts"
-    (3.2, https://arxiv.org/abs/2405.00361). Weights: (p_i - tau)_+ rescaled to sum 1; a token
+    (https://arxiv.org/abs/2405.00361). Weights: (p_i - tau)_+ rescaled to sum 1; a token
     without experts gets 0. Balance loss: E sum_i f_i P_i, f_i the share of tokens that selected i.
     v and b start at 0: tau is half of its largest value.
 

@@ -36,7 +36,7 @@ class Config:
 class Gate(nn.Module):
     """S(x) = {1, 2} if p2 >= beta p1 else {1}, for the two highest probabilities p1 >= p2.
 
-    Dynamic skipping of "Not All Experts are Equal" (3.3, https://arxiv.org/abs/2402.14800), there at
+    Dynamic skipping of "Not All Experts are Equal" (https://arxiv.org/abs/2402.14800), there at
     inference with beta the median of p2/p1 on calibration data, here also in training. It is
     `adaptive` with `pair`: (p1-p2)/(p1+p2) <= T iff p2/p1 >= (1-T)/(1+T). With a target share,
     beta follows the (1 - share) quantile of p2/p1: the mean over the first batches, later an

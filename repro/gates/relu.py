@@ -29,8 +29,8 @@ class Config:
 class Gate(nn.Module):
     """S(x) = {i : w_i > 0} with weights w = relu(W x), not normalised; a token may get no expert.
 
-    "ReMoE: Fully Differentiable Mixture-of-Experts with ReLU Routing" (3.1-3.3,
-    https://arxiv.org/abs/2412.14711). Loss: lambda E sum_i f_i mean_t w_ti, f_i the share of tokens
+    "ReMoE: Fully Differentiable Mixture-of-Experts with ReLU Routing"
+    (https://arxiv.org/abs/2412.14711). Loss: lambda E sum_i f_i mean_t w_ti, f_i the share of tokens
     with w_i > 0 divided by k. lambda grows by `factor` while tokens have more than k experts on
     average and shrinks otherwise. Each layer has its own lambda and target; the released code has one
     for all layers.

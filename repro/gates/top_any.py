@@ -37,8 +37,8 @@ class Config:
 class Gate(nn.Module):
     """S(x) = {i : sigmoid(cos(x, W_i)) > sigmoid(G_i)}; all selected experts have equal weight.
 
-    "Dynamic Mixture of Experts: An Auto-Tuning Approach for Efficient Transformer Models" (3.1, 3.3,
-    https://arxiv.org/abs/2405.14297), without adding and removing experts. With s and theta the two
+    "Dynamic Mixture of Experts: An Auto-Tuning Approach for Efficient Transformer Models"
+    (https://arxiv.org/abs/2405.14297), without adding and removing experts. With s and theta the two
     sigmoids, g_i = sign(relu(s_i - theta_i)); backward, sign is the identity. Weights g_i / K for K
     selected experts, K constant in the gradient. In training a token may get no expert (output 0); in
     evaluation it then gets the expert with the highest s.

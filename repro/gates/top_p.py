@@ -32,8 +32,8 @@ class Config:
 class Gate(nn.Module):
     """S(x) = the shortest run of best experts with p_1 + ... + p_r > p; at least one expert.
 
-    "Harder Tasks Need More Experts: Dynamic Routing in MoE Models" (2.2-2.3,
-    https://arxiv.org/abs/2403.07652). Balance loss: E sum_e f_e P_e, f_e the share of tokens that
+    "Harder Tasks Need More Experts: Dynamic Routing in MoE Models"
+    (https://arxiv.org/abs/2403.07652). Balance loss: E sum_e f_e P_e, f_e the share of tokens that
     selected e (so f sums to the mean number of experts). Entropy loss: the mean over tokens of
     -sum_e p_e log p_e. XMoE (https://arxiv.org/abs/2403.18926) has the same rule with p = 0.9.
     """

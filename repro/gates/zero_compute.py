@@ -47,8 +47,8 @@ class Config:
 class Gate(nn.Module):
     """S(x) = the k most probable of all experts: FFN experts, then zero, copy and constant ones.
 
-    "MoE++: Accelerating Mixture-of-Experts Methods with Zero-Computation Experts" (3.1-3.3,
-    https://arxiv.org/abs/2410.07348), without capacities and without its gating residuals between
+    "MoE++: Accelerating Mixture-of-Experts Methods with Zero-Computation Experts"
+    (https://arxiv.org/abs/2410.07348), without capacities and without its gating residuals between
     layers. A constant expert gives a1 x + a2 v with (a1, a2) = softmax(W_c x) and v learned. Balance
     loss: N sum_i eta_i f_i P_i over all N experts, eta 1 for FFN experts and tau for cheap ones, f_i
     the share of tokens that chose i; the paper's is without the factor N, which all losses here have.
