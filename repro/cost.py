@@ -45,6 +45,8 @@ class FFNSize:
     """Hidden width; that of every expert where it was converted."""
     converted: bool
     """Whether an MoE layer took its place."""
+    gate_macs: int | None = None
+    """Multiply-adds of the layer's gate for a token; None for a linear router over the experts."""
 
     @property
     def row_macs(self) -> int:
@@ -78,12 +80,13 @@ class Architecture:
         Args:
             volume: what attention and the unconverted layers process.
             rows_L: rows multiplied by experts in each MoE layer.
-            routed_L: rows multiplied by the router of each MoE layer.
+            routed_L: rows that the gate of each MoE layer decided for.
         """
         total: float = self.backbone.rest_macs(self.config, self.head, volume)
         total += sum(ffn.row_macs * volume.of_stack(ffn.stack) for ffn in self.ffns if not ffn.converted)
         for ffn, rows, routed in zip(self.moe, rows_L, routed_L, strict=True):
-            total += ffn.row_macs * rows + ffn.d_model * self.experts * routed
+            gate_macs = ffn.d_model * self.experts if ffn.gate_macs is None else ffn.gate_macs
+            total += ffn.row_macs * rows + gate_macs * routed
         return total
 
     def analytic_macs(self, volume: Volume, experts_per_token: float) -> float:

@@ -1,6 +1,5 @@
 """The MoE layer, the conversion of a Hugging Face model to it, and saving and loading the result."""
 
-import inspect
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from repro import plugins
-from repro.backbones._sites import FFNSite, Stack
+from repro._calls import StackCall
+from repro.backbones._sites import FFNSite
 from repro.config import ExpertsConfig
 from repro.cost import Architecture, FFNSize
 from repro.errors import UserError, one_line
@@ -38,13 +38,6 @@ class MoESettings:
     gate: str
     gate_options: Any
     experts: ExpertsConfig
-
-
-class _Mask:
-    """The mask of real tokens of one stack, set by its forward hook for the layers in it."""
-
-    def __init__(self) -> None:
-        self.mask_BS: Tensor | None = None
 
 
 class Experts(nn.Module):
@@ -92,9 +85,14 @@ class Experts(nn.Module):
 def sample_routing(gate: nn.Module, d_model: int) -> Routing:
     """What a fresh gate does with layer-normed tokens: the same 4096 random ones every time."""
     x_TD = torch.randn(4096, d_model, generator=torch.Generator().manual_seed(0))
+    ids = {"ids_T": torch.arange(len(x_TD))} if _takes_ids(gate) else {}
     with torch.no_grad():
-        routing: Routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool))
+        routing: Routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool), **ids)
     return routing
+
+
+def _takes_ids(gate: nn.Module) -> bool:
+    return bool(getattr(gate, "TOKEN_IDS", False))
 
 
 def _mean_weight(gate: nn.Module, d_model: int) -> float:
@@ -109,12 +107,14 @@ class MoELayer(RoutingLayer):
     Input and output have the same shape, two leading axes and D. Padding gives zeros.
     """
 
-    def __init__(self, layer: int, gate: nn.Module, experts: Experts, mask: _Mask, time_major: bool) -> None:
+    def __init__(
+        self, layer: int, gate: nn.Module, experts: Experts, call: StackCall, time_major: bool
+    ) -> None:
         super().__init__()
         self.layer = layer
         self.gate = gate
         self.experts = experts
-        self._mask = mask
+        self._call = call
         self._time_major = time_major
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -122,28 +122,22 @@ class MoELayer(RoutingLayer):
         shape = (hidden.shape[0], hidden.shape[1])
         x_TD = hidden.reshape(-1, hidden.shape[-1])
         with record_function(ROUTER):
-            routing = self.gate(x_TD, self._mask_T(shape, hidden.device), best_only=self.best_only)
+            mask_T = self._call.mask_T(shape, hidden.device)
+            ids = {"ids_T": self._call.ids_T(shape)} if _takes_ids(self.gate) else {}
+            routing = self.gate(x_TD, mask_T, best_only=self.best_only, **ids)
         with record_function(EXPERTS):
             y_TD: Tensor = self.experts.backend.forward(x_TD, routing, self.experts.weights())
+            if routing.extra_TD is not None:
+                y_TD = y_TD + routing.extra_TD
         if self.tape is not None:
             rows_computed = partial(
                 self.experts.backend.rows_computed, device=x_TD.device, dtype=compute_dtype(x_TD)
             )
+            update = getattr(self.gate, "update_state", None)
             self.tape.entries.append(
-                LayerRouting(self.layer, routing, shape, self._time_major, rows_computed)
+                LayerRouting(self.layer, routing, shape, self._time_major, rows_computed, update)
             )
         return y_TD.view(hidden.shape)
-
-    def _mask_T(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        mask_BS = self._mask.mask_BS
-        if mask_BS is None:
-            return torch.ones(shape[0] * shape[1], dtype=torch.bool, device=device)
-        # With a key/value cache the mask covers the cached tokens too; the new ones come last.
-        positions = shape[0] if self._time_major else shape[1]
-        mask_BS = mask_BS[:, -positions:]
-        mask = mask_BS.t() if self._time_major else mask_BS
-        assert mask.shape == shape, f"mask {tuple(mask.shape)} does not fit tokens {shape}"
-        return mask.reshape(-1).bool()
 
 
 def choose_backend(name: str, device: torch.device) -> str:
@@ -177,8 +171,11 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
         raise UserError(
             f"experts.every: {settings.experts.every} leaves no layer to convert; the model has {len(sites)}"
         )
-    masks = {name: _pass_masks(stack) for name, stack in backbone.stacks(model).items()} if chosen else {}
+    _refuse_decoders(settings.gate, chosen)
+    stacks = backbone.stacks(model) if chosen else {}
+    calls = {name: StackCall(stack, backbone.TIME_MAJOR) for name, stack in stacks.items()}
     std = getattr(model.config, backbone.INIT_STD)
+    gate_macs: dict[FFNSite, int | None] = {}
     for index, site in enumerate(chosen):
         d_model = site.w1_FD.shape[1]
         backend = plugins.load("experts", choose_backend(settings.experts.backend, device))
@@ -188,7 +185,8 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
             raise UserError(str(error)) from error
         experts = Experts(site, settings.experts, backend)
         experts.reset(site, settings.experts, std, gate)
-        layer = MoELayer(index, gate, experts, masks[site.stack], backbone.TIME_MAJOR)
+        layer = MoELayer(index, gate, experts, calls[site.stack], backbone.TIME_MAJOR)
+        gate_macs[site] = getattr(gate, "macs_per_token", None)
         site.replace(layer.to(site.w1_FD.device))
     if chosen:
         setattr(model.config, _CONFIG_KEY, _plain(settings))
@@ -201,7 +199,8 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
                 stack=site.stack,
                 d_model=site.w1_FD.shape[1],
                 d_hidden=site.w1_FD.shape[0],
-                converted=any(site is one for one in chosen),
+                converted=site in gate_macs,
+                gate_macs=gate_macs.get(site),
             )
             for site in sites
         ),
@@ -209,20 +208,11 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
     )
 
 
-def _pass_masks(stack: Stack) -> _Mask:
-    """Keep the mask of every call of a stack where its MoE layers find it.
-
-    A mask stays until the next call: gradient checkpointing runs the layers again after this one.
-    """
-    signature = inspect.signature(stack.module.forward)
-    kept = _Mask()
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = signature.bind_partial(*args, **kwargs)
-        kept.mask_BS = stack.mask({**call.arguments, **call.arguments.get("kwargs", {})})
-
-    stack.module.register_forward_pre_hook(before, with_kwargs=True)
-    return kept
+def _refuse_decoders(gate: str, sites: list[FFNSite]) -> None:
+    reason = getattr(plugins.load("gates", gate), "ENCODERS_ONLY", None)
+    if reason and any(site.stack == "decoder" for site in sites):
+        spelled = plugins.resolve("gates", gate)[0].replace("_", "-")
+        raise UserError(f"--gate {spelled}: cannot stand in a decoder: {reason}")
 
 
 def _plain(settings: MoESettings) -> dict[str, Any]:

@@ -40,10 +40,17 @@ class Routing:
     """True for real tokens, False for padding."""
     loss: Tensor
     """Auxiliary loss of this layer, scalar, already multiplied by the gate's coefficient."""
+    extra_TD: Tensor | None = None
+    """Weighted output of experts that are no FFNs, added to that of the experts; 0 for padding."""
 
     @staticmethod
     def from_selection(
-        selected_TE: Tensor, weights_TE: Tensor, probs_TE: Tensor, mask_T: Tensor, loss: Tensor
+        selected_TE: Tensor,
+        weights_TE: Tensor,
+        probs_TE: Tensor,
+        mask_T: Tensor,
+        loss: Tensor,
+        extra_TD: Tensor | None = None,
     ) -> "Routing":
         """Build a routing from a boolean choice of experts per token; padding is never routed."""
         selected_TE = selected_TE & mask_T[:, None]
@@ -58,6 +65,7 @@ class Routing:
             probs_TE=probs_TE,
             mask_T=mask_T,
             loss=loss,
+            extra_TD=extra_TD,
         )
 
 
@@ -73,6 +81,8 @@ class LayerRouting:
     time_major: bool
     rows_computed: Callable[[list[int]], int]
     """Expert rows that the layer's back-end multiplied for given loads, padding slots included."""
+    update_gate: Callable[[Routing], None] | None = None
+    """Moves the state of the layer's gate, if it has one, by this routing."""
 
     def count_BS(self) -> Tensor:
         """Experts of each token, one row per sequence; 0 for padding."""
@@ -92,6 +102,12 @@ class RoutingTape:
         for entry in self.entries:
             total = total + entry.routing.loss
         return total
+
+    def update_gates(self) -> None:
+        """Let gates with a state learn from the batch; once, in training, after its backward pass."""
+        for entry in self.entries:
+            if entry.update_gate is not None:
+                entry.update_gate(entry.routing)
 
     def several_BL(self) -> Tensor:
         """Tokens of each sequence given two or more experts, by layer; for one forward pass, int64."""

@@ -201,6 +201,7 @@ def _train_step(loop: _Loop, batches: list[list[int]]) -> tuple[Record, list[tup
                 loss = task.loss(loop.model(**moved), moved)
             auxiliary = tape.loss()
             accelerator.backward((loss + auxiliary) * share)
+        tape.update_gates()
         loss_sum += float(loss.detach()) * share
         auxiliary_sum += float(torch.as_tensor(auxiliary).detach()) * share
         _remember_ratios(loop, tape, mine[number])

@@ -143,6 +143,30 @@ def test_executed_flops_count_the_padding_that_torch_computes(gate: str, backend
     assert flops["per_token"] < flops["per_token_executed"]
 
 
+@pytest.mark.parametrize("gate", [name for name in plugins.names("gates") if name != "dense"])
+def test_executed_flops_of_every_gate_are_those_of_torch(gate: str) -> None:
+    model, architecture = converted(gate, "sequence-classification")
+    lengths = [9, 5, 3, 2]
+    torch_flops, tape, work = counted(model, lengths)
+    # The cosines of the experts of `top-any`, 5 * 5 * 16 in two layers, belong to its loss.
+    of_losses = 2 * 2 * 5 * 5 * 16 if gate == "top_any" else 0
+    executed = work.flops(architecture)["per_token_executed"]
+    assert executed * sum(lengths) + of_losses == pytest.approx(torch_flops, rel=EXACT)
+    assert sum(int(entry.routing.load_E.sum()) for entry in tape.entries) > 0
+
+
+def test_costs_of_gates_by_hand() -> None:
+    # D = 16, 5 experts: a linear router; 16 null experts more; none; a threshold more; four cheap
+    # experts more, of which two have a mixture of 2 D and a vector of D.
+    expected = {"top_k": None, "adamoe": 336, "hash": 0, "learned_threshold": 96, "zero_compute": 240}
+    for gate, macs in expected.items():
+        _, architecture = converted(gate, "sequence-classification")
+        assert [ffn.gate_macs for ffn in architecture.ffns] == [macs] * 2
+    _, architecture = converted("hash", "sequence-classification")
+    routed = architecture.moe_macs(encoded(9), [9.0, 9.0], [9, 9])
+    assert routed == architecture.dense_macs(encoded(9))
+
+
 @pytest.mark.parametrize("gate", ["dense", "adaptive"])
 def test_the_attention_implementation_does_not_matter(gate: str) -> None:
     model, architecture = converted(gate, "sequence-classification")

@@ -18,7 +18,7 @@ FLOORS = [
     ["plugins", "provenance", "paper", "studies"],
     ["config", "records", "routing", "volume"],
     ["gates", "experts", "backbones", "corpora", "cost", "metrics"],
-    ["moe", "curriculum", "tasks"],
+    ["moe", "_calls", "curriculum", "tasks"],
     ["trainer", "_checkpoints", "evaluator"],
     ["benchmark"],
     [

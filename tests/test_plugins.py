@@ -33,6 +33,10 @@ def test_names_are_files_without_private_ones() -> None:
         ("top-1", ("top_k", {"k": 1})),
         ("top_2", ("top_k", {"k": 2})),
         ("top-12", ("top_k", {"k": 12})),
+        ("top-p", ("top_p", {})),
+        ("top-any", ("top_any", {})),
+        ("adaptive-k", ("adaptive_k", {})),
+        ("adaptive-3", ("adaptive_k", {"k": 3})),
     ],
 )
 def test_resolve(name: str, found: tuple[str, dict[str, int]]) -> None:
@@ -91,6 +95,7 @@ def test_gates_expose_their_contract(name: str) -> None:
     assert hash(options) == hash(gate.Config())
     assert isinstance(gate.ADAPTIVE, bool)
     assert gate.Gate is None or callable(gate.Gate)
+    assert isinstance(getattr(gate, "ENCODERS_ONLY", ""), str)
 
 
 @pytest.mark.parametrize("name", plugins.names("experts"))

@@ -128,13 +128,15 @@ def started(repro: Any, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def stop_after(changes: dict[str, Any], results: Path, step: int, task: str = "sst2") -> None:
+def stop_after(
+    changes: dict[str, Any], results: Path, step: int, task: str = "sst2", gate: str = "adaptive"
+) -> None:
     """Do a run in this process until a step, as after Ctrl-C."""
     settings = {key: value for key, value in changes.items() if value is not None}
     config, places = resolve(
         task=task,
         scale="mini",
-        gate="adaptive",
+        gate=gate,
         seed=0,
         data=None,
         model=None,
@@ -294,6 +296,25 @@ class TestTranslation:
             stop_after(repro.small_by_task["wmt19"] | TRANSLATION, tmp_path, step, "wmt19")
         assert repro.train("adaptive", tmp_path, task="wmt19", **TRANSLATION).status == 0
         assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("gate", "options"),
+    [
+        ("adaptive-budget", {"gate.share": 0.6, "gate.rate": 0.2}),
+        ("ratio", {"gate.share": 0.6}),
+        ("relu", {"gate.k": 1.2, "gate.factor": 3, "gate.penalty": 0.001}),
+    ],
+)
+def test_the_state_of_a_gate_is_resumed(
+    repro: Any, tmp_path: Path, gate: str, options: dict[str, Any]
+) -> None:
+    """A threshold or a penalty that started anew would change the losses after the stop."""
+    changes = {"training.steps": 8, "training.learning_rate": 0.003} | options
+    assert repro.train(gate, tmp_path / "whole", **changes).status == 0
+    stop_after(repro.small | changes, tmp_path / "parts", 5, gate=gate)
+    assert repro.train(gate, tmp_path / "parts", **changes).status == 0
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
 class TestEvaluated:

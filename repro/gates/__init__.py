@@ -8,7 +8,19 @@ A file `gates/<name>.py` is a gate. It exposes
   expert alone (top-1 gating at inference). `Gate` is None for `dense`, which has no MoE layers.
 * `ADAPTIVE`: whether tokens of one batch can differ in their number of experts.
 
+And where its rule needs it:
+
+* `ENCODERS_ONLY`: the reason why it cannot stand in a decoder; `moe.convert` then refuses one.
+* `Gate.TOKEN_IDS = True`: it is called with `ids_T=`, the token ids, or None where there are none.
+* `Gate.macs_per_token`: multiply-adds of the gate itself for a token, experts that are no FFNs
+  included; those of a linear router over the experts if it has none.
+* `Gate.update_state(routing)`: moves its buffers by what it decided for one training batch. The
+  trainer has it called after the backward pass of the batch, once, so that a forward pass repeated
+  by gradient checkpointing decides as the first one did. With several processes the state is that of
+  the first, from its share of the batch.
+
 A gate decides in fp32, never routes padding, breaks ties by the lowest expert index, and returns
-its auxiliary loss multiplied by its own coefficient. It keeps nothing between calls that is not a
-registered buffer.
+its auxiliary loss multiplied by its own coefficient. What experts that are no FFNs give a token is
+`Routing.extra_TD`. It keeps nothing between calls that is not a registered buffer; calling it changes
+nothing.
 """

@@ -1,4 +1,4 @@
-"""What gates with a softmax router share: the router, ordered selection, weights, balance loss."""
+"""What gates share: the router, ordered selection, combine weights, balance losses."""
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,29 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts, d_model))
         nn.init.normal_(self.weight, std=logit_std / d_model**0.5)
 
-    def forward(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
-        """Gate probabilities, shape (T, E), fp32 (fp64 for fp64 input); uniform for padding.
+    def logits(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
+        """Router logits, shape (T, E), fp32 (fp64 for fp64 input); 0 for padding."""
+        return wide_linear(wide_rows(x_TD, mask_T), self.weight)
 
-        Padding is cleared first: were it NaN, its zero gradient times NaN would reach the weights.
-        """
+    def forward(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
+        """Gate probabilities, shape (T, E), fp32 (fp64 for fp64 input); uniform for padding."""
         with torch.autocast(x_TD.device.type, enabled=False):
-            wide = torch.promote_types(x_TD.dtype, torch.float32)
-            real_TD = torch.where(mask_T[:, None], x_TD, 0.0)
-            logits_TE = nn.functional.linear(real_TD.to(wide), self.weight.to(wide))
-            return logits_TE.softmax(dim=-1)
+            return self.logits(x_TD, mask_T).softmax(dim=-1)
+
+
+def wide_rows(x_TD: Tensor, mask_T: Tensor) -> Tensor:
+    """The input in fp32 (fp64 stays), padding cleared.
+
+    Were padding NaN, its zero gradient times NaN would reach the weights.
+    """
+    wide = torch.promote_types(x_TD.dtype, torch.float32)
+    return torch.where(mask_T[:, None], x_TD, 0.0).to(wide)
+
+
+def wide_linear(rows_TD: Tensor, weight_ED: Tensor) -> Tensor:
+    """Product with a weight in the type of `rows_TD`, also under autocast; shape (T, E)."""
+    with torch.autocast(rows_TD.device.type, enabled=False):
+        return nn.functional.linear(rows_TD, weight_ED.to(rows_TD.dtype))
 
 
 def best_experts(probs_TE: Tensor, k: int) -> Tensor:
@@ -52,6 +65,17 @@ def combine_weights(probs_TE: Tensor, selected_TE: Tensor, combine: str) -> Tens
     return chosen_TE / torch.where(total_T1 > 0, total_T1, 1.0)
 
 
+def mean_rows(values_TE: Tensor, mask_T: Tensor) -> Tensor:
+    """Mean over the rows where the mask is True, shape (E,); zeros if there are none."""
+    # `where`, not a product: a value that is NaN at a padding position must not survive.
+    return torch.where(mask_T[:, None], values_TE, 0.0).sum(0) / mask_T.sum().clamp(min=1)
+
+
+def balance_of_shares(f_E: Tensor, probs_TE: Tensor, mask_T: Tensor) -> Tensor:
+    """E * sum_e f_e P_e, scalar, for given shares f; P_e is the mean of column e over the real tokens."""
+    return probs_TE.shape[1] * (f_E * mean_rows(probs_TE, mask_T)).sum()
+
+
 def balance_loss(first_T: Tensor, counted_T: Tensor, probs_TE: Tensor, mask_T: Tensor) -> Tensor:
     """E * sum_e f_e P_e, scalar: 1 for uniform routing, E when all goes to one expert.
 
@@ -64,10 +88,12 @@ def balance_loss(first_T: Tensor, counted_T: Tensor, probs_TE: Tensor, mask_T: T
         probs_TE: gate probabilities.
         mask_T: real tokens.
     """
-    num_experts = probs_TE.shape[1]
     counted_T = counted_T & mask_T
-    one_hot_TE = nn.functional.one_hot(first_T, num_experts) * counted_T[:, None]
+    one_hot_TE = nn.functional.one_hot(first_T, probs_TE.shape[1]) * counted_T[:, None]
     f_E = one_hot_TE.sum(0) / counted_T.sum().clamp(min=1)
-    # `where`, not a product: a probability that is NaN at a padding position must not survive.
-    p_E = torch.where(mask_T[:, None], probs_TE, 0.0).sum(0) / mask_T.sum().clamp(min=1)
-    return num_experts * (f_E * p_E).sum()
+    return balance_of_shares(f_E, probs_TE, mask_T)
+
+
+def one_hot(index_T: Tensor, like_TE: Tensor) -> Tensor:
+    """The selection of one expert for each token, bool, in the shape of `like_TE`."""
+    return torch.zeros_like(like_TE, dtype=torch.bool).scatter(1, index_T[:, None], True)

@@ -5,13 +5,17 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from repro import plugins
 
 GATES = [name for name in plugins.names("gates") if name != "dense"]
 D_MODEL = 8
+
+NO_PARAMETERS = {"hash"}
+TOKENS_COMPETE = {"expert_choice"}
+"""Gates in which equal tokens may be routed otherwise: the first of them is taken."""
 
 every_gate = pytest.mark.parametrize("name", GATES)
 best_or_not = pytest.mark.parametrize("best_only", [False, True], ids=["same", "best-only"])
@@ -24,14 +28,27 @@ def _gate(name, num_experts=6, d_model=D_MODEL):
     return module.Gate(module.Config(), d_model, num_experts)
 
 
+def _call(gate, x_TD, mask_T, best_only=False):
+    """Call a gate; token ids, where it wants them, follow from the tokens themselves."""
+    ids = {}
+    if getattr(gate, "TOKEN_IDS", False):
+        rows_TD = x_TD.detach().float().nan_to_num().clamp(-50, 50)
+        ids["ids_T"] = rows_TD.sum(1).mul(1000).long().abs()
+    return gate(x_TD, mask_T, best_only=best_only, **ids)
+
+
 def _route(gate, x_TD, mask_T, best_only=False):
     """Route with a copy of the gate, and gradients of a task-like loss to its parameters and to x."""
     gate, x_TD = copy.deepcopy(gate), x_TD.clone().requires_grad_()
     torch.manual_seed(11)
-    routing = gate(x_TD, mask_T, best_only=best_only)
+    routing = _call(gate, x_TD, mask_T, best_only)
     # The value of an assignment depends on its token and its expert, as a task's loss would.
     value_A = torch.sin(1.0 + 3.0 * routing.expert_A) * (1.0 + x_TD.detach()[routing.token_A].sum(1))
-    (routing.weight_A * value_A).sum().add(routing.loss).backward()
+    loss = (routing.weight_A * value_A).sum() + routing.loss
+    if routing.extra_TD is not None:
+        loss = loss + (routing.extra_TD * torch.arange(1.0, D_MODEL + 1).cos()).sum()
+    # Zero gradients for a gate whose weights do not depend on its input.
+    (loss + 0.0 * x_TD.sum()).backward()
     grads = {key: parameter.grad for key, parameter in gate.named_parameters()}
     return routing, grads, x_TD.grad
 
@@ -53,6 +70,9 @@ def _check_consistent(routing, mask_T, num_experts):
     assert routing.weight_A.dtype == routing.probs_TE.dtype == routing.loss.dtype == torch.float32
     assert routing.mask_T.dtype == torch.bool
     assert torch.equal(routing.mask_T, mask_T)
+    if routing.extra_TD is not None:
+        assert routing.extra_TD.shape == (tokens, D_MODEL)
+        assert bool((routing.extra_TD[~mask_T] == 0).all())
 
     pairs = _assignments(routing)
     # Sorted by expert, then token, and no pair twice.
@@ -140,6 +160,8 @@ def test_best_only_gives_at_most_one_expert(name, batch):
 def test_order_of_tokens_does_not_matter(name, best_only, batch, seed):
     x_TD, mask_T, num_experts = batch
     order = torch.randperm(mask_T.numel(), generator=torch.Generator().manual_seed(seed))
+    if name in TOKENS_COMPETE:
+        assume(len(x_TD.unique(dim=0)) == len(x_TD))
     gate = _gate(name, num_experts).eval()
     routing, grads, grad_x_TD = _route(gate, x_TD, mask_T, best_only)
     moved, moved_grads, moved_grad_x_TD = _route(gate, x_TD[order], mask_T[order], best_only)
@@ -153,6 +175,8 @@ def test_order_of_tokens_does_not_matter(name, best_only, batch, seed):
     assert torch.equal(moved.count_T, routing.count_T[order])
     assert torch.equal(moved.load_E, routing.load_E)
     torch.testing.assert_close(moved.loss, routing.loss, rtol=1e-5, atol=1e-6)
+    if routing.extra_TD is not None:
+        torch.testing.assert_close(moved.extra_TD, routing.extra_TD[order], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(moved_grad_x_TD, grad_x_TD[order], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(moved_grads, grads, rtol=1e-4, atol=1e-5)
 
@@ -176,8 +200,8 @@ def _padded_batch(garbage):
 def test_padding_changes_no_decision(name, best_only, garbage):
     x_TD, other_TD, mask_T = _padded_batch(garbage)
     with torch.no_grad():
-        routing = _gate(name)(x_TD, mask_T, best_only=best_only)
-        other = _gate(name)(other_TD, mask_T, best_only=best_only)
+        routing = _call(_gate(name), x_TD, mask_T, best_only)
+        other = _call(_gate(name), other_TD, mask_T, best_only)
     _check_consistent(other, mask_T, 6)
     assert _assignments(other) == _assignments(routing)
     assert torch.equal(other.weight_A, routing.weight_A)
@@ -241,21 +265,23 @@ def test_the_smallest_batches(name, best_only, mask):
 def test_decisions_are_fp32_under_bf16_autocast(name):
     torch.manual_seed(0)
     x_TD, mask_T = torch.randn(200, D_MODEL), torch.ones(200, dtype=torch.bool)
-    plain = _gate(name)(x_TD, mask_T)
+    plain = _call(_gate(name), x_TD, mask_T)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        routing = _gate(name)(x_TD, mask_T)
+        routing = _call(_gate(name), x_TD, mask_T)
     assert routing.probs_TE.dtype == torch.float32
     assert routing.loss.dtype == torch.float32
     assert torch.equal(routing.probs_TE, plain.probs_TE)
     assert _assignments(routing) == _assignments(plain)
     assert torch.equal(routing.loss, plain.loss)
+    if plain.extra_TD is not None:
+        assert torch.equal(routing.extra_TD, plain.extra_TD)
 
 
 @every_gate
 def test_bf16_input_is_widened_before_the_router(name):
     torch.manual_seed(0)
     x_TD, mask_T = torch.randn(200, D_MODEL).bfloat16(), torch.ones(200, dtype=torch.bool)
-    routing, wide = _gate(name)(x_TD, mask_T), _gate(name)(x_TD.float(), mask_T)
+    routing, wide = _call(_gate(name), x_TD, mask_T), _call(_gate(name), x_TD.float(), mask_T)
     assert routing.probs_TE.dtype == torch.float32
     assert torch.equal(routing.probs_TE, wide.probs_TE)
     assert _assignments(routing) == _assignments(wide)
@@ -265,7 +291,7 @@ def test_bf16_input_is_widened_before_the_router(name):
 def test_every_parameter_gets_a_gradient(name):
     torch.manual_seed(0)
     _, grads, _ = _route(_gate(name), torch.randn(64, D_MODEL), torch.ones(64, dtype=torch.bool))
-    assert grads
+    assert bool(grads) is (name not in NO_PARAMETERS)
     for key, grad in grads.items():
         assert bool(grad.isfinite().all()), key
         assert grad.abs().sum().item() > 0, key
@@ -277,11 +303,87 @@ def test_a_gate_keeps_nothing_between_calls_but_buffers(name):
     gate, mask_T = _gate(name).eval(), torch.ones(20, dtype=torch.bool)
     before = copy.deepcopy(gate.state_dict())
     attributes = set(vars(gate))
-    first = gate(torch.randn(20, D_MODEL), mask_T)
+    first = _call(gate, torch.randn(20, D_MODEL), mask_T)
     x_TD = torch.randn(20, D_MODEL)
-    second, third = gate(x_TD, mask_T), gate(x_TD, mask_T)
+    second, third = _call(gate, x_TD, mask_T), _call(gate, x_TD, mask_T)
     assert set(vars(gate)) == attributes
     assert gate.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in gate.state_dict().items())
     assert _assignments(second) == _assignments(third)
     assert _assignments(first) != _assignments(second)
+
+
+# --- state -------------------------------------------------------------------------------------------
+
+STATEFUL = [name for name in GATES if hasattr(plugins.load("gates", name).Gate, "update_state")]
+SHARE = {"ratio": {"share": 0.4}}
+"""Options without which the state of a gate does not move."""
+
+
+def _stateful(name):
+    module = plugins.load("gates", name)
+    torch.manual_seed(7)
+    return module.Gate(module.Config(**SHARE.get(name, {})), D_MODEL, 6)
+
+
+def test_gates_with_a_state_are_known():
+    assert set(STATEFUL) == {"adaptive_budget", "ratio", "relu"}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_only_gates_with_a_state_have_buffers(name):
+    assert bool(list(_gate(name).buffers())) is (name in STATEFUL)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_calling_a_gate_in_training_changes_nothing(name):
+    """A forward pass that gradient checkpointing repeats decides as the first one did."""
+    torch.manual_seed(0)
+    gate, mask_T, x_TD = _gate(name).train(), torch.ones(30, dtype=torch.bool), torch.randn(30, D_MODEL)
+    before = copy.deepcopy(gate.state_dict())
+    random_state = torch.random.get_rng_state()
+    first, second = _call(gate, x_TD, mask_T), _call(gate, x_TD, mask_T)
+    assert all(torch.equal(value, before[key]) for key, value in gate.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert _assignments(first) == _assignments(second)
+    assert torch.equal(first.weight_A, second.weight_A)
+    assert torch.equal(first.loss, second.loss)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_state_moves_the_same_way_again_after_a_checkpoint(name):
+    torch.manual_seed(0)
+    batches = [torch.randn(30, D_MODEL) for _ in range(6)]
+    mask_T = torch.arange(30) < 25
+    gate = _stateful(name)
+    start = copy.deepcopy(gate.state_dict())
+    states = []
+    for x_TD in batches:
+        gate.update_state(gate(x_TD, mask_T))
+        states.append(copy.deepcopy(gate.state_dict()))
+    assert any(not torch.equal(value, start[key]) for key, value in states[-1].items())
+    resumed = _stateful(name)
+    resumed.load_state_dict(states[2])
+    for x_TD in batches[3:]:
+        resumed.update_state(resumed(x_TD, mask_T))
+    assert resumed.state_dict().keys() == states[-1].keys()
+    assert all(torch.equal(value, states[-1][key]) for key, value in resumed.state_dict().items())
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("tokens", [0, 5])
+def test_a_batch_without_real_tokens_moves_no_state(name, tokens):
+    gate, mask_T = _stateful(name), torch.zeros(tokens, dtype=torch.bool)
+    before = copy.deepcopy(gate.state_dict())
+    gate.update_state(gate(torch.full((tokens, D_MODEL), torch.nan), mask_T))
+    assert all(torch.equal(value, before[key]) for key, value in gate.state_dict().items())
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_padding_moves_no_state(name):
+    gate, other = _stateful(name), _stateful(name)
+    x_TD, other_TD, mask_T = _padded_batch(torch.nan)
+    gate.update_state(gate(x_TD[mask_T], mask_T[mask_T]))
+    other.update_state(other(other_TD, mask_T))
+    for key, value in gate.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[key], value, rtol=1e-6, atol=1e-7)

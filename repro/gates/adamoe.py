@@ -1,0 +1,89 @@
+"""Null experts that cost nothing: top-k of n true and m null experts (AdaMoE)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from repro.config import bounded
+from repro.gates._softmax import (
+    Router,
+    balance_of_shares,
+    best_experts,
+    combine_weights,
+    mean_rows,
+    one_hot,
+)
+from repro.routing import Routing
+
+ADAPTIVE = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of null experts."""
+
+    nulls: int = bounded(16, low=1)
+    """m: null experts beside the n true ones (experts.count); the paper has 8 beside 8."""
+    k: int = bounded(3, low=1)
+    """Experts chosen for every token, null ones included."""
+    balance_rule: Literal["corrected", "as_released"] = "corrected"
+    """`corrected`: the loss sees the mean load of the null experts, as in the paper. `as_released`:
+    it balances every null expert alone, as the released code does by slicing the wrong axis."""
+    combine: Literal["renormalised", "raw"] = "renormalised"
+    """Weights of the selected true experts: rescaled to sum 1, or softmax probabilities over all n+m."""
+    logit_std: float = bounded(1.0, low=0)
+    """Standard deviation of the router's logits at the start, on layer-normed input."""
+    balance: float = bounded(0.01, low=0)
+    """Coefficient of the balance loss; the paper lowers it from 0.02 to 1e-4."""
+
+
+class Gate(nn.Module):
+    """S(x) = the true ones among the k most probable of n true and m null experts.
+
+    "AdaMoE: Token-Adaptive Routing with Null Experts" (https://arxiv.org/abs/2406.13233).
+    A null expert gives 0 at no cost. Weights are renormalised over the true experts selected; a
+    token whose k experts are all null gets 0 and lives on the residual. Loss: (n+m) sum_i f~_i P_i,
+    f_i the share of tokens that chose i, f~_i = f_i for a true expert and the mean of f over all
+    null experts for a null one. At perfect balance it is k, and a token has k n/(n+m) true experts
+    on average (n = m = 8, k = 3: 1.5).
+
+    With `best_only` a token gets its most probable true expert.
+
+    Raises:
+        ValueError: k is larger than the number of true and null experts.
+    """
+
+    def __init__(self, config: Config, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        if config.k > num_experts + config.nulls:
+            raise ValueError(
+                f"gate.k = {config.k} is more than the {num_experts} true and {config.nulls} null experts"
+            )
+        self.config = config
+        self.num_experts = num_experts
+        self.router = Router(d_model, num_experts + config.nulls, config.logit_std)
+        self.macs_per_token = d_model * (num_experts + config.nulls)
+
+    def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
+        """Route the tokens where `mask_T` is True; with `best_only` each to its best true expert alone."""
+        all_probs_TM = self.router(x_TD, mask_T)
+        probs_TE = all_probs_TM[:, : self.num_experts]
+        best_TK = best_experts(all_probs_TM, self.config.k)
+        chosen_TM = torch.zeros_like(all_probs_TM, dtype=torch.bool).scatter(1, best_TK, True)
+        selected_TE = chosen_TM[:, : self.num_experts]
+        if best_only:
+            selected_TE = one_hot(best_experts(probs_TE, 1)[:, 0], probs_TE)
+        weights_TE = combine_weights(probs_TE, selected_TE, self.config.combine)
+        f_M = mean_rows(chosen_TM.float(), mask_T)
+        if self.config.balance_rule == "corrected":
+            f_M = average_nulls(f_M, self.num_experts)
+        loss = balance_of_shares(f_M, all_probs_TM, mask_T)
+        return Routing.from_selection(selected_TE, weights_TE, probs_TE, mask_T, self.config.balance * loss)
+
+
+def average_nulls(f_M: Tensor, num_experts: int) -> Tensor:
+    """The shares with those of the null experts, which stand behind the true ones, replaced by their mean."""
+    nulls_M = f_M[num_experts:]
+    return torch.cat([f_M[:num_experts], nulls_M.mean().expand_as(nulls_M)])

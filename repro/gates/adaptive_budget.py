@@ -1,0 +1,75 @@
+"""One expert or two, with the paper's threshold steered to a target share of two-expert tokens."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from repro.config import bounded
+from repro.gates._gaps import Normalisation, require_two_experts, route_while_close
+from repro.gates._softmax import Router
+from repro.routing import Routing
+
+ADAPTIVE = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of adaptive gating with a budget."""
+
+    share: float = bounded(0.25, low=0, high=1)
+    """Target share of two-expert tokens of every layer; mean experts are 1 + share."""
+    threshold: float = bounded(0.1, low=0, high=1)
+    """T at the start."""
+    rate: float = bounded(0.03, low=0, high=1)
+    """Change of T per batch and unit of the difference between target and measured share."""
+    normalisation: Normalisation = "pair"
+    """How the gap is normalised before it is compared with T; see `_gaps.neighbour_gaps`."""
+    combine: Literal["raw", "renormalised"] = "raw"
+    """Weights of the selected experts: softmax probabilities (eq. 3), or rescaled to sum 1."""
+    logit_std: float = bounded(1.0, low=0)
+    """Standard deviation of the router's logits at the start, on layer-normed input."""
+    balance: float = bounded(0.01, low=0)
+    """Coefficient of the balance loss (paper 4.3)."""
+
+
+class Gate(nn.Module):
+    """The gate `adaptive` (https://arxiv.org/abs/2310.07188, 3.1) with T <- T + rate (target - share).
+
+    The controller integrates, so while T stays inside (0, 1) the mean share of n batches differs
+    from the target by at most 1 / (rate n), however the router drifts. Each layer has its own T.
+
+    Raises:
+        ValueError: there are fewer than two experts.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, config: Config, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        require_two_experts(num_experts)
+        self.config = config
+        self.router = Router(d_model, num_experts, config.logit_std)
+        self.register_buffer("threshold", torch.tensor(config.threshold))
+
+    def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
+        """Route the tokens where `mask_T` is True; with `best_only` each to its best expert alone."""
+        return route_while_close(
+            self.router(x_TD, mask_T),
+            mask_T,
+            k=2,
+            threshold=self.threshold,
+            normalisation=self.config.normalisation,
+            combine=self.config.combine,
+            balance=self.config.balance,
+            best_only=best_only,
+        )
+
+    @torch.no_grad()
+    def update_state(self, routing: Routing) -> None:
+        """Move T towards the target by the share of two-expert tokens of one training batch."""
+        tokens = routing.mask_T.sum()
+        error = self.config.share - (routing.count_T >= 2).sum() / tokens.clamp(min=1)
+        step = torch.where(tokens > 0, self.config.rate * error, 0.0)
+        self.threshold.copy_((self.threshold + step).clamp(0, 1))

@@ -1,0 +1,72 @@
+"""All experts above a threshold that is learned for each token (AdaMoLE)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from repro.config import bounded
+from repro.gates._softmax import (
+    Router,
+    balance_of_shares,
+    best_experts,
+    combine_weights,
+    mean_rows,
+    one_hot,
+    wide_linear,
+    wide_rows,
+)
+from repro.routing import Routing
+
+ADAPTIVE = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of the learned threshold."""
+
+    highest: float = bounded(1.0, above=0)
+    """Largest threshold, in units of 1/E: tau_max = highest / E. Up to 1 the best expert always
+    qualifies; above, a token may get none."""
+    balance_on: Literal["probabilities", "shifted"] = "probabilities"
+    """What the balance loss averages: p, or p - tau as in the released code, which can be negative."""
+    logit_std: float = bounded(1.0, low=0)
+    """Standard deviation of the router's logits at the start, on layer-normed input."""
+    balance: float = bounded(0.01, low=0)
+    """Coefficient of the balance loss."""
+
+
+class Gate(nn.Module):
+    """S(x) = {i : p_i >= tau(x)}, tau(x) = tau_max sigmoid(v x + b), with tau_max = highest / E.
+
+    "AdaMoLE: Fine-Tuning Large Language Models with Adaptive Mixture of Low-Rank Adaptation Experts"
+    (https://arxiv.org/abs/2405.00361). Weights: (p_i - tau)_+ rescaled to sum 1; a token
+    without experts gets 0. Balance loss: E sum_i f_i P_i, f_i the share of tokens that selected i.
+    v and b start at 0: tau is half of its largest value.
+
+    With `best_only` a token gets its best expert if that one qualifies.
+    """
+
+    def __init__(self, config: Config, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        self.config = config
+        self.highest = config.highest / num_experts
+        self.router = Router(d_model, num_experts, config.logit_std)
+        self.threshold_weight = nn.Parameter(torch.zeros(1, d_model))
+        self.threshold_bias = nn.Parameter(torch.zeros(1))
+        self.macs_per_token = d_model * (num_experts + 1)
+
+    def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
+        """Route the tokens where `mask_T` is True; with `best_only` each to its best expert alone."""
+        probs_TE = self.router(x_TD, mask_T)
+        level_T1 = wide_linear(wide_rows(x_TD, mask_T), self.threshold_weight) + self.threshold_bias
+        shifted_TE = probs_TE - self.highest * level_T1.sigmoid()
+        above_TE = shifted_TE >= 0
+        selected_TE = above_TE
+        if best_only:
+            selected_TE = above_TE & one_hot(best_experts(probs_TE, 1)[:, 0], probs_TE)
+        weights_TE = combine_weights(shifted_TE.clamp(min=0), selected_TE, "renormalised")
+        values_TE = probs_TE if self.config.balance_on == "probabilities" else shifted_TE
+        loss = balance_of_shares(mean_rows(above_TE.float(), mask_T), values_TE, mask_T)
+        return Routing.from_selection(selected_TE, weights_TE, probs_TE, mask_T, self.config.balance * loss)

@@ -1,0 +1,68 @@
+"""Weights relu(W x), experts those above 0, sparsity steered by the weight of an L1 loss (ReMoE)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from repro.config import bounded
+from repro.gates._softmax import Router, balance_of_shares, best_experts, mean_rows, one_hot
+from repro.routing import Routing
+
+ADAPTIVE = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of ReLU routing."""
+
+    k: float = bounded(2.0, above=0)
+    """Target mean number of experts per token, of every layer."""
+    penalty: float = bounded(1e-8, above=0)
+    """lambda at the start."""
+    factor: float = bounded(1.2, low=1)
+    """lambda is multiplied by this after a batch with too many experts, else divided by it."""
+    logit_std: float = bounded(1.0, above=0)
+    """Standard deviation of the router's logits at the start, on layer-normed input."""
+
+
+class Gate(nn.Module):
+    """S(x) = {i : w_i > 0} with weights w = relu(W x), not normalised; a token may get no expert.
+
+    "ReMoE: Fully Differentiable Mixture-of-Experts with ReLU Routing"
+    (https://arxiv.org/abs/2412.14711). Loss: lambda E sum_i f_i mean_t w_ti, f_i the share of tokens
+    with w_i > 0 divided by k. lambda grows by `factor` while tokens have more than k experts on
+    average and shrinks otherwise. Each layer has its own lambda and target; the released code has one
+    for all layers.
+
+    With `best_only` a token gets the expert with the highest weight, if that is above 0.
+    """
+
+    penalty: Tensor
+
+    def __init__(self, config: Config, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        self.config = config
+        self.router = Router(d_model, num_experts, config.logit_std)
+        self.register_buffer("penalty", torch.tensor(config.penalty))
+
+    def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
+        """Route the tokens where `mask_T` is True; with `best_only` each to its best expert alone."""
+        logits_TE = self.router.logits(x_TD, mask_T)
+        weights_TE = logits_TE.relu()
+        active_TE = weights_TE > 0
+        selected_TE = active_TE
+        if best_only:
+            selected_TE = active_TE & one_hot(best_experts(weights_TE, 1)[:, 0], weights_TE)
+        f_E = mean_rows(active_TE.float(), mask_T) / self.config.k
+        # A copy: the buffer changes in place, perhaps before the backward pass.
+        loss = self.penalty.clone() * balance_of_shares(f_E, weights_TE, mask_T)
+        return Routing.from_selection(selected_TE, weights_TE, logits_TE.softmax(1), mask_T, loss)
+
+    @torch.no_grad()
+    def update_state(self, routing: Routing) -> None:
+        """Move lambda by the number of experts per token of one training batch."""
+        tokens = routing.mask_T.sum()
+        above = routing.load_E.sum() > self.config.k * tokens
+        moved = torch.where(above, self.penalty * self.config.factor, self.penalty / self.config.factor)
+        self.penalty.copy_(torch.where(tokens > 0, moved, self.penalty))

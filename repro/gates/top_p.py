@@ -1,0 +1,67 @@
+"""The fewest experts whose probabilities sum to more than p, with an entropy loss (Dynamic MoE)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from repro.config import bounded
+from repro.gates._softmax import Router, balance_of_shares, combine_weights, mean_rows, one_hot
+from repro.routing import Routing
+
+ADAPTIVE = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of top-p gating."""
+
+    p: float = bounded(0.4, low=0, high=1)
+    """Experts are added, best first, until their probabilities sum to more than this."""
+    combine: Literal["raw", "renormalised"] = "raw"
+    """Weights of the selected experts: softmax probabilities, or rescaled to sum 1."""
+    logit_std: float = bounded(1.0, low=0)
+    """Standard deviation of the router's logits at the start, on layer-normed input."""
+    balance: float = bounded(0.01, low=0)
+    """Coefficient of the balance loss."""
+    entropy: float = bounded(1e-4, low=0)
+    """Coefficient of the entropy loss, against a flat router that selects everything."""
+
+
+class Gate(nn.Module):
+    """S(x) = the shortest run of best experts with p_1 + ... + p_r > p; at least one expert.
+
+    "Harder Tasks Need More Experts: Dynamic Routing in MoE Models"
+    (https://arxiv.org/abs/2403.07652). Balance loss: E sum_e f_e P_e, f_e the share of tokens that
+    selected e (so f sums to the mean number of experts). Entropy loss: the mean over tokens of
+    -sum_e p_e log p_e. XMoE (https://arxiv.org/abs/2403.18926) has the same rule with p = 0.9.
+    """
+
+    def __init__(self, config: Config, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        self.config = config
+        self.router = Router(d_model, num_experts, config.logit_std)
+
+    def forward(self, x_TD: Tensor, mask_T: Tensor, best_only: bool = False) -> Routing:
+        """Route the tokens where `mask_T` is True; with `best_only` each to its best expert alone."""
+        probs_TE = self.router(x_TD, mask_T)
+        # A stable sort keeps the lowest of equal experts first.
+        ranked_TE, order_TE = probs_TE.detach().sort(dim=1, descending=True, stable=True)
+        sums_TE = ranked_TE.cumsum(1)
+        before_TE = torch.cat([torch.zeros_like(sums_TE[:, :1]), sums_TE[:, :-1]], dim=1)
+        chosen_TE = before_TE <= self.config.p
+        if best_only:
+            chosen_TE = one_hot(torch.zeros_like(order_TE[:, 0]), chosen_TE)
+        selected_TE = torch.zeros_like(chosen_TE).scatter(1, order_TE, chosen_TE)
+        weights_TE = combine_weights(probs_TE, selected_TE, self.config.combine)
+        loss = self.config.balance * balance_of_shares(
+            mean_rows(selected_TE.float(), mask_T), probs_TE, mask_T
+        )
+        loss = loss + self.config.entropy * mean_rows(entropy_terms(probs_TE), mask_T).sum()
+        return Routing.from_selection(selected_TE, weights_TE, probs_TE, mask_T, loss)
+
+
+def entropy_terms(probs_TE: Tensor) -> Tensor:
+    """-p log p of every probability, 0 with a finite gradient where p underflowed to 0."""
+    return -probs_TE * probs_TE.clamp(min=torch.finfo(probs_TE.dtype).tiny).log()

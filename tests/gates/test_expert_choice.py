@@ -1,0 +1,65 @@
+"""Experts choose tokens: four tokens and two experts on paper."""
+
+import pytest
+import torch
+
+from repro.gates import expert_choice
+
+# The router is the identity (D = E = 2) and a token is log p.
+PROBS = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]])
+
+
+def _route(probs=PROBS, mask=None, best_only=False, **options):
+    gate = expert_choice.Gate(expert_choice.Config(**options), 2, 2)
+    with torch.no_grad():
+        gate.router.weight.copy_(torch.eye(2))
+    mask_T = torch.ones(len(probs), dtype=torch.bool) if mask is None else torch.tensor(mask)
+    return gate(probs.log(), mask_T, best_only=best_only)
+
+
+def _assignments(routing):
+    return list(zip(routing.expert_A.tolist(), routing.token_A.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"),
+    [
+        # Expert 0 prefers t0 t2 t1 t3, expert 1 prefers t3 t1 t2 t0; each takes ceil(4 k / 2).
+        (0.5, [(0, 0), (1, 3)]),
+        (1.0, [(0, 0), (0, 2), (1, 1), (1, 3)]),
+        (1.1, [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]),
+        (1.5, [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]),
+        (9.0, [(expert, token) for expert in range(2) for token in range(4)]),
+    ],
+)
+def test_choices_by_hand(k, expected):
+    assert _assignments(_route(k=k)) == expected
+
+
+def test_weights_are_probabilities_and_there_is_no_loss():
+    routing = _route(k=1.0)
+    torch.testing.assert_close(routing.weight_A, torch.tensor([0.9, 0.8, 0.4, 0.7]))
+    assert routing.loss.item() == 0.0
+    assert routing.load_E.tolist() == [2, 2]
+
+
+def test_padding_is_neither_chosen_nor_in_the_capacity():
+    # Three real tokens: ceil(3 / 2) = 2 each, of t1 t2 t3.
+    routing = _route(k=1.0, mask=[False, True, True, True])
+    assert _assignments(routing) == [(0, 1), (0, 2), (1, 1), (1, 3)]
+    assert _route(k=9.0, mask=[False, True, False, True]).count_T.tolist() == [0, 2, 0, 2]
+
+
+def test_of_equal_tokens_the_first_are_taken():
+    assert _route(torch.full((4, 2), 0.5), k=1.0).count_T.tolist() == [2, 2, 0, 0]
+
+
+def test_rounding_errors_add_no_token():
+    # 10 * 1.1 = 11.000000000000002 in floating point; of 11 experts each takes one token.
+    probs_TE = torch.full((10, 11), 1 / 11)
+    chosen_TE = expert_choice.choose_tokens(probs_TE, torch.ones(10, dtype=torch.bool), 1.1)
+    assert chosen_TE.sum(0).tolist() == [1] * 11
+
+
+def test_best_only_is_the_best_expert_of_every_token():
+    assert _assignments(_route(k=0.5, best_only=True)) == [(0, 0), (0, 1), (0, 2), (1, 3)]
