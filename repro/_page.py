@@ -97,16 +97,19 @@ def _section(section: Section) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     head = "".join(f'<th scope="col">{html.escape(name.strip())}</th>' for name in rows[0])
-    body = "".join(f"<tr>{''.join(map(_td, row.values()))}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(_td(*cell) for cell in row.items())}</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
-def _td(value: Any) -> str:
+def _td(column: str, value: Any) -> str:
     kind = "number" if isinstance(value, int | float) else "text"
     if isinstance(value, str) and value in _VERDICTS:
         kind = _VERDICTS[value]
-    return f'<td class="{kind}">{html.escape(cell(value))}</td>'
+    text = html.escape(cell(value))
+    if column == "Run":
+        text = f'<a href="runs/{text}/result.json">{text}</a>'
+    return f'<td class="{kind}">{text}</td>'
 
 
 def _inline(figure: Figure) -> str:

@@ -3,12 +3,13 @@
 import csv
 import json
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from repro import plugins, report
+from repro import _page, plugins, report
 from repro.errors import UserError
 from repro.records import Published
 from repro.tables import runs
@@ -43,6 +44,16 @@ def result(gate: str, seed: int, **changes: Any) -> dict[str, Any]:
         "routing_eval": None if dense else routing,
         "parameters": {"total": 7, "active": 5},
         "peak_memory_bytes": 11,
+        "tokens": 400,
+        "curve": [[0, 0.0, 1.0], [10, 4.0, 0.75]],
+        "data": {"source": "synthetic"},
+        "environment": {
+            "processor": "a processor",
+            "cores": 2,
+            "packages": {"torch": "9.9"},
+            "git_commit": "0123456789abcdef",
+            "git_modified": False,
+        },
     } | changes
 
 
@@ -92,7 +103,13 @@ def test_a_clone_without_run_folders_gives_the_same_files(tmp_path: Path) -> Non
     write(tmp_path, result("dense", 0))
     write(tmp_path, result("adaptive", 0))
     files = {path: path.read_bytes() for path in report.build_report(tmp_path)}
-    assert {path.name for path in files} == {"runs.jsonl", "runs.csv"}
+    assert {path.name for path in files} == {
+        "runs.jsonl",
+        "runs.csv",
+        "claims.csv",
+        "report.md",
+        "report.html",
+    }
     assert read(tmp_path)[1]["Share two experts"] == ""
     shutil.rmtree(tmp_path / "runs")
     assert {path: path.read_bytes() for path in report.build_report(tmp_path)} == files
@@ -121,6 +138,80 @@ def test_from_the_command_line(repro: Any, trained: Any, tmp_path: Path) -> None
     (row,) = read(tmp_path / "results" / "mini")
     assert row["Run"] == trained("adaptive").result["run_id"]
     assert float(row["Performance"]) == trained("adaptive").result["metric"]["value"]
+
+
+def test_check_finds_what_is_not_up_to_date(repro: Any, trained: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained("adaptive").results, tmp_path / "results")
+    scale = tmp_path / "results" / "mini"
+    answer = repro("report", "--check", "--out", tmp_path / "results")
+    assert answer.status == 1
+    assert "runs.csv: not what the runs give; `repro report` rebuilds it" in answer.err
+    assert not (scale / "runs.csv").exists()
+    assert repro("report", "--out", tmp_path / "results").status == 0
+    answer = repro("report", "--check", "--out", tmp_path / "results")
+    assert (answer.status, answer.out, answer.err) == (0, "", "")
+    (scale / "claims.csv").write_text("made up\n")
+    answer = repro("report", "--check", "--out", tmp_path / "results")
+    assert answer.status == 1
+    assert [line.split(": ")[1] for line in answer.err.splitlines()] == [str(scale / "claims.csv")]
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: text by tag, addresses, identifiers, unclosed tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.cells: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links += [value for key in ("href", "src") if (value := found.get(key))]
+        self.ids += [value for key in ("id",) if (value := found.get(key))]
+        if tag not in ("meta", "use", "path", "br"):
+            self.open.append(tag)
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["td"]:
+            self.cells[-1] += data
+
+
+def test_the_page_is_whole_and_needs_nothing_else(trained: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained("adaptive").results, tmp_path / "results")
+    report.build_report(tmp_path / "results" / "mini")
+    text = (tmp_path / "results" / "mini" / "report.html").read_text(encoding="utf-8")
+    found = Page(text)
+    assert found.open == []
+    assert len(set(found.ids)) == len(found.ids)
+    run_id = trained("adaptive").result["run_id"]
+    outside = [link for link in found.links if not link.startswith("#")]
+    assert outside == [f"runs/{run_id}/result.json"]
+    assert {link[1:] for link in found.links if link.startswith("#")} <= set(found.ids)
+    assert "not measured" in found.cells
+    assert run_id in found.cells
+    markdown = (tmp_path / "results" / "mini" / "report.md").read_text(encoding="utf-8")
+    assert f"| {run_id} |" in markdown
+
+
+def test_text_of_the_page_is_escaped() -> None:
+    section = _page.Section(title="A & B", rows=[{"Run": "<b>|", "n": 0.123456}], notes=["<script>"])
+    text = _page.page("<i>", "1 < 2", [section])
+    assert "<b>" not in text
+    assert "<script>" not in text
+    assert "<i>" not in text
+    assert "&lt;script&gt;" in text
+    assert "0.1235" in text
+    assert "| <b>\\| | 0.1235 |" in _page.markdown("t", "i", [section])
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,28 @@ from typing import Annotated
 import typer
 
 from repro._arguments import Results
-from repro._terminal import out
+from repro._terminal import err, out
 
 
 def command(
     scale: Annotated[str, typer.Option(help="The scale whose results are put together.")] = "mini",
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if a published file is not up to date.")
+    ] = False,
     out_folder: Results = Path("results"),
 ) -> None:
-    """Rebuild the published files of a scale from its finished runs."""
+    """Rebuild the published files of a scale from its finished runs: tables, figures, report.html."""
     from repro.experiments import read_scale
-    from repro.report import build_report
+    from repro.report import build_report, stale_files
 
-    read_scale(scale)
-    for path in build_report(out_folder / scale):
-        out.print(path)
+    if scale != "gpu":
+        read_scale(scale)
+    if not check:
+        for path in build_report(out_folder / scale):
+            out.print(path)
+        return
+    stale = stale_files(out_folder / scale)
+    for name in stale:
+        err.print(f"repro: {out_folder / scale / name}: not what the runs give; `repro report` rebuilds it")
+    if stale:
+        raise typer.Exit(1)

@@ -1,8 +1,8 @@
 """The shared look of the figures: half a column wide, colour-blind safe, the same file every time."""
 
+import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -22,7 +22,7 @@ MARKERS = {"dense": "s", "top-2": "o", "top-1": "^", "adaptive": "D"}
 STACKS = {"encoder": BLUE, "decoder": ORANGE}
 SHADES = "cividis"
 """Colour map of heat maps: even in lightness, made for colour-blind readers."""
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "svg.hashsalt": "repro",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -79,10 +79,18 @@ def finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `<stem>.svg` and `<stem>.png`, without dates or random names: equal figures, equal bytes."""
-    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+def as_svg(figure: Figure) -> bytes:
+    """The figure as SVG, without dates or random names: equal figures, equal bytes."""
+    return _saved(figure, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure in pixels."""
+    return _saved(figure, format="png", dpi=200, metadata={"Software": None})
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    stream = io.BytesIO()
     with mpl.rc_context(_SETTINGS):
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-    return [svg, png]
+        figure.savefig(stream, **options)
+    return stream.getvalue()
