@@ -187,7 +187,7 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
         experts.reset(site, settings.experts, std, gate)
         layer = MoELayer(index, gate, experts, calls[site.stack], backbone.TIME_MAJOR)
         gate_macs[site] = getattr(gate, "macs_per_token", None)
-        site.replace(layer.to(site.w1_FD.device))
+        site.replace(layer.to(site.w1_FD.device).train(model.training))
     if chosen:
         setattr(model.config, _CONFIG_KEY, _plain(settings))
     return Architecture(

@@ -100,6 +100,10 @@ class TestStudy:
             "runs.jsonl",
             "table3.csv",
             "table3_detail.csv",
+            "claims.csv",
+            "figures",
+            "report.html",
+            "report.md",
         }
 
     def test_the_record_names_the_runs(self, done: Done) -> None:
@@ -447,5 +451,5 @@ class TestBadInput:
 
     def test_studies_are_listed(self, repro: Any) -> None:
         found = repro("list", "studies", "--json").json()["studies"]
-        assert [row["name"] for row in found] == ["schemes"]
-        assert found[0]["what"].startswith("Dense, top-2, top-1 and adaptive gating")
+        assert [row["name"] for row in found] == ["curriculum", "schemes", "threshold"]
+        assert found[1]["what"].startswith("Dense, top-2, top-1 and adaptive gating")

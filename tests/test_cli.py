@@ -51,9 +51,14 @@ OPTIONS = {
         " --experts-backend --model --set --out --fresh --tensorboard --json"
     ),
     "eval": "run --split --gate-at-inference --data --out --json",
-    "ablate": "study --tasks --seeds --scale --data --set --dry-run --out --json",
+    "ablate": "study --tasks --seeds --scale --data --values --set --dry-run --out --json",
+    "analyze": "runs --scale --data --samples --out --json",
+    "bench": (
+        "--sizes --tokens --precision --experts --repeats --only --task --gate --steps --data --scale"
+        " --out --json"
+    ),
     "list": "what --scale --out --json",
-    "report": "--scale --out",
+    "report": "--scale --check --out",
 }
 
 

@@ -46,7 +46,7 @@ def test_resolve(name: str, found: tuple[str, dict[str, int]]) -> None:
 @pytest.mark.parametrize(
     ("family", "name", "message"),
     [
-        ("gates", "adaptiv", "unknown gate 'adaptiv'. Did you mean 'adaptive'? Known: "),
+        ("gates", "adaptiv", "unknown gate 'adaptiv'. Did you mean 'adaptive'?"),
         ("gates", "top-two", "unknown gate 'top-two'. Did you mean 'top-"),
         ("gates", "_softmax", "unknown gate '_softmax'."),
         ("gates", "../gates/dense", "unknown gate '../gates/dense'."),

@@ -182,7 +182,7 @@ class Page(HTMLParser):
                 pass
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] == ["td"]:
+        if "td" in self.open:
             self.cells[-1] += data
 
 

@@ -50,11 +50,11 @@ def shown(published: Published) -> list[dict[str, Any]]:
         {
             "Task": row.title,
             "Order": row.scheme,
-            "Inflation": rounded(inflation(row)),
+            "Infl.": rounded(inflation(row), 2),
             "(paper)": _printed(row, "time_inflation"),
-            "per step": rounded(_per_step(row)),
+            "/step": rounded(_per_step(row), 2),
             "Value": row.mean(performance),
-            "diff.": rounded(difference(row)),
+            "diff.": rounded(difference(row), 2),
             "(paper) ": _printed(row, "performance_difference"),
         }
         for row in orders(published)
