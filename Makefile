@@ -14,7 +14,7 @@ OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --out $(OUT) \
 	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
-.PHONY: setup table1 table3 table4 table5 table6 figures analysis report test check style lint types smoke clean
+.PHONY: setup table1 table3 table4 table5 table6 gates figures analysis report test check style lint types smoke clean
 
 setup: $(READY)
 
@@ -31,6 +31,9 @@ table5: $(READY)  ## adaptive gating at several thresholds
 
 table6: $(READY)  ## adaptive gating with and without its curriculum
 	$(call STUDY,curriculum)
+
+gates: $(READY)  ## every adaptive gate at matched budgets
+	$(call STUDY,gates)
 
 table1: $(READY)  ## one MoE layer at forced shares of top-1 tokens, against other implementations
 	$(BIN)/repro bench --scale $(SCALE) --out $(OUT)

@@ -57,7 +57,8 @@ def plan(
 ) -> list[PlannedRun]:
     """All runs of a study, in the order in which they are done: what is compared stands together.
 
-    Settings that a variant fixes, or that mean nothing to it, do not apply to it.
+    Settings that a variant fixes, or that mean nothing to it, do not apply to it. Variants that cannot
+    stand in a task's model are left out.
 
     Args:
         values: what the study varies, in place of its own values.
@@ -73,6 +74,8 @@ def plan(
     for task in tasks:
         for seed in range(seeds):
             for variant, (gate, fixed) in variants.items():
+                if _cannot_stand(gate, scale, task):
+                    continue
                 settings = {
                     key: override
                     for key, override in overrides.items()
@@ -115,6 +118,16 @@ def variants_of(study: str, values: Sequence[float]) -> dict[str, tuple[str, dic
     gate, key = module.VALUES
     kept = {label: variant for label, variant in variants.items() if key not in variant[1]}
     return kept | {f"{value:g}": (gate, {key: value}) for value in values}
+
+
+def _cannot_stand(gate: str, scale: str, task: str) -> bool:
+    """Whether the gate is for encoders only and the task's model has a decoder."""
+    member, _ = plugins.resolve("gates", gate)
+    backbone = read_scale(scale).get(task, {}).get("model", {}).get("backbone")
+    if backbone is None or "ENCODERS_ONLY" not in plugins.constants("gates", member):
+        return False
+    stacks: Any = plugins.constants("backbones", backbone)["STACKS"]
+    return "decoder" in stacks
 
 
 def _without_effect(gate: str, keys: Iterable[str]) -> set[str]:

@@ -18,6 +18,7 @@ SHOWN = {
     "table5": "table5_detail",
     "table6": "table6_detail",
     "table4": "table4",
+    "gates": "gates",
     "table1": "table1",
 }
 """Tables of the paper in the order of the report, and the member of `tables` that shows each."""

@@ -3,6 +3,7 @@
 A file `backbones/<name>.py` is a backbone. It exposes
 
 * `MODEL_TYPE`: the `model_type` of its Hugging Face configuration;
+* `STACKS`: `encoder` and/or `decoder`;
 * `CONFIG`: that configuration class;
 * `HEADS`: task head -> model class;
 * `INIT_STD`: the entry of the configuration that gives the spread of fresh weights;

@@ -16,6 +16,7 @@ from repro.backbones._sites import Stack, attention_mask
 from repro.volume import Volume
 
 MODEL_TYPE = "bart"
+STACKS = ("encoder", "decoder")
 CONFIG = transformers.BartConfig
 HEADS = {"sequence-to-sequence": transformers.BartForConditionalGeneration}
 INIT_STD = "init_std"

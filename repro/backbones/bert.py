@@ -12,6 +12,7 @@ from repro.backbones._sites import FFNSite, Stack, attention_mask
 from repro.volume import Volume
 
 MODEL_TYPE = "bert"
+STACKS = ("encoder",)
 CONFIG = transformers.BertConfig
 HEADS = {
     "sequence-classification": transformers.BertForSequenceClassification,

@@ -16,6 +16,7 @@ from repro.backbones._sites import Stack, attention_mask
 from repro.volume import Volume
 
 MODEL_TYPE = "fsmt"
+STACKS = ("encoder", "decoder")
 CONFIG = transformers.FSMTConfig
 HEADS = {"sequence-to-sequence": transformers.FSMTForConditionalGeneration}
 INIT_STD = "init_std"

@@ -11,6 +11,7 @@ from repro.backbones._sites import FFNSite, Stack, attention_mask
 from repro.volume import Volume
 
 MODEL_TYPE = "gpt2"
+STACKS = ("decoder",)
 CONFIG = transformers.GPT2Config
 HEADS = {"causal-language-model": transformers.GPT2LMHeadModel}
 INIT_STD = "initializer_range"

@@ -18,6 +18,7 @@ from repro.tables._measures import (
     slower_or_never,
 )
 from repro.tables._schemes import STUDY, SchemeRow, flops, share_several
+from repro.tables._token_measures import above_base, clear_share, last_minus_first_layer, late_minus_early
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +169,95 @@ CLAIMS: Sequence[Claim] = (
         quantity="relative gain of random order, mean over tasks",
         samples=_curriculum_study(gain),
         at_most=0.0,
+    ),
+    Claim(
+        text="Most tokens clearly prefer one expert",
+        where="3.1, Figure 1",
+        paper="0.55 at least",
+        quantity="share of tokens with p1 >= 2 p2 under top-2, mean over tasks",
+        samples=clear_share("top-2"),
+        at_least=0.55,
+    ),
+    Claim(
+        text="Sentiment: neutral words get two experts more often",
+        where="4.5, Table 4",
+        paper="no number",
+        quantity="share of two-expert tokens among neutral words minus that of all",
+        samples=above_base("sst2", "categories", ["neutral"]),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Sentiment: negation and contrast get two experts more often",
+        where="4.5",
+        paper="no number",
+        quantity="share of two-expert tokens among negation and contrast minus that of all",
+        samples=above_base("sst2", "categories", ["negation", "contrast"]),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Sentiment: the share is stable across layers",
+        where="4.5, Figure 2(a)",
+        paper="no number",
+        quantity="share in the last layer minus that in the first",
+        samples=last_minus_first_layer("sst2", "encoder"),
+        at_least=-0.05,
+        at_most=0.05,
+    ),
+    Claim(
+        text="Translation: the share falls along the encoder",
+        where="4.5, Figure 2(b)",
+        paper="no number",
+        quantity="share in the encoder's last layer minus that in its first",
+        samples=last_minus_first_layer("wmt19", "encoder"),
+        at_most=0.0,
+    ),
+    Claim(
+        text="Translation: the share rises along the decoder",
+        where="4.5, Figure 2(b)",
+        paper="no number",
+        quantity="share in the decoder's last layer minus that in its first",
+        samples=last_minus_first_layer("wmt19", "decoder"),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Question answering: the question gets two experts more often",
+        where="4.5, Table 4",
+        paper="no number",
+        quantity="share of two-expert tokens in the question minus that of all",
+        samples=above_base("squad", "parts", ["question"]),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Summarisation: pronouns get two experts more often",
+        where="4.5",
+        paper="no number",
+        quantity="share of two-expert tokens among the article's pronouns minus that of all",
+        samples=above_base("cnn_dailymail", "categories", ["pronoun"], "encoder"),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Summarisation: the share falls along encoder and decoder",
+        where="4.5, Figure 2(d)",
+        paper="no number",
+        quantity="share in the encoder's last layer minus that in its first",
+        samples=last_minus_first_layer("cnn_dailymail", "encoder"),
+        at_most=0.0,
+    ),
+    Claim(
+        text="Text completion: later tokens get two experts more often",
+        where="4.5",
+        paper="no number",
+        quantity="share in the last three tenths of the sequence minus that in the first three",
+        samples=late_minus_early("wikitext"),
+        at_least=0.0,
+    ),
+    Claim(
+        text="Dialogue: conversational words get two experts more often",
+        where="4.5, Table 4",
+        paper="no number",
+        quantity="share of two-expert tokens among conversational markers minus that of all",
+        samples=above_base("soda", "categories", ["marker"]),
+        at_least=0.0,
     ),
     Claim(
         text="With 80 % of top-1 tokens a layer saves less time than operations",

@@ -169,3 +169,36 @@ def test_averages_of_the_paper_are_those_of_its_tables() -> None:
             if word.strip("+-").replace(".", "").isdigit()
         ]
         assert any(float(word) == pytest.approx(value, rel=0.02) for word in printed), (start, value)
+
+
+# --- claims about tokens -----------------------------------------------------------------------------
+
+
+def test_claims_about_tokens_by_hand(hand_analysis: Any) -> None:
+    # Negation: (38 + 34) of 80 pairs, 0.9; all: (200 + 400) of 2000, 0.3. Layers: 0.4 - 0.2. Every tenth alike.
+    analyses = [hand_analysis("sst2", seed=seed) for seed in (0, 1)] + [
+        hand_analysis("wikitext"),
+        hand_analysis("sst2", gate="top-2"),
+    ]
+    published = Published({}, {}, {one["run_id"]: one for one in analyses})
+    row = row_of(published, "Sentiment: negation")
+    assert (row["Ours"], row["Interval"], row["Samples"], row["Verdict"]) == (0.6, 0.0, 2, "holds")
+    row = row_of(published, "Sentiment: the share is stable")
+    assert (row["Ours"], row["Verdict"]) == (0.2, "does not hold")
+    assert row_of(published, "Sentiment: neutral")["Verdict"] == "not measured"
+    row = row_of(published, "Text completion: later")
+    assert (row["Ours"], row["Verdict"]) == (0.0, "inconclusive")
+    # (600 + 500) of 2000 tokens, of the top-2 run alone.
+    row = row_of(published, "Most tokens")
+    assert (row["Ours"], row["Samples"]) == (0.55, 1)
+    assert row_of(published, "Translation: the share falls")["Verdict"] == "not measured"
+
+
+def test_categories_and_parts_of_claims_exist() -> None:
+    from repro import plugins
+    from repro.corpora import dialogues, news, sentiment
+
+    assert {"neutral", "negation", "contrast"} <= set(sentiment.CATEGORIES)
+    assert "pronoun" in news.CATEGORIES
+    assert "marker" in dialogues.CATEGORIES
+    assert "question" in plugins.load("tasks", "squad").COLUMNS

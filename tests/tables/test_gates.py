@@ -1,0 +1,129 @@
+"""The comparison of gates: the Pareto front by hand, the study's variants, the figure."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from repro import ablation, plugins
+from repro.figures import gates as figure
+from repro.moe import sample_routing
+from repro.records import Published
+from repro.tables import gates
+
+NAMES = {"wikitext": ("perplexity", False), "sst2": ("accuracy", True)}
+
+
+def run(variant: str, seed: int, flops: float, quality: float | None, task: str = "sst2") -> dict[str, Any]:
+    name, higher = NAMES[task]
+    return {
+        "run_id": f"{task}-{variant}-s{seed}".replace(" ", "-"),
+        "task": task,
+        "seed": seed,
+        "metric": {"name": name, "value": quality, "higher_is_better": higher, "count": 8},
+        "curve": [[0, 0.0, 1.0], [10, 10.0, 0.5]],
+        "seconds_per_step": 0.5,
+        "flops": {"per_token": flops},
+        "routing": {"mean_experts": 1.25},
+    }
+
+
+def publish(runs: dict[str, list[dict[str, Any]]], task: str = "sst2") -> Published:
+    plan = {task: {variant: [one["run_id"] for one in found] for variant, found in runs.items()}}
+    done = {one["run_id"]: one for found in runs.values() for one in found if "metric" in one}
+    return Published(done, {"gates": {"tasks": plan, "failed": {}}})
+
+
+# Two seeds each, quality q +- d: the interval's half width is 12.706 d (t with one degree of freedom).
+HAND = {
+    "top-2": [run("top-2", 0, 8.0, 0.8), run("top-2", 1, 8.0, 0.8)],
+    "top-1": [run("top-1", 0, 4.0, 0.7), run("top-1", 1, 4.0, 0.7)],
+    "adaptive 1.25": [run("adaptive 1.25", 0, 5.0, 0.85), run("adaptive 1.25", 1, 5.0, 0.85)],
+    "ratio 1.25": [run("ratio 1.25", 0, 5.0, 0.74), run("ratio 1.25", 1, 5.0, 0.76)],
+    "relu 1.1": [run("relu 1.1", 0, 6.0, None)],
+    "hash": [{"run_id": "sst2-hash-s0"}],
+}
+
+
+def test_the_front_by_hand() -> None:
+    rows = {(row["Gate"], row["Budget"]): row for row in gates.rows(publish(HAND))}
+    assert all(tuple(row) == gates.COLUMNS for row in rows.values())
+    # adaptive is cheaper and better than top-2, equally cheap and better than ratio; top-1 is the cheapest.
+    assert {key: row["Pareto front"] for key, row in rows.items()} == {
+        ("top-2", None): "no",
+        ("top-1", None): "yes",
+        ("adaptive", "1.25"): "yes",
+        ("ratio", "1.25"): "no",
+        ("relu", "1.1"): None,
+        ("hash", None): None,
+    }
+    # ratio's interval is 12.706 * 0.01 = 0.127, more than the 0.1 it is behind; top-2's is 0.
+    assert rows["top-2", None]["Surely beaten"] == "yes"
+    assert rows["ratio", "1.25"]["Surely beaten"] == "no"
+    assert rows["adaptive", "1.25"]["Norm. FLOPs"] == 0.625
+    assert rows["relu", "1.1"]["Reason for empty cells"] is not None
+    assert rows["hash", None]["Reason for empty cells"] == "sst2-hash-s0: not run"
+    assert [note.split(":")[0] for note in gates.notes(publish(HAND))] == [
+        "Sentiment analysis, relu 1.1",
+        "Sentiment analysis, hash",
+    ]
+
+
+def test_a_lower_perplexity_is_better() -> None:
+    runs = {
+        "top-2": [run("top-2", 0, 8.0, 10.0, "wikitext")],
+        "adaptive 1.5": [run("adaptive 1.5", 0, 6.0, 12.0, "wikitext")],
+        "relu 1.75": [run("relu 1.75", 0, 7.0, 13.0, "wikitext")],
+    }
+    found = {row["Gate"]: row["Pareto front"] for row in gates.rows(publish(runs, "wikitext"))}
+    assert found == {"top-2": "yes", "adaptive": "yes", "relu": "no"}
+
+
+def test_the_figure_has_a_series_for_every_gate_and_the_front() -> None:
+    made = figure.draw(publish(HAND))
+    assert made is not None
+    (axes,) = made.axes
+    assert set(axes.get_legend_handles_labels()[1]) == {"top-2", "top-1", "adaptive", "ratio"}
+    front = axes.lines[-1].get_xydata().tolist()
+    assert front == [[4.0, 0.7], [5.0, 0.85]]
+    assert axes.get_xlabel() == "FLOPs per token"
+    assert figure.draw(Published({}, {})) is None
+
+
+# --- the study ---------------------------------------------------------------------------------------
+
+VARIANTS = plugins.load("studies", "gates").VARIANTS
+
+
+def test_every_gate_is_in_the_study_at_every_budget() -> None:
+    anchors = {"dense", "top_k", "hash"}
+    assert {plugins.resolve("gates", gate)[0] for gate, _ in VARIANTS.values()} == set(plugins.names("gates"))
+    for gate in set(plugins.names("gates")) - anchors:
+        name = gate.replace("_", "-")
+        assert {f"{name} {budget}" for budget in ("1.1", "1.25", "1.5", "1.75")} <= set(VARIANTS)
+
+
+def test_all_variants_can_be_planned_where_they_can_stand(tmp_path: Path) -> None:
+    def planned(task: str) -> set[str]:
+        runs = ablation.plan(
+            "gates", tasks=[task], seeds=1, scale="mini", data=None, overrides={}, results=tmp_path
+        )
+        assert len({one.config.run_id for one in runs}) == len(runs)
+        return {one.variant for one in runs}
+
+    assert planned("sst2") == set(VARIANTS)
+    for task in ("wikitext", "wmt19"):
+        assert set(VARIANTS) - planned(task) == {label for label in VARIANTS if "expert-choice" in label}
+
+
+@pytest.mark.parametrize(
+    "label", [label for label in VARIANTS if label.split()[0] in ("adaptive", "adaptive-k", "top-p")]
+)
+def test_thresholds_give_the_budget_to_a_fresh_gate(label: str) -> None:
+    name, settings = VARIANTS[label]
+    module = plugins.load("gates", name)
+    torch.manual_seed(0)
+    config = module.Config(**{key.removeprefix("gate."): value for key, value in settings.items()})
+    routing = sample_routing(module.Gate(config, 128, 16), 128)
+    assert float(routing.count_T.double().mean()) == pytest.approx(float(label.split()[1]), abs=0.03)
