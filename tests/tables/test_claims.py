@@ -175,7 +175,7 @@ def test_averages_of_the_paper_are_those_of_its_tables() -> None:
 
 
 def test_claims_about_tokens_by_hand(hand_analysis: Any) -> None:
-    # Negation: (38 + 34) of 80 pairs, 0.9; all: (200 + 400) of 2000, 0.3. Layers: 0.4 - 0.2. Every tenth alike.
+    # Negation: (38 + 34) of 80 pairs, 0.9; all: 600 of 2000, 0.3. Layers: 0.4 - 0.2. Every tenth alike.
     analyses = [hand_analysis("sst2", seed=seed) for seed in (0, 1)] + [
         hand_analysis("wikitext"),
         hand_analysis("sst2", gate="top-2"),
