@@ -396,3 +396,9 @@ class TestEvaluated:
         monkeypatch.chdir(tmp_path / "elsewhere")
         found = repro("eval", only_run(tmp_path / "out"), "--json").json()
         assert found["eval_loss"] == trained["eval_loss"]
+
+
+def test_checkpoints_of_tied_weights_say_nothing(repro: Any, tmp_path: Path) -> None:
+    answer = repro.train("dense", tmp_path, task="wikitext", **{"training.checkpoint_every": 2})
+    assert answer.status == 0, answer.err
+    assert "shared tensor" not in answer.err
