@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from repro import moe, plugins
+from repro import plugins, saved
 from repro._prepare import make_accelerator
 from repro.config import RunConfig, from_dict
 from repro.errors import UserError
@@ -63,7 +63,7 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
     rows = load_rows(module, source, place, split, limit)
     task = module.Task(config.task_options, pretrained_tokenizer(folder.model), config.data.max_length)
     model = accelerator.prepare_model(
-        moe.load(folder.model, accelerator.device, config.experts.backend), evaluation_mode=True
+        saved.load(folder.model, accelerator.device, config.experts.backend), evaluation_mode=True
     )
     return FinishedRun(
         config=config,

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
 
-from repro import moe, plugins
+from repro import moe, plugins, saved
 from repro.config import RunConfig
 from repro.cost import Architecture, reuse_freed_memory
 from repro.errors import UserError, one_line, unknown
@@ -133,11 +133,16 @@ def prepare(config: RunConfig, places: Places, device: torch.device) -> Prepared
     task, rows, features = examples.task, examples.rows, examples.features
     set_seed(config.seed)
     module = plugins.load("tasks", config.task)
-    model = _dense_model(config, module, task.tokenizer, places)
+    converted = saved.is_converted(places.model)
+    if converted:
+        model, architecture = _converted_model(config, places, device)
+    else:
+        model = _dense_model(config, module, task.tokenizer, places)
     for parameter in plugins.load("backbones", config.model.backbone).fixed_parameters(model):
         parameter.requires_grad_(False)
     _check_sizes(config, model, task.tokenizer)
-    architecture = moe.convert(model, settings_of(config), device)
+    if not converted:
+        architecture = moe.convert(model, settings_of(config), device)
     # From here on only dropout is random: the same stream for every gate, another for every process.
     set_seed(config.seed, device_specific=True)
     subset = _fixed_subset(len(features["validation"]), config.evaluation.samples)
@@ -258,6 +263,23 @@ def _dense_model(config: RunConfig, task: ModuleType, tokenizer: Any, places: Pl
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"--model {source}: cannot be loaded ({one_line(error)})") from error
+
+
+def _converted_model(config: RunConfig, places: Places, device: torch.device) -> tuple[Any, Architecture]:
+    """A model that was trained with MoE layers before, with the gate of this run."""
+    assert places.model is not None, "only a local folder holds a converted model"
+    without_effect = [
+        f"{key}: has no effect on {places.model}, which brings {what}"
+        for key, given, what in (
+            ("model.config", bool(config.model.config), "its sizes"),
+            ("experts.init", config.experts.init != "random", "its experts"),
+            ("--gate dense", config.gate == "dense", "MoE layers; give another gate"),
+        )
+        if given
+    ]
+    if without_effect:
+        raise UserError(*without_effect)
+    return saved.load_with_gate(places.model, settings_of(config), device)
 
 
 def _fixed_subset(size: int, wanted: int) -> list[int]:

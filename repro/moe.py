@@ -1,16 +1,11 @@
-"""The MoE layer, the conversion of a Hugging Face model to it, and saving and loading the result."""
+"""The MoE layer, and the conversion of a Hugging Face model to it."""
 
-import json
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.profiler import record_function
 
@@ -19,13 +14,13 @@ from repro._calls import StackCall
 from repro.backbones._sites import FFNSite
 from repro.config import ExpertsConfig
 from repro.cost import Architecture, FFNSize
-from repro.errors import UserError, one_line
+from repro.errors import UserError
 from repro.experts._ffn import FFNWeights, activation_name, compute_dtype
 from repro.routing import LayerRouting, Routing, RoutingLayer
 
 ROUTER, EXPERTS = "repro: router", "repro: experts"
 """Names of the two parts of a layer in a profile."""
-_CONFIG_KEY = "repro_moe"
+CONFIG_KEY = "repro_moe"
 """Where the settings stand in a converted model's `config.json`."""
 
 
@@ -189,7 +184,7 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
         gate_macs[site] = getattr(gate, "macs_per_token", None)
         site.replace(layer.to(site.w1_FD.device).train(model.training))
     if chosen:
-        setattr(model.config, _CONFIG_KEY, _plain(settings))
+        setattr(model.config, CONFIG_KEY, _plain(settings))
     return Architecture(
         backbone=backbone,
         config=model.config,
@@ -220,53 +215,3 @@ def _plain(settings: MoESettings) -> dict[str, Any]:
     # How experts are computed and were initialised is no property of a trained model.
     plain["experts"] = {key: plain["experts"][key] for key in ("count", "activation", "every")}
     return plain
-
-
-def save(model: Any, folder: Path) -> None:
-    """Write a model, converted or dense, in `save_pretrained` layout: config.json and safetensors."""
-    model.save_pretrained(folder)
-
-
-def load(folder: Path, device: torch.device, backend: str = "auto") -> Any:
-    """Load what `save` wrote. Needs no remote code; nothing but safetensors is read.
-
-    Raises:
-        UserError: the folder holds no model.
-    """
-    if not (folder / "config.json").is_file():  # a library would look for it on the hub
-        raise UserError(f"{folder}: not a saved model (no config.json in it)")
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder)
-        architecture = (config.architectures or [""])[0]
-        model_class = getattr(transformers, architecture)
-        plain = getattr(config, _CONFIG_KEY, None)
-        if plain is None:
-            return model_class.from_pretrained(folder).to(device)
-        model = model_class(config)
-        settings = MoESettings(
-            backbone=plain["backbone"],
-            head=plain["head"],
-            gate=plain["gate"],
-            gate_options=plugins.load("gates", plain["gate"]).Config(**plain["gate_options"]),
-            experts=ExpertsConfig(backend=backend, **plain["experts"]),
-        )
-        convert(model, settings, device)
-        _load_weights(model, folder)
-        if (folder / "generation_config.json").is_file():
-            model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: not a saved model ({one_line(error)[:200]})") from error
-    return model.to(device).eval()
-
-
-def _load_weights(model: Any, folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        files = ["model.safetensors"]
-    weights = {key: value for name in files for key, value in load_file(folder / name).items()}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    if unexpected or set(missing) - tied:
-        raise ValueError(f"missing {sorted(set(missing) - tied)}, unexpected {unexpected}")

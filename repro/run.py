@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from repro import moe
+from repro import moe, saved
 from repro._checkpoints import remove_checkpoints
 from repro._finished import finished_config, open_finished
 from repro._prepare import encoded, make_accelerator, prepare
@@ -87,7 +87,7 @@ def execute(
         )
         result = build_result(accelerator, prepared, config, state, circumstances)
         if accelerator.is_main_process:
-            moe.save(accelerator.unwrap_model(prepared.model), folder.model)
+            saved.save(accelerator.unwrap_model(prepared.model), folder.model)
             prepared.tokenizer.save_pretrained(folder.model)
             write_json(folder.result, result)
             remove_checkpoints(folder)

@@ -19,6 +19,7 @@ FLOORS = [
     ["config", "records", "routing", "volume"],
     ["gates", "experts", "backbones", "corpora", "cost", "metrics"],
     ["moe", "_calls", "curriculum", "tasks"],
+    ["saved"],
     ["trainer", "_checkpoints", "evaluator"],
     ["benchmark"],
     [

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from repro import moe, plugins
+from repro import moe, plugins, saved
 from repro.backbones import bert
 from repro.config import ExpertsConfig
 from repro.cost import Architecture
@@ -550,8 +550,8 @@ def test_gradient_checkpointing_changes_neither_loss_nor_counts_nor_gradients(ga
 @pytest.mark.parametrize("gate", ["top-2", "adaptive", "dense"])
 def test_a_loaded_model_gives_the_same_output_exactly(tmp_path: Path, gate: str, head: str) -> None:
     model = converted(gate, head)
-    moe.save(model, tmp_path)
-    loaded = moe.load(tmp_path, CPU)
+    saved.save(model, tmp_path)
+    loaded = saved.load(tmp_path, CPU)
     assert type(loaded) is type(model)
     assert not loaded.training
     assert len(moe_layers(loaded)) == len(moe_layers(model))
@@ -563,7 +563,7 @@ def test_a_loaded_model_gives_the_same_output_exactly(tmp_path: Path, gate: str,
 
 def test_the_gate_stands_in_the_configuration(tmp_path: Path) -> None:
     model = converted("adaptive", threshold=0.25, normalisation="max", experts={"init": "upcycle"})
-    moe.save(model, tmp_path)
+    saved.save(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["repro_moe"] == {
         "backbone": "bert",
@@ -580,13 +580,13 @@ def test_the_gate_stands_in_the_configuration(tmp_path: Path) -> None:
     }
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert "auto_map" not in config
-    gate = moe_layers(moe.load(tmp_path, CPU))[0].gate
+    gate = moe_layers(saved.load(tmp_path, CPU))[0].gate
     assert (gate.config.threshold, gate.config.normalisation) == (0.25, "max")
 
 
 def test_a_dense_model_is_saved_as_plain_hugging_face(tmp_path: Path) -> None:
     model = converted("dense")
-    moe.save(model, tmp_path)
+    saved.save(model, tmp_path)
     assert "repro_moe" not in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     plain = transformers.BertForSequenceClassification.from_pretrained(tmp_path)
     assert torch.equal(outputs_of(plain, token_ids())[0], outputs_of(model, token_ids())[0])
@@ -594,8 +594,8 @@ def test_a_dense_model_is_saved_as_plain_hugging_face(tmp_path: Path) -> None:
 
 def test_layers_and_activation_survive_saving(tmp_path: Path) -> None:
     model = converted("top-2", experts={"every": 2, "activation": "relu"})
-    moe.save(model, tmp_path)
-    loaded = moe.load(tmp_path, CPU)
+    saved.save(model, tmp_path)
+    loaded = saved.load(tmp_path, CPU)
     assert len(moe_layers(loaded)) == 1
     assert torch.equal(outputs_of(loaded, token_ids())[0], outputs_of(model, token_ids())[0])
 
@@ -603,32 +603,34 @@ def test_layers_and_activation_survive_saving(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_loading_with_another_back_end(tmp_path: Path, backend: str) -> None:
     model = converted("adaptive")
-    moe.save(model, tmp_path)
-    loaded = moe.load(tmp_path, CPU, backend)
+    saved.save(model, tmp_path)
+    loaded = saved.load(tmp_path, CPU, backend)
     assert {layer.experts.backend for layer in moe_layers(loaded)} == {plugins.load("experts", backend)}
     expected = outputs_of(model, token_ids())
     torch.testing.assert_close(outputs_of(loaded, token_ids()), expected, rtol=0, atol=1e-5)
 
 
 def test_loading_with_an_unknown_back_end(tmp_path: Path) -> None:
-    moe.save(converted("top-2"), tmp_path)
+    saved.save(converted("top-2"), tmp_path)
     with pytest.raises(UserError, match=r"^experts\.backend: unknown .*'padde'\. Did you mean 'padded'\?"):
-        moe.load(tmp_path, CPU, "padde")
+        saved.load(tmp_path, CPU, "padde")
 
 
 def test_weights_in_several_files(tmp_path: Path) -> None:
     model = converted("adaptive")
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    assert torch.equal(outputs_of(moe.load(tmp_path, CPU), token_ids())[0], outputs_of(model, token_ids())[0])
+    assert torch.equal(
+        outputs_of(saved.load(tmp_path, CPU), token_ids())[0], outputs_of(model, token_ids())[0]
+    )
 
 
 def test_code_beside_the_weights_is_never_run(tmp_path: Path) -> None:
     model = converted("top-2")
-    moe.save(model, tmp_path)
+    saved.save(model, tmp_path)
     (tmp_path / "code.py").write_text("raise SystemExit('remote code was run')\n", encoding="utf-8")
     change_config(tmp_path, auto_map={"AutoConfig": "code.Config", "AutoModel": "code.Model"})
-    loaded = moe.load(tmp_path, CPU)
+    loaded = saved.load(tmp_path, CPU)
     assert torch.equal(outputs_of(loaded, token_ids())[0], outputs_of(model, token_ids())[0])
 
 
@@ -676,10 +678,10 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_model_folder_is_the_users_error(tmp_path: Path, case: str) -> None:
-    moe.save(converted("top-2"), tmp_path)
+    saved.save(converted("top-2"), tmp_path)
     BROKEN[case](tmp_path)
     with pytest.raises(UserError) as caught:
-        moe.load(tmp_path, CPU)
+        saved.load(tmp_path, CPU)
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
 
@@ -691,21 +693,21 @@ def test_a_folder_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "nothing" if where == "absolute" else Path("nothing")
     with pytest.raises(UserError, match=r"nothing: not a saved model") as caught:
-        moe.load(folder, CPU)
+        saved.load(folder, CPU)
     assert "\n" not in str(caught.value)
 
 
 def test_rubbish_weights_of_a_dense_model(tmp_path: Path) -> None:
-    moe.save(converted("dense"), tmp_path)
+    saved.save(converted("dense"), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="not a saved model"):
-        moe.load(tmp_path, CPU)
+        saved.load(tmp_path, CPU)
 
 
 def test_only_safetensors_are_read(tmp_path: Path) -> None:
     model = converted("top-2")
-    moe.save(model, tmp_path)
+    saved.save(model, tmp_path)
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="not a saved model"):
-        moe.load(tmp_path, CPU)
+        saved.load(tmp_path, CPU)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from repro import moe, plugins
+from repro import moe, plugins, saved
 from repro.errors import UserError
 from repro.routing import record_routing
 
@@ -310,9 +310,9 @@ def test_gradient_checkpointing_changes_neither_loss_nor_counts_nor_gradients(ti
 
 
 def assert_loads_as(tiny: Any, model: Any, folder: Path) -> Any:
-    moe.save(model, folder)
+    saved.save(model, folder)
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
-    loaded = moe.load(folder, CPU)
+    loaded = saved.load(folder, CPU)
     assert type(loaded) is type(model)
     assert not loaded.training
     assert len(moe_layers(loaded)) == len(moe_layers(model))
@@ -341,7 +341,7 @@ def test_weights_in_several_files(tmp_path: Path, tiny: Any) -> None:
     model = tiny.converted("adaptive")
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    found = tiny.outputs(moe.load(tmp_path, CPU), tiny.batch())
+    found = tiny.outputs(saved.load(tmp_path, CPU), tiny.batch())
     expected = tiny.outputs(model, tiny.batch())
     assert all(torch.equal(after, before) for after, before in zip(found, expected, strict=True))
 
@@ -349,16 +349,16 @@ def test_weights_in_several_files(tmp_path: Path, tiny: Any) -> None:
 def test_settings_of_generation_survive_saving(tmp_path: Path, seq2seq: Any) -> None:
     model = seq2seq.converted("adaptive")
     model.generation_config.no_repeat_ngram_size = 3
-    moe.save(model, tmp_path)
-    loaded = moe.load(tmp_path, CPU)
+    saved.save(model, tmp_path)
+    loaded = saved.load(tmp_path, CPU)
     assert loaded.generation_config.to_dict() == model.generation_config.to_dict()
 
 
 def test_settings_of_generation_of_a_dense_model_survive_saving(tmp_path: Path, seq2seq: Any) -> None:
     model = seq2seq.converted("dense")
     model.generation_config.no_repeat_ngram_size = 3
-    moe.save(model, tmp_path)
-    assert moe.load(tmp_path, CPU).generation_config.no_repeat_ngram_size == 3
+    saved.save(model, tmp_path)
+    assert saved.load(tmp_path, CPU).generation_config.no_repeat_ngram_size == 3
 
 
 def test_sinusoidal_positions_are_never_trained(gpt2: Any) -> None:

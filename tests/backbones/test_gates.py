@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from repro import moe, plugins
+from repro import moe, plugins, saved
 from repro.errors import UserError
 from repro.gates import hash as hash_gate
 from repro.routing import LayerRouting, record_routing
@@ -100,8 +100,8 @@ def test_every_gate_survives_saving(tmp_path: Path, tiny: Any) -> None:
         for layer in moe_layers(model):
             for buffer in layer.gate.buffers():
                 buffer.add_(1) if buffer.dtype == torch.int64 else buffer.mul_(0.5)
-        moe.save(model, tmp_path / name)
-        loaded = moe.load(tmp_path / name, CPU)
+        saved.save(model, tmp_path / name)
+        loaded = saved.load(tmp_path / name, CPU)
         for one, other in zip(moe_layers(model), moe_layers(loaded), strict=True):
             state = other.gate.state_dict()
             assert one.gate.state_dict().keys() == state.keys()
