@@ -61,7 +61,7 @@ def markdown(title: str, introduction: str, sections: Sequence[Section]) -> str:
 
 def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
     """The report as one HTML page; pictures are inside."""
-    links = "".join(f'<a href="#{one.anchor}">{html.escape(one.title)}</a>' for one in sections)
+    links = " ".join(f'<a href="#{one.anchor}">{html.escape(one.title)}</a>' for one in sections)
     template = Template(_TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(title),

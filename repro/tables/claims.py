@@ -7,7 +7,7 @@ from repro.tables._claims import CLAIMS, Claim, finite, verdict
 from repro.tables._statistics import interval, mean, rounded
 
 FILE = "claims.csv"
-COLUMNS = ("Claim", "Where", "Paper", "Quantity", "Ours", "Interval", "Samples", "Holds if", "Verdict")
+COLUMNS = ("Claim", "Verdict", "Ours", "Interval", "Samples", "Holds if", "Paper", "Where", "Quantity")
 
 
 def rows(published: Published) -> list[dict[str, Any]]:
@@ -29,12 +29,12 @@ def _row(claim: Claim, samples: list[float]) -> dict[str, Any]:
         outcome = verdict(claim, centre - half, centre + half)
     return {
         "Claim": claim.text,
-        "Where": claim.where,
-        "Paper": claim.paper,
-        "Quantity": claim.quantity,
+        "Verdict": outcome,
         "Ours": rounded(centre),
         "Interval": rounded(half, 2),
         "Samples": len(samples),
         "Holds if": claim.rule,
-        "Verdict": outcome,
+        "Paper": claim.paper,
+        "Where": claim.where,
+        "Quantity": claim.quantity,
     }
