@@ -55,8 +55,8 @@ def lines_only(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
-def legend(figure: Figure, axes: Sequence[Any]) -> None:
-    """One legend above all panels, of every label that one of them has."""
+def legend(figure: Figure, axes: Sequence[Any], columns: int = 4) -> None:
+    """One legend above all panels, of every label that one of them has; four short names fit side by side."""
     found: dict[str, Any] = {}
     for one in axes:
         for handle, name in zip(*one.get_legend_handles_labels(), strict=True):
@@ -66,7 +66,7 @@ def legend(figure: Figure, axes: Sequence[Any]) -> None:
             list(found.values()),
             list(found),
             loc="outside upper center",
-            ncols=min(4, len(found)),
+            ncols=min(columns, len(found)),
             fontsize=SMALL,
             frameon=False,
             handlelength=1.5,

@@ -43,7 +43,7 @@ def draw(published: Published) -> Figure | None:
     figure, axes = panels(len(tasks), 1, row_height=1.9, rest=0.9)
     for place, rows in enumerate(tasks.values()):
         _panel(axes[place, 0], rows, looks)
-    legend(figure, list(axes.flat))
+    legend(figure, list(axes.flat), columns=3)
     return figure
 
 
