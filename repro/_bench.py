@@ -1,6 +1,5 @@
 """`repro bench`: layer timings of every case asked for, into `bench.json` and `table1.csv`."""
 
-import os
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from repro._terminal import err, out, plain_table, print_json
 from repro.benchmark import PARTS, PRECISIONS, SIZES, Case, measure, names, split_steps
-from repro.cost import reuse_freed_memory
+from repro.cost import machine, reuse_freed_memory
 from repro.errors import UserError, unknown
 from repro.experiments import Override, resolve
 from repro.provenance import environment
@@ -148,12 +147,7 @@ def _record(case: Case, device: torch.device, repeats: int, rows: list[Record]) 
         "tokens": case.tokens,
         "precision": case.precision,
         "repeats": repeats,
-        "environment": environment()
-        | {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "threads": torch.get_num_threads(),
-            "load_average": os.getloadavg()[0],
-        },
+        "environment": environment() | machine(device),
         "rows": rows,
     }
 

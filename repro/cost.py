@@ -7,6 +7,7 @@ that were made, `executed` from the rows and positions that were computed, paddi
 """
 
 import ctypes
+import os
 import platform
 import resource
 import sys
@@ -182,6 +183,15 @@ def reuse_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a time depends on besides the code: device, threads and the load at this moment."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+    }
 
 
 def reset_peak_memory(device: torch.device) -> None:

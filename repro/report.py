@@ -11,6 +11,7 @@ from repro import plugins
 from repro._page import Figure, Section, markdown, page
 from repro.errors import UserError
 from repro.records import Published
+from repro.tables._schemes import share_several
 
 Row = dict[str, Any]
 SHOWN = {
@@ -157,7 +158,6 @@ def _circumstances(published: Published) -> list[Row]:
 
 
 def _run(result: Row) -> Row:
-    shares = (result["routing"] or {}).get("share_by_count")
     return {
         "Run": result["run_id"],
         "Steps": result["steps"],
@@ -165,7 +165,7 @@ def _run(result: Row) -> Row:
         "Train s": result["train_seconds"],
         "ms per step": 1000 * result["seconds_per_step"],
         "FLOPs per token": result["flops"]["per_token"],
-        "Two experts": sum(shares[2:]) if shares else None,
+        "Two experts": share_several("routing")(result),
         "Metric": result["metric"]["name"],
         "Value": result["metric"]["value"],
     }

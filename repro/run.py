@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from repro import moe, saved
@@ -17,7 +16,7 @@ from repro._finished import finished_config, open_finished
 from repro._prepare import encoded, make_accelerator, prepare
 from repro._result import build_result, metric_entry
 from repro.config import RunConfig
-from repro.cost import reset_peak_memory
+from repro.cost import machine, reset_peak_memory
 from repro.errors import UserError
 from repro.evaluator import evaluate
 from repro.provenance import environment
@@ -198,11 +197,9 @@ def _circumstances(accelerator: Accelerator, config: RunConfig) -> dict[str, Any
     device = accelerator.device
     precision = accelerator.mixed_precision
     dense = config.gate == "dense"
-    return environment() | {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
+    own = {
         "processes": accelerator.num_processes,
-        "load_average": os.getloadavg()[0],
         "precision": "fp32" if precision == "no" else precision,
         "experts_backend": None if dense else moe.choose_backend(config.experts.backend, device),
     }
+    return environment() | machine(device) | own

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from repro.figures._style import SCHEMES, finite, label, legend, lines_only, panels
 from repro.records import Published
-from repro.tables._analyses import tasks_in_order, title
+from repro.tables._schemes import tasks_in_order, title
 
 FILE = "curves"
 TITLE = "Evaluation loss against training seconds and against forward FLOPs, by scheme"

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from repro.figures._style import SHADES, SMALL, TEXT, label, panels
 from repro.records import Published
-from repro.tables._analyses import tasks_in_order, title
+from repro.tables._schemes import tasks_in_order, title
 
 FILE = "figure1"
 TITLE = "Gate probabilities of sampled tokens over the experts, middle layer, and share with a clear top-1"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from repro import paper
 from repro.figures._style import BLACK, STACKS, finite, label, legend, lines_only, panels
 from repro.records import Published
-from repro.tables._analyses import tasks_in_order, title
+from repro.tables._schemes import tasks_in_order, title
 
 FILE = "figure2"
 TITLE = "Share of tokens with two experts by layer, encoder and decoder apart, and over training"

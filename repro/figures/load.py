@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from repro.figures._style import RED, SHADES, SMALL, TEXT, label, panels
 from repro.records import Published
-from repro.tables._analyses import tasks_in_order, title
+from repro.tables._schemes import tasks_in_order, title
 
 FILE = "load"
 TITLE = "Load of each expert by layer, relative to an even split; dead experts crossed out"

@@ -15,8 +15,7 @@ from repro.figures._style import (
     panels,
 )
 from repro.records import Published
-from repro.tables._analyses import tasks_in_order, title
-from repro.tables._schemes import METRIC_TITLES
+from repro.tables._schemes import METRIC_TITLES, tasks_in_order, title
 from repro.tables._statistics import interval
 
 FILE = "pareto"

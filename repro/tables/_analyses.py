@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from repro import paper, plugins
 from repro.records import Published
+from repro.tables._schemes import tasks_in_order
 from repro.tables._significance import adjusted, two_sided
 
 GATE = "adaptive"
@@ -141,17 +141,6 @@ def top_words(found: Iterable[Item], limit: int) -> list[Item]:
 
 def _has_letter(text: str) -> bool:
     return any(letter.isalpha() for letter in text)
-
-
-def tasks_in_order(names: Iterable[str]) -> list[str]:
-    """Tasks as the paper orders them, then others by name."""
-    order = list(paper.tables()["table3"])
-    return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
-
-
-def title(task: str) -> str:
-    """The task as the paper names it."""
-    return str(plugins.constants("tasks", task)["TITLE"])
 
 
 def analyzed_tasks(published: Published) -> dict[str, list[Analysis]]:

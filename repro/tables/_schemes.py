@@ -39,7 +39,7 @@ class SchemeRow:
     @property
     def title(self) -> str:
         """The task as the paper names it."""
-        return str(plugins.constants("tasks", self.task)["TITLE"])
+        return title(self.task)
 
     @property
     def metric(self) -> str:
@@ -134,9 +134,8 @@ def scheme_rows(
     Args:
         against: the baseline of each scheme.
     """
-    order = list(paper.tables()["table3"])
     tasks = published.of_study(study)
-    for task in sorted(tasks, key=lambda name: (order.index(name) if name in order else len(order), name)):
+    for task in tasks_in_order(tasks):
         for scheme, runs in tasks[task].items():
             yield SchemeRow(
                 task=task,
@@ -146,6 +145,22 @@ def scheme_rows(
                 baseline=tasks[task].get(against(scheme), []),
                 missing=published.missing(study, task, scheme),
             )
+
+
+def reasons(rows: Iterable[SchemeRow]) -> list[str]:
+    """One line for every row that has an empty cell."""
+    return [f"{row.title}, {row.scheme}: {row.reason}" for row in rows if row.reason]
+
+
+def tasks_in_order(names: Iterable[str]) -> list[str]:
+    """Tasks as the paper orders them, then others by name."""
+    order = list(paper.tables()["table3"])
+    return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def title(task: str) -> str:
+    """The task as the paper names it."""
+    return str(plugins.constants("tasks", task)["TITLE"])
 
 
 def performance(run: Result) -> float | None:

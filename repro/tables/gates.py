@@ -4,7 +4,15 @@ from typing import Any
 
 from repro.records import Published
 from repro.tables._fronts import STUDY, on_front, surely_beaten
-from repro.tables._schemes import SchemeRow, flops, performance, scheme_rows, seconds_per_step, spaced
+from repro.tables._schemes import (
+    SchemeRow,
+    flops,
+    performance,
+    reasons,
+    scheme_rows,
+    seconds_per_step,
+    spaced,
+)
 from repro.tables._statistics import interval, rounded
 
 FILE = "gates.csv"
@@ -57,11 +65,7 @@ def shown(published: Published) -> list[dict[str, Any]]:
 
 def notes(published: Published) -> list[str]:
     """One line for every row without a quality."""
-    return [
-        f"{row.title}, {row.scheme}: {row.reason}"
-        for row in scheme_rows(published, STUDY)
-        if row.mean(performance) is None
-    ]
+    return reasons(row for row in scheme_rows(published, STUDY) if row.mean(performance) is None)
 
 
 def _by_task(published: Published) -> list[list[SchemeRow]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from repro.records import Published
-from repro.tables._schemes import flops, performance, scheme_rows
+from repro.tables._schemes import flops, performance, reasons, scheme_rows
 from repro.tables._statistics import rounded
 
 FILE = "table3.csv"
@@ -52,11 +52,7 @@ def shown(published: Published) -> list[dict[str, Any]]:
 
 def notes(published: Published) -> list[str]:
     """One line for every cell that is empty."""
-    found = []
-    for row in scheme_rows(published):
-        if row.reason:
-            found.append(f"{row.title}, {row.scheme}: {row.reason}")
-    return found
+    return reasons(scheme_rows(published))
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from repro.records import Published
-from repro.tables._analyses import analyzed_tasks, items, title, top_words
+from repro.tables._analyses import analyzed_tasks, items, top_words
+from repro.tables._schemes import title
 
 FILE = "table4.csv"
 COLUMNS = ("Task", "Top-2 gating tokens")

@@ -4,7 +4,8 @@ from typing import Any
 
 from repro import paper
 from repro.records import Published
-from repro.tables._analyses import Item, analyzed_tasks, items, layer_shares, share_of, title
+from repro.tables._analyses import Item, analyzed_tasks, items, layer_shares, share_of
+from repro.tables._schemes import title
 from repro.tables._statistics import rounded
 
 FILE = "table4_detail.csv"

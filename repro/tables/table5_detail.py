@@ -7,6 +7,7 @@ from repro.tables._schemes import (
     SchemeRow,
     flops,
     performance,
+    reasons,
     scheme_rows,
     seconds_per_step,
     share_several,
@@ -63,7 +64,7 @@ def shown(published: Published) -> list[dict[str, Any]]:
 
 def notes(published: Published) -> list[str]:
     """One line for every cell that is empty."""
-    return [f"{row.title}, {row.scheme}: {row.reason}" for row in scheme_rows(published, STUDY) if row.reason]
+    return reasons(scheme_rows(published, STUDY))
 
 
 def _row(row: SchemeRow) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from repro import paper
 from repro.records import Published
 from repro.tables._curriculum import difference, inflation, orders
-from repro.tables._schemes import SchemeRow, performance, seconds_per_step, share_several, spaced
+from repro.tables._schemes import SchemeRow, performance, reasons, seconds_per_step, share_several, spaced
 from repro.tables._statistics import interval, rounded
 
 FILE = "table6_detail.csv"
@@ -63,7 +63,7 @@ def shown(published: Published) -> list[dict[str, Any]]:
 
 def notes(published: Published) -> list[str]:
     """One line for every cell that is empty."""
-    return [f"{row.title}, {row.scheme}: {row.reason}" for row in orders(published) if row.reason]
+    return reasons(orders(published))
 
 
 def _row(row: SchemeRow) -> dict[str, Any]:
