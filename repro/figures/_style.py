@@ -17,6 +17,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     *("#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
 """Okabe and Ito's palette, which is told apart with any common colour blindness."""
+COLOURS = (RED, BLUE, GREEN, ORANGE, SKY, PURPLE)
+"""For lines without a colour of their own, in this order; yellow is too pale for lines."""
 SCHEMES = {"dense": BLACK, "top-2": BLUE, "top-1": GREEN, "adaptive": RED}
 MARKERS = {"dense": "s", "top-2": "o", "top-1": "^", "adaptive": "D"}
 STACKS = {"encoder": BLUE, "decoder": ORANGE}

@@ -6,12 +6,7 @@ from matplotlib.figure import Figure
 
 from repro.figures._style import (
     BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
+    COLOURS,
     finite,
     label,
     legend,
@@ -26,7 +21,6 @@ from repro.tables._statistics import interval
 FILE = "gates"
 TITLE = "Quality against forward FLOPs per token, every gate at several budgets; the line is the Pareto front"
 
-_COLOURS = (RED, BLUE, GREEN, ORANGE, PURPLE, SKY)
 _MARKS = ("D", "v", "P")
 _ANCHORS = {"dense": "s", "top-2": "o", "top-1": "^", "hash": "x"}
 
@@ -52,7 +46,7 @@ def _looks(gates: list[str]) -> dict[str, tuple[str, str]]:
     others = [gate for gate in dict.fromkeys(gates) if gate not in _ANCHORS]
     looks = {gate: (BLACK, mark) for gate, mark in _ANCHORS.items()}
     for number, gate in enumerate(others):
-        looks[gate] = (_COLOURS[number % len(_COLOURS)], _MARKS[number // len(_COLOURS) % len(_MARKS)])
+        looks[gate] = (COLOURS[number % len(COLOURS)], _MARKS[number // len(COLOURS) % len(_MARKS)])
     return looks
 
 

@@ -7,12 +7,7 @@ from matplotlib.figure import Figure
 from repro import paper
 from repro.figures._style import (
     BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
+    COLOURS,
     finite,
     label,
     legend,
@@ -24,8 +19,6 @@ from repro.tables import table1
 
 FILE = "table1"
 TITLE = "Time of one MoE layer against its computation, both relative to two experts for every token"
-
-_COLOURS = (RED, BLUE, GREEN, ORANGE, SKY, PURPLE)
 
 Row = dict[str, Any]
 
@@ -61,7 +54,7 @@ def _looks(names: list[str]) -> dict[str, tuple[str, str]]:
     looks = {table1.FLOOR: (BLACK, ":")}
     for number, name in enumerate(name for name in names if name != table1.FLOOR):
         line = "--" if name.startswith(table1.RIVAL) else "-"
-        looks[name] = (_COLOURS[number % len(_COLOURS)], line)
+        looks[name] = (COLOURS[number % len(COLOURS)], line)
     return looks
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from repro import paper, plugins
 from repro.records import Published
 from repro.tables._statistics import mean
-from repro.tables._target import mean_curve, seconds_to
+from repro.tables._target import mean_curve, norm_time, seconds_to, steady
 
 STUDY = "schemes"
 BASELINE = "top-2"
@@ -90,25 +90,20 @@ class SchemeRow:
     @property
     def norm_time(self) -> float | None:
         """Norm. Training Time: seconds to the target, relative to those of the baseline."""
-        if self.target is None or self.seconds_to_target is None:
-            return None
-        base = seconds_to(self.target, mean_curve(self.baseline))
-        return self.seconds_to_target / base if base else None
+        return norm_time(self.runs, self.baseline)
+
+    @property
+    def norm_time_steady(self) -> float | None:
+        """The same if every step had taken the median time of its run."""
+        return norm_time([steady(run) for run in self.runs], [steady(run) for run in self.baseline])
 
     @property
     def norm_time_by_seed(self) -> list[float | None]:
         """The same for each run against the baseline run of its own seed, with that run's final loss."""
-        bases = {run["seed"]: run for run in self.baseline}
-        ratios: list[float | None] = []
-        for run in self.runs:
-            base = bases.get(run["seed"])
-            if base is None:
-                ratios.append(None)
-                continue
-            target = base["curve"][-1][2]
-            mine, others = (seconds_to(target, mean_curve([one])) for one in (run, base))
-            ratios.append(mine / others if mine is not None and others else None)
-        return ratios
+        return [
+            norm_time([run], [base for base in self.baseline if base["seed"] == run["seed"]])
+            for run in self.runs
+        ]
 
     @property
     def reason(self) -> str | None:

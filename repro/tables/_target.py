@@ -37,3 +37,19 @@ def seconds_to(target: float, curve: Curve) -> float | None:
             return start + (seconds - start) * (previous - target) / (previous - best)
         start = seconds
     return None
+
+
+def norm_time(results: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]]) -> float | None:
+    """Norm. Training Time: seconds to the baseline's final loss, relative to those of the baseline."""
+    reference = mean_curve(baseline)
+    if not reference:
+        return None
+    target = reference[-1][1]
+    mine, others = seconds_to(target, mean_curve(results)), seconds_to(target, reference)
+    return mine / others if mine is not None and others else None
+
+
+def steady(result: dict[str, Any]) -> dict[str, Any]:
+    """The result as if every step had taken the median time of its run: disturbed steps do not count."""
+    seconds = result["seconds_per_step"]
+    return result | {"curve": [[step, step * seconds, loss] for step, _, loss in result["curve"]]}

@@ -169,6 +169,8 @@ class TestWorkedByHand:
             "Norm. Training Time": 0.5333,
             # Seed 0: 1/4 after 8 + 8 * 2/3 s, top-2 after 20 s. Seed 1: 3/8 after 12 s, top-2 after 28 s.
             "Norm. Training Time by seed": "0.6667 0.4286",
+            # Target after 10 + 10 * 3/5 steps of 5/8 s, top-2 after 20 steps of 5/4 s.
+            "Norm. Training Time at median steps": 0.4,
             "Norm. Training Time (paper)": 0.77,
             "Target loss": 0.3125,
             "Seconds to target": 12.8,
