@@ -1,7 +1,6 @@
 """Arguments of the command line as values, and what has to happen before libraries are imported."""
 
 import importlib.util
-import logging
 import os
 import tomllib
 from pathlib import Path
@@ -87,5 +86,3 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # It warns of tied weights in every checkpoint; they are saved once and tied again when loaded.
-    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)

@@ -1,5 +1,6 @@
 """The state of a training run, its checkpoints, which survive a kill, and the way back to the last one."""
 
+import logging
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,6 +68,8 @@ def save_checkpoint(accelerator: Accelerator, folder: RunFolder) -> None:
     if accelerator.is_main_process:
         shutil.rmtree(scratch, ignore_errors=True)
     accelerator.wait_for_everyone()
+    # It warns of tied weights every time; they are saved once and tied again when loaded.
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     accelerator.save_state(str(scratch))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

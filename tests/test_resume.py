@@ -1,6 +1,7 @@
 """The same numbers bit for bit: repeated, killed and resumed, interrupted, and evaluated afterwards."""
 
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -287,6 +288,15 @@ class TestTranslation:
         assert_same_run(tmp_path, whole)
         after = rows(only_run(tmp_path) / "steps.jsonl")
         assert after[:12] == before[:12]
+
+    def test_a_checkpoint_is_silent(
+        self, repro: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Weights that are tied, as here, are no news; also where no command has quieted the libraries."""
+        monkeypatch.setattr(logging.getLogger("accelerate.utils.other"), "level", logging.NOTSET)
+        stop_after(repro.small_by_task["wmt19"] | TRANSLATION, tmp_path, 1, "wmt19")
+        assert (only_run(tmp_path) / "checkpoint").is_dir()
+        assert "shared tensor" not in caplog.text
 
     def test_stopped_anywhere(self, repro: Any, tmp_path: Path, whole: Path) -> None:
         """In the first epoch, on both sides of its end, and in a later one."""
