@@ -13,6 +13,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Adaptive gating in mixture-of-experts language models: train, evaluate, compare.",
 )
 for _name in ("train", "eval", "ablate", "analyze", "bench", "report", "list"):

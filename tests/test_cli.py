@@ -84,6 +84,8 @@ class TestHelp:
         assert (answer.status, answer.err) == (0, "")
         for command in OPTIONS:
             assert f" {command} " in answer.out
+        assert "..." not in answer.out.partition("Commands:")[2]
+        assert all(len(line) <= 80 for line in answer.out.splitlines())
 
     @pytest.mark.parametrize("arguments", [["--help"], ["list", "tasks"]])
     def test_answers_at_once(self, repro: Any, tmp_path: Path, arguments: list[str]) -> None:

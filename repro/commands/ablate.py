@@ -39,10 +39,10 @@ def command(
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Do the missing runs of a study, one at a time, and write its table.
+    """Do the missing runs of a study and write its table.
 
-    Finished runs are not repeated, unfinished ones are continued; a run that fails does not stop the
-    others.
+    One run works at any time. Finished runs are not repeated, unfinished ones are continued; a run
+    that fails does not stop the others.
     """
     quiet_libraries()
     from repro._study import dry_run_rows, run_study

@@ -22,9 +22,10 @@ def command(
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Show which tokens get two experts: Table 4, Figures 1 and 2, loads, and heat maps of sample texts.
+    """Show which tokens get two experts: Table 4, Figures 1 and 2.
 
-    Runs the saved models of finished runs over their validation split, then rebuilds what is published.
+    With them expert loads and heat maps of sample texts. Runs the saved models of finished runs over
+    their validation split, then rebuilds what is published.
     """
     quiet_libraries()
     from repro._analyze import analyze_all, chosen_runs

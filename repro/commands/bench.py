@@ -31,9 +31,10 @@ def command(
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Time one MoE layer with forced shares of top-1 tokens (Table 1), against other implementations.
+    """Time one MoE layer (Table 1), or the steps of a task with --task.
 
-    All implementations run side by side in every round. Run it with nothing else on the machine.
+    A layer is timed with forced shares of top-1 tokens, side by side with other implementations.
+    Run it with nothing else on the machine.
     """
     quiet_libraries()
     from repro._bench import cases, run_bench, run_gate_bench, run_step_bench

@@ -16,7 +16,7 @@ def command(
     ] = False,
     out_folder: Results = Path("results"),
 ) -> None:
-    """Rebuild the published files of a scale from its finished runs: tables, figures, report.html."""
+    """Rebuild tables, figures and report.html from finished runs."""
     from repro.experiments import read_scale
     from repro.report import build_report, stale_files
 
