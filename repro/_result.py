@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from scipy.stats import rankdata
 
 from repro import plugins
 from repro._checkpoints import TrainingState
@@ -97,6 +96,9 @@ def rank_correlation(left_N: Any, right_N: Any) -> float | None:
     """Spearman's rank correlation of two arrays; None if one of them is constant."""
     if left_N.min() == left_N.max() or right_N.min() == right_N.max():
         return None
+    # It takes a second to import, which the first step need not wait for.
+    from scipy.stats import rankdata
+
     return float(np.corrcoef(rankdata(left_N), rankdata(right_N))[0, 1])
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repro._result import rank_correlation
 from repro.curriculum import BatchSize, cut_batches, epoch_order
 
 ORDERS = ["cosine", "count", "length", "random"]
@@ -325,3 +326,16 @@ def test_batches_of_positions_are_full_and_never_too_large(
             # The next sample did not fit any more.
             more = [*batch, following[0]]
             assert len(more) * max(lengths[index] for index in more) > positions
+
+
+class TestRankCorrelation:
+    """What a result says of samples' lengths and their shares of two-expert tokens."""
+
+    def test_equal_values_share_a_rank(self) -> None:
+        """Ranks 1, 2.5, 2.5, 4 and 4, 3, 2, 1: covariance -4.5, variances 4.5 and 5."""
+        found = rank_correlation(np.array([1, 2, 2, 9]), np.array([0.8, 0.5, 0.4, 0.1]))
+        assert found == pytest.approx(-4.5 / (4.5 * 5) ** 0.5)
+
+    def test_constant(self) -> None:
+        assert rank_correlation(np.array([3, 3, 3]), np.array([0.1, 0.2, 0.3])) is None
+        assert rank_correlation(np.array([1, 2, 3]), np.zeros(3)) is None
