@@ -10,6 +10,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeVar
 
+from repro import plugins
 from repro.config import RunConfig
 from repro.errors import Interrupted, named_line
 from repro.records import Places
@@ -19,7 +20,14 @@ Record = dict[str, Any]
 Outcome = Record | str
 """The result of a run, or why it failed."""
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["repro.run"])
+# What a run imports, for seconds, is imported once for all of them.
+_CONTEXT.set_forkserver_preload(
+    [
+        "repro.run",
+        *(f"repro.{family}.{name}" for family in ("backbones", "metrics") for name in plugins.names(family)),
+        "scipy.stats",
+    ]
+)
 
 
 class Run(Protocol):
