@@ -2,6 +2,7 @@
 
 import os
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ def build_result(
     config: RunConfig,
     state: TrainingState,
     environment: dict[str, Any],
+    beside: Sequence[str],
 ) -> dict[str, Any]:
     """Evaluate the trained model with both gates at inference; see docs/results.md for the keys."""
 
@@ -59,6 +61,7 @@ def build_result(
         "seconds_per_step": statistics.median(state.step_seconds),
         "tokens_per_second": state.tokens / state.train_seconds,
         "stolen_share": _stolen_share(state),
+        "beside": list(beside),
         "metric": metric_entry(prepared.metric, same),
         "metrics": same.metrics,
         "metric_top1": metric_entry(prepared.metric, top_1) if top_1 else None,

@@ -63,7 +63,11 @@ def take_turns(
     Raises:
         Interrupted: `should_stop` said so; every run saved a checkpoint.
     """
-    waiting = [(run, _Worker(run.config, run.places)) for run in runs]
+    ids = [run.config.run_id for run in runs]
+    waiting = [
+        (run, _Worker(run.config, run.places, [other for other in ids if other != run.config.run_id]))
+        for run in runs
+    ]
     interrupted: Interrupted | None = None
     try:
         while waiting:
@@ -88,9 +92,9 @@ def take_turns(
 class _Worker:
     """The process of a run, seen from outside. It waits for a word before every step: whether to stop."""
 
-    def __init__(self, config: RunConfig, places: Places) -> None:
+    def __init__(self, config: RunConfig, places: Places, beside: list[str]) -> None:
         self._channel, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_work, args=(config, places, theirs), daemon=True)
+        self._process = _CONTEXT.Process(target=_work, args=(config, places, beside, theirs), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -120,7 +124,7 @@ class _Worker:
         self._process.join()
 
 
-def _work(config: RunConfig, places: Places, channel: Connection) -> None:
+def _work(config: RunConfig, places: Places, beside: list[str], channel: Connection) -> None:
     """The run, in its own process. Ctrl-C reaches it as a word of the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -128,7 +132,11 @@ def _work(config: RunConfig, places: Places, channel: Connection) -> None:
             channel.send(("interrupted", "stopped before the first step"))
             return
         result = execute(
-            config, places, report=lambda record: channel.send(("step", record)), should_stop=channel.recv
+            config,
+            places,
+            beside=beside,
+            report=lambda record: channel.send(("step", record)),
+            should_stop=channel.recv,
         )
         channel.send(("ended", result))
     except Interrupted as error:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ def execute(
     *,
     fresh: bool = False,
     tensorboard: bool = False,
+    beside: Sequence[str] = (),
     report: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def execute(
 
     Args:
         fresh: discard what an earlier run with the same configuration left.
+        beside: ids of the runs that this one takes turns with, for its result.
         report: called with the record of every step.
         should_stop: asked after every step.
 
@@ -84,7 +86,7 @@ def execute(
             report=report,
             should_stop=should_stop,
         )
-        result = build_result(accelerator, prepared, config, state, circumstances)
+        result = build_result(accelerator, prepared, config, state, circumstances, beside)
         if accelerator.is_main_process:
             saved.save(accelerator.unwrap_model(prepared.model), folder.model)
             prepared.tokenizer.save_pretrained(folder.model)

@@ -162,7 +162,8 @@ class TestStudy:
     def test_a_note_for_every_empty_cell(self, done: Done) -> None:
         notes = [line for line in done.answer.out.splitlines() if line.startswith("* ")]
         empty = [row for row in table(done.out) if not row["Norm. Training Time"]]
-        assert len(notes) == len(empty)
+        # One run after the other: all rows but top-2's, of two tasks.
+        assert notes.pop() == "* 6 rows were not timed in turns with top-2: loads may differ"
         for note, row in zip(notes, empty, strict=True):
             assert note.startswith(f"* {row['Task']}, {row['Scheme']}: ")
 

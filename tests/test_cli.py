@@ -254,7 +254,7 @@ class TestTrain:
 RESULT_KEYS = {
     *("schema_version", "run_id", "task", "gate", "scale", "seed", "config", "status"),
     *("steps", "epochs", "tokens", "train_seconds", "seconds_per_step", "tokens_per_second"),
-    "stolen_share",
+    *("beside", "stolen_share"),
     *("metric", "metric_top1", "eval_loss", "curve", "flops", "routing", "parameters"),
     *("peak_memory_bytes", "data", "environment"),
 }

@@ -62,6 +62,9 @@ def test_the_same_numbers_as_alone_also_after_a_stop(repro: Any, tmp_path: Path)
     for one, other in zip(alone, turns, strict=True):
         assert read_json(one.folder.result)["metrics"] == read_json(other.folder.result)["metrics"]
         assert (other.variant, read_json(other.folder.result)) in told
+        assert read_json(one.folder.result)["beside"] == []
+        others = [run.config.run_id for run in turns if run is not other]
+        assert read_json(other.folder.result)["beside"] == others
 
 
 def test_a_run_that_fails_does_not_stop_the_others(repro: Any, tmp_path: Path) -> None:

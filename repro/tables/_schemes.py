@@ -106,6 +106,15 @@ class SchemeRow:
         ]
 
     @property
+    def timed_apart(self) -> bool:
+        """Whether a run is known not to have taken turns with the baseline's run of its seed."""
+        bases = {run["seed"]: run["run_id"] for run in self.baseline}
+        return self.scheme != self.against and any(
+            run["seed"] in bases and bases[run["seed"]] not in run.get("beside", [bases[run["seed"]]])
+            for run in self.runs
+        )
+
+    @property
     def reason(self) -> str | None:
         """Why cells of this row are empty."""
         if not self.runs:
@@ -145,13 +154,16 @@ def scheme_rows(
 
 
 def reasons(rows: Iterable[SchemeRow]) -> list[str]:
-    """One line for every row that has an empty cell, and one if times were disturbed (see `runs.csv`)."""
+    """One line for every row that has an empty cell, and one each if times were disturbed or taken apart."""
     rows = list(rows)
     found = [f"{row.title}, {row.scheme}: {row.reason}" for row in rows if row.reason]
     shares = [share for row in rows if (share := row.mean(stolen_share) or 0.0) > DISTURBED]
     if shares:
         most = f"up to {max(shares):.0%} of the CPUs went to other virtual machines"
         found.append(f"{len(shares)} rows are too slow: {most}")
+    apart = [row for row in rows if row.timed_apart]
+    if apart:
+        found.append(f"{len(apart)} rows were not timed in turns with {apart[0].against}: loads may differ")
     return found
 
 

@@ -374,6 +374,27 @@ class TestRows:
         ]
         assert row_of(table3_detail, published, "top-2")["Stolen share"] == 0.21
 
+    def test_times_taken_apart_are_named(self) -> None:
+        """Seed 0 took turns. Of seed 1 only top-1 did with top-2; of dense it is not known."""
+        base = run_id("sst2", "top-2", 1)
+        published = publish(
+            *(
+                result(
+                    "sst2",
+                    scheme,
+                    0,
+                    beside=[run_id("sst2", other, 0) for other in SCHEMES if other != scheme],
+                )
+                for scheme in SCHEMES
+            ),
+            result("sst2", "dense", 1),
+            result("sst2", "top-2", 1, beside=[run_id("sst2", "top-1", 1)]),
+            result("sst2", "top-1", 1, beside=[base]),
+            result("sst2", "adaptive", 1, beside=[]),
+            seeds=2,
+        )
+        assert table3.notes(published) == ["1 rows were not timed in turns with top-2: loads may differ"]
+
     @pytest.mark.parametrize("published", [Published({}, {}), Published({"a": result("sst2", "top-2")}, {})])
     def test_no_study_no_rows(self, published: Published) -> None:
         assert table3.rows(published) == table3_detail.rows(published) == []
