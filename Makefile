@@ -16,7 +16,7 @@ OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --turns $(TURNS) --out $(OUT) \
 	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
-.PHONY: setup table1 table3 table4 table5 table6 gates adamoe figures analysis report test check style lint types smoke clean
+.PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test check style lint types smoke clean
 
 setup: $(READY)
 
@@ -27,6 +27,9 @@ $(READY): pyproject.toml constraints.txt
 
 table3: $(READY)  ## time, FLOPs and quality of dense, top-2, top-1 and adaptive on all tasks
 	$(call STUDY,schemes)
+
+tables: $(READY)  ## Tables 3, 5 and 6 from runs that take turns: all their times can be compared
+	$(call STUDY,schemes threshold curriculum)
 
 table5: $(READY)  ## adaptive gating at several thresholds
 	$(call STUDY,threshold)

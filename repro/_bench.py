@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.profiler import ProfilerActivity, profile
 
 from repro._terminal import err, out, plain_table, print_json
+from repro._turns import Outcome, take_turns
+from repro.ablation import PlannedRun
 from repro.benchmark import PARTS, PRECISIONS, SIZES, Case, measure, names, split_steps
 from repro.config import RunConfig
 from repro.cost import machine, reuse_freed_memory
@@ -27,7 +29,7 @@ from repro.tables import table1
 
 Record = dict[str, Any]
 _WARM_UP = 3
-"""Steps that are not counted."""
+"""Steps that are not counted, at the start of a run and of every turn."""
 
 
 def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
@@ -111,7 +113,7 @@ def run_step_bench(task: str, gate: str, *, scale: str, data: str | None, steps:
     Raises:
         UserError: the inputs are wrong.
     """
-    config, places = _short_run(task, gate, scale, data, steps)
+    config, places = _short_run(task, gate, scale, data, _WARM_UP + steps)
     with tempfile.TemporaryDirectory() as scratch, profile(activities=[ProfilerActivity.CPU]) as profiler:
         execute(config, replace(places, results=Path(scratch)), report=lambda record: None, should_stop=bool)
     measured = split_steps(profiler.events())[_WARM_UP:]
@@ -136,22 +138,34 @@ def run_gate_bench(
     Gates take turns, so what else the machine does slows all of them alike.
 
     Raises:
-        UserError: the inputs are wrong.
+        UserError: the inputs are wrong, or a gate cannot be trained.
     """
-    runs = [_short_run(task, gate, scale, data, steps) for gate in gates]
-    measured: list[list[Record]] = [[] for _ in runs]
+    turn = _WARM_UP + steps
+    measured: dict[str, list[Record]] = {}
+    failed: list[str] = []
+
+    def report(run: PlannedRun, record: Record) -> None:
+        repeat, step = divmod(record["step"] - 1, turn)
+        if step == 0:
+            err.print(f"[{repeat + 1}/{repeats}] {task} {run.variant}", markup=False)
+        if step >= _WARM_UP:
+            measured.setdefault(run.variant, []).append(record)
+
+    def ended(run: PlannedRun, outcome: Outcome) -> None:
+        if isinstance(outcome, str):
+            failed.append(f"{run.variant}: {outcome}")
+
     with tempfile.TemporaryDirectory() as scratch:
-        for repeat in range(repeats):
-            for (config, places), records in zip(runs, measured, strict=True):
-                err.print(f"[{repeat + 1}/{repeats}] {config.task} {config.gate}", markup=False)
-                found: list[Record] = []
-                results = Path(scratch) / str(repeat)
-                execute(config, replace(places, results=results), report=found.append, should_stop=bool)
-                records.extend(found[_WARM_UP:])
-    rows = [
-        {"gate": config.gate} | _step_row(records, measured[0])
-        for (config, _), records in zip(runs, measured, strict=True)
-    ]
+        runs = {}
+        for gate in gates:
+            config, places = _short_run(task, gate, scale, data, turn * repeats)
+            places = replace(places, results=Path(scratch))
+            runs[config.gate] = PlannedRun(variant=config.gate, config=config, places=places)
+        take_turns(list(runs.values()), turn, report=report, ended=ended, should_stop=bool)
+    if failed:
+        raise UserError(*failed)
+    first = measured[next(iter(runs))]
+    rows = [{"gate": gate} | _step_row(measured[gate], first) for gate in runs]
     if as_json:
         print_json({"task": task, "steps": steps, "repeats": repeats, "gates": rows})
         return
@@ -173,8 +187,8 @@ def _step_row(records: Sequence[Record], first: Sequence[Record]) -> Record:
 
 
 def _short_run(task: str, gate: str, scale: str, data: str | None, steps: int) -> tuple[RunConfig, Places]:
-    """A run of so many steps after those that warm up, with next to no evaluation."""
-    settings: dict[str, Any] = {"training.steps": steps + _WARM_UP, "data.validation_samples": 1}
+    """A run of so many steps, with next to no evaluation."""
+    settings: dict[str, Any] = {"training.steps": steps, "data.validation_samples": 1}
     return resolve(
         task=task,
         scale=scale,

@@ -1,6 +1,6 @@
-"""`repro ablate`: the runs of a study with one progress display, then its table."""
+"""`repro ablate`: the runs of studies with one progress display, then their tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,19 @@ from repro import plugins
 from repro._prepare import load_examples
 from repro._terminal import StopRequest, TrainingDisplay, err, number, out, plain_table, print_json
 from repro._turns import Outcome
-from repro.ablation import PlannedRun, carry_out, record_study
+from repro.ablation import PlannedRun, carry_out, record_study, together
 from repro.estimate import estimate, matmul_speed
 from repro.records import Published
 from repro.report import build_report
 
 
-def run_study(
-    study: str, runs: Sequence[PlannedRun], scale: Path, turns: int, as_json: bool
+def run_studies(
+    plans: Mapping[str, Sequence[PlannedRun]], scale: Path, turns: int, as_json: bool
 ) -> dict[str, str]:
-    """Do what is missing, rebuild the tables of the scale, show that of the study.
+    """Do what is missing, rebuild the tables of the scale, show those of the studies.
 
     Args:
+        plans: study -> its runs; a run of several of them is done once.
         turns: as in `carry_out`.
 
     Returns:
@@ -32,9 +33,11 @@ def run_study(
         Interrupted: by Ctrl-C; the same command goes on.
     """
     stop = StopRequest()
+    runs = together(plans.values())
     missing = [run for run in runs if not run.finished]
     err.print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
-    record_study(study, runs, {}, scale)
+    for study, planned in plans.items():
+        record_study(study, planned, {}, scale)
     with TrainingDisplay(len(missing)) as display:
 
         def started(number: int, run: PlannedRun) -> None:
@@ -52,10 +55,11 @@ def run_study(
         failed = carry_out(
             missing, turns=turns, started=started, report=report, ended=ended, should_stop=stop
         )
-    record_study(study, runs, failed, scale)
+    for study, planned in plans.items():
+        record_study(study, planned, failed, scale)
     published = Published.read(scale)
     if published.results:
-        _show(study, published, build_report(scale), as_json)
+        _show(plans, published, build_report(scale), as_json)
     for run_id, reason in failed.items():
         err.print(f"repro: {run_id} failed: {reason}", markup=False)
     return failed
@@ -72,14 +76,18 @@ def _outcome(outcome: Outcome) -> str:
     return f"{metric['name']} {number(metric['value'])}, {outcome['train_seconds']:.1f} s of training"
 
 
-def _show(study: str, published: Published, written: list[Path], as_json: bool) -> None:
-    table = plugins.load("tables", plugins.load("studies", study).TABLE)
+def _show(studies: Iterable[str], published: Published, written: list[Path], as_json: bool) -> None:
+    tables = {study: plugins.load("tables", plugins.load("studies", study).TABLE) for study in studies}
     if as_json:
-        print_json({"table": table.rows(published), "files": [str(path) for path in written]})
+        rows = {study: table.rows(published) for study, table in tables.items()}
+        print_json({"tables": rows, "files": [str(path) for path in written]})
         return
-    out.print(plain_table(table.shown(published)))
-    for note in table.notes(published):
-        out.print(f"* {note}", markup=False)
+    for study, table in tables.items():
+        if len(tables) > 1:
+            out.print(f"{study}:", markup=False)
+        out.print(plain_table(table.shown(published)))
+        for note in table.notes(published):
+            out.print(f"* {note}", markup=False)
     out.print(" ".join(str(path) for path in written if path.suffix == ".csv"))
 
 

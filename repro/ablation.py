@@ -1,6 +1,6 @@
-"""A study: plan its runs, do those that are missing, one after the other, and note what was compared."""
+"""Studies: plan their runs, do those that are missing, one at a time, and note what was compared."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -131,7 +131,22 @@ def _going_on(run: PlannedRun, first: PlannedRun) -> PlannedRun:
     )
 
 
-SIDE_BY_SIDE = 8
+def together(plans: Iterable[Sequence[PlannedRun]]) -> list[PlannedRun]:
+    """The runs of several studies, each once: of a task and seed together, so that they can take turns.
+
+    Those that start from another's model come last.
+    """
+    runs: dict[str, PlannedRun] = {}
+    for planned in plans:
+        for run in planned:
+            runs.setdefault(run.config.run_id, run)
+    tasks = list(dict.fromkeys(run.config.task for run in runs.values()))
+    return sorted(
+        runs.values(), key=lambda run: (tasks.index(run.config.task), run.config.seed, run.after is not None)
+    )
+
+
+SIDE_BY_SIDE = 16
 """Most runs that take turns with each other: every one of them needs its memory."""
 
 

@@ -181,11 +181,10 @@ class TestStudy:
     def test_json(self, repro: Any, done: Done, tmp_path: Path) -> None:
         shutil.copytree(done.out, tmp_path / "results")
         found = repro(*arguments(tmp_path / "results", "sst2", TWO_TASKS), "--json").json()
-        assert set(found) == {"table", "files"}
-        assert [tuple(row) for row in found["table"]] == [table3.COLUMNS] * 8
-        as_text = [
-            {key: "" if value is None else str(value) for key, value in row.items()} for row in found["table"]
-        ]
+        assert set(found) == {"tables", "files"}
+        (rows,) = found["tables"].values()
+        assert [tuple(row) for row in rows] == [table3.COLUMNS] * 8
+        as_text = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
         assert as_text == table(tmp_path / "results")
         assert all(Path(path).is_file() for path in found["files"])
         assert {Path(path).name for path in found["files"]} > {"table3.csv", "table3_detail.csv"}
@@ -211,6 +210,30 @@ class TestStudy:
         assert after[4:] == before[4:]
         assert all(row["Inference Performance interval"] for row in after[:4])
         assert [len(rows["top-2"]) for rows in study(out)["tasks"].values()] == [1, 2]
+
+
+class TestSeveralStudies:
+    def test_a_run_in_common_is_made_once(self, repro: Any, tmp_path: Path) -> None:
+        """The adaptive run is the threshold 0.1. In turns: both tables, and no time apart."""
+        given = [f"--set={key}={value}" for key, value in repro.small.items()]
+        command = ["ablate", "schemes", "threshold", "--tasks", "sst2", "--out", str(tmp_path), *given]
+        answer = repro(*command, "--turns", 2)
+        assert answer.status == 0, answer.err
+        assert answer.err.startswith("8 runs, 0 of them finished before\n")  # 4 + 6 - top-2 and 0.1
+        found = results(tmp_path)
+        assert len(found) == 8
+        assert all(set(one["beside"]) == set(found) - {run_id} for run_id, one in found.items())
+        rows = [len(table(tmp_path, name)) for name in ("table3_detail", "table5_detail")]
+        assert rows == [4, 6]
+        assert "not timed in turns" not in answer.out
+        assert {"schemes:", "threshold:"} <= set(answer.out.splitlines())
+        assert set(repro(*command, "--json").json()["tables"]) == {"schemes", "threshold"}
+
+    @pytest.mark.parametrize("option", ["--values", "--variants"])
+    def test_what_belongs_to_one_study(self, repro: Any, tmp_path: Path, option: str) -> None:
+        answer = repro("ablate", "schemes", "threshold", option, "0.1", "--out", tmp_path)
+        assert (answer.status, answer.out) == (2, "")
+        assert answer.err.splitlines() == [f"repro: {option}: give one study, not schemes, threshold"]
 
 
 class TestDryRun:
@@ -440,7 +463,7 @@ class TestBadInput:
             ),
             (["schemes", "--data", "nowhere"], ["--data nowhere: no such folder."]),
             (["schemes", "--seeds", "0"], ["Invalid value for '--seeds'"]),
-            ([], ["Missing argument 'study'"]),
+            ([], ["Missing argument 'STUDY...'"]),
         ],
     )
     def test_one_line_each(self, repro: Any, tmp_path: Path, options: list[str], messages: list[str]) -> None:

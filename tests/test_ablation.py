@@ -68,6 +68,21 @@ class TestPlan:
         assert all(run.variant == run.config.gate for run in runs)
         assert len({run.config.run_id for run in runs}) == 16
 
+    def test_studies_together(self, tmp_path: Path) -> None:
+        """Each run once, by task and seed; what starts from another run's model is last."""
+        tasks = ("wikitext", "sst2")
+        names = ("adamoe", "schemes", "threshold")
+        studies = [plan(tmp_path, tasks, seeds=2, study=study) for study in names]
+        runs = ablation.together(studies)
+        # The top-2 of adamoe combines otherwise than that of the schemes.
+        first = ["top-2", "dense", "top-2", "top-1", "adaptive", "0.05", "0.2", "0.3", "0.4"]
+        variants = [*first, "plain", "adamoe"]
+        assert [(run.config.task, run.config.seed, run.variant) for run in runs] == [
+            (task, seed, variant) for task in tasks for seed in (0, 1) for variant in variants
+        ]
+        wanted = {run.config.run_id for study in studies for run in study}
+        assert {run.config.run_id for run in runs} == wanted
+
     def test_some_variants_are_the_same_runs(self, tmp_path: Path) -> None:
         runs = plan(tmp_path, only=("adaptive", "top-2"))
         assert [run.variant for run in runs] == ["top-2", "adaptive"]

@@ -51,7 +51,9 @@ OPTIONS = {
         " --experts-backend --model --set --out --fresh --tensorboard --json"
     ),
     "eval": "run --split --gate-at-inference --data --out --json",
-    "ablate": "study --tasks --seeds --scale --data --values --variants --set --turns --dry-run --out --json",
+    "ablate": (
+        "studies --tasks --seeds --scale --data --values --variants --set --turns --dry-run --out --json"
+    ),
     "analyze": "runs --scale --data --samples --out --json",
     "bench": (
         "--sizes --tokens --precision --experts --repeats --only --task --gate --steps --data --scale"

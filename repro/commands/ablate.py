@@ -1,4 +1,4 @@
-"""`repro ablate`: the runs of a study and its table."""
+"""`repro ablate`: the runs of studies and their tables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +11,12 @@ from repro._terminal import print_rows
 
 
 def command(
-    study: Annotated[
-        str,
-        typer.Argument(help="schemes (Table 3), threshold (Table 5), curriculum (Table 6), gates or adamoe."),
+    studies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STUDY...",
+            help="Any of schemes (Table 3), threshold (Table 5), curriculum (Table 6), gates, adamoe.",
+        ),
     ],
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
@@ -39,33 +42,41 @@ def command(
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Do the missing runs of a study and write its table.
+    """Do the missing runs of studies and write their tables.
 
     One run works at any time. Finished runs are not repeated, unfinished ones are continued; a run
-    that fails does not stop the others.
+    that fails does not stop the others. Studies given together share the runs that they have in
+    common, and with --turns the times of all their runs can be compared.
     """
     quiet_libraries()
-    from repro._study import dry_run_rows, run_study
-    from repro.ablation import plan, task_names
+    from repro._study import dry_run_rows, run_studies
+    from repro.ablation import plan, task_names, together
+    from repro.errors import UserError
     from repro.experiments import Override, read_scale
 
-    study, _ = plugins.resolve("studies", study)
+    names = list(dict.fromkeys(plugins.resolve("studies", study)[0] for study in studies))
+    if len(names) > 1 and (values or variants):
+        raise UserError(f"{'--values' if values else '--variants'}: give one study, not {', '.join(names)}")
     read_scale(scale)
-    runs = plan(
-        study,
-        tasks=task_names(scale, listed(tasks)),
-        seeds=seeds,
-        scale=scale,
-        data=data,
-        overrides={key: Override(value, option) for option, (key, value) in given({}, settings).items()},
-        results=out_folder,
-        values=numbers("--values", values),
-        only=[name for part in variants.split(",") if (name := part.strip())],
-    )
+    overrides = {key: Override(value, option) for option, (key, value) in given({}, settings).items()}
+    plans = {
+        study: plan(
+            study,
+            tasks=task_names(scale, listed(tasks)),
+            seeds=seeds,
+            scale=scale,
+            data=data,
+            overrides=overrides,
+            results=out_folder,
+            values=numbers("--values", values),
+            only=[name for part in variants.split(",") if (name := part.strip())],
+        )
+        for study in names
+    }
     if dry_run:
-        rows = dry_run_rows(runs)
+        rows = dry_run_rows(together(plans.values()))
         print_rows("runs", rows, as_json)
         return
-    failed = run_study(study, runs, out_folder / scale, turns, as_json)
+    failed = run_studies(plans, out_folder / scale, turns, as_json)
     if failed:
         raise typer.Exit(1)
