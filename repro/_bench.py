@@ -30,6 +30,8 @@ from repro.tables import table1
 Record = dict[str, Any]
 _WARM_UP = 3
 """Steps that are not counted, at the start of a run and of every turn."""
+_VALIDATION_ROWS = 16
+"""Enough for one example where rows are lines, some of them empty, that are packed into blocks."""
 
 
 def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
@@ -188,7 +190,7 @@ def _step_row(records: Sequence[Record], first: Sequence[Record]) -> Record:
 
 def _short_run(task: str, gate: str, scale: str, data: str | None, steps: int) -> tuple[RunConfig, Places]:
     """A run of so many steps, with next to no evaluation."""
-    settings: dict[str, Any] = {"training.steps": steps, "data.validation_samples": 1}
+    settings: dict[str, Any] = {"training.steps": steps, "data.validation_samples": _VALIDATION_ROWS}
     return resolve(
         task=task,
         scale=scale,

@@ -196,7 +196,7 @@ class RoutingTotals:
                 totals.logit_variance_L.append(0.0)
             layer, mask_T = entry.layer, routing.mask_T
             counts = routing.count_T[mask_T].bincount().tolist()
-            variance = float(logit_variance(routing.probs_TE[mask_T].detach()).sum())
+            variance = float(logit_variance(routing.probs_TE.detach())[mask_T].sum())
             totals.count_LK[layer] = add_counts(totals.count_LK[layer], counts)
             totals.load_LE[layer] = add_counts(totals.load_LE[layer], routing.load_E.tolist())
             totals.logit_variance_L[layer] += variance
@@ -251,7 +251,10 @@ def logit_variance(probs_TE: Tensor) -> Tensor:
     """
     if probs_TE.shape[0] == 0 or probs_TE.shape[1] < 2:
         return probs_TE.new_zeros(probs_TE.shape[0])
-    return probs_TE.clamp(min=torch.finfo(probs_TE.dtype).tiny).log().var(dim=1)
+    logits_TE = probs_TE.clamp(min=torch.finfo(probs_TE.dtype).tiny).log()
+    # Several times as fast as `var` on rows as short as these.
+    distance_TE = logits_TE - logits_TE.mean(1, keepdim=True)
+    return distance_TE.square().sum(1) / (probs_TE.shape[1] - 1)
 
 
 def add_counts(left: list[int], right: list[int]) -> list[int]:

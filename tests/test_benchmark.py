@@ -310,6 +310,12 @@ def test_gates_take_turns(repro: Any) -> None:
     assert top_2["ratio"] == pytest.approx(top_2["ms"] / dense["ms"])
 
 
+def test_lines_that_are_packed_give_an_example_to_evaluate(repro: Any) -> None:
+    found = repro("bench", "--task", "wikitext", "--steps", "2", "--json")
+    assert found.status == 0, found.err
+    assert found.json()["steps"] == 2
+
+
 def test_times_of_a_gate_by_hand() -> None:
     """Quartiles of 1, 2, 3, 4, 5 s (exclusive): 1.5, 3, 4.5."""
     steps = [{"seconds": float(n), "mean_experts": 1.0 + n % 2} for n in (3, 1, 5, 2, 4)]

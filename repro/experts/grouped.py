@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag, linear
+from torch.nn.functional import embedding_bag
 
 from repro.experts._ffn import FFNWeights, activate, activate_backward, compute_dtype, token_bags
 from repro.routing import Routing
@@ -123,13 +123,15 @@ class _GroupedFFN(torch.autograd.Function):
             weight_R = weight_A.new_zeros(sum(rows)).index_copy_(0, slot_A, weight_A)
             order_A = slot_A.index_select(0, order_A)
         x_RD = x_TD.index_select(0, token_R)
-        pre = [linear(x_RD[part], w1_EFD[expert], b1_EF[expert]) for expert, part in groups]
-        hidden = [activate(pre_NF, activation) for pre_NF in pre]
+        pre_RF = x_RD.new_empty(x_RD.shape[0], w1_EFD.shape[1])
+        for expert, part in groups:
+            torch.addmm(b1_EF[expert], x_RD[part], w1_EFD[expert].t(), out=pre_RF[part])
+        hidden_RF = activate(pre_RF, activation)
         output_RD = torch.empty_like(x_RD)
-        for (expert, part), hidden_NF in zip(groups, hidden, strict=True):
-            output_RD[part] = linear(hidden_NF, w2_EDF[expert], b2_ED[expert])
+        for expert, part in groups:
+            torch.addmm(b2_ED[expert], hidden_RF[part], w2_EDF[expert].t(), out=output_RD[part])
         ctx.save_for_backward(
-            x_RD, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T, *pre, *hidden
+            x_RD, pre_RF, hidden_RF, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T
         )
         ctx.rows, ctx.activation = rows, activation
         return _sum_bags(output_RD, order_A, starts_T, weight_R.index_select(0, order_A))
@@ -137,11 +139,10 @@ class _GroupedFFN(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y_TD: Tensor) -> tuple[Tensor | None, ...]:
-        x_RD, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T, *kept = (
+        x_RD, pre_RF, hidden_RF, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T = (
             ctx.saved_tensors
         )
         groups = _groups(ctx.rows)
-        pre, hidden = kept[: len(groups)], kept[len(groups) :]
         wide = ctx.parameter_dtype
         grad_w1_EFD, grad_w2_EDF = torch.empty_like(w1_EFD, dtype=wide), torch.empty_like(w2_EDF, dtype=wide)
         grad_b1_EF = w1_EFD.new_zeros(w1_EFD.shape[:2], dtype=wide)
@@ -153,15 +154,17 @@ class _GroupedFFN(torch.autograd.Function):
         grad_RD = grad_y_TD.index_select(0, token_R)
         grad_weight_R = (grad_RD * output_RD).sum(1)
         grad_RD.mul_(weight_R[:, None])
+        grad_RF = torch.empty_like(pre_RF)
+        for expert, part in groups:
+            _write_product(grad_RD[part].t(), hidden_RF[part], grad_w2_EDF[expert])
+            torch.sum(grad_RD[part], 0, dtype=wide, out=grad_b2_ED[expert])
+            torch.mm(grad_RD[part], w2_EDF[expert], out=grad_RF[part])
+        grad_RF = activate_backward(grad_RF, pre_RF, ctx.activation)
         grad_x_RD = torch.empty_like(x_RD)
-        for (expert, part), pre_NF, hidden_NF in zip(groups, pre, hidden, strict=True):
-            grad_ND = grad_RD[part]
-            _write_product(grad_ND.t(), hidden_NF, grad_w2_EDF[expert])
-            grad_b2_ED[expert] = grad_ND.sum(0, dtype=wide)
-            grad_NF = activate_backward(grad_ND @ w2_EDF[expert], pre_NF, ctx.activation)
-            _write_product(grad_NF.t(), x_RD[part], grad_w1_EFD[expert])
-            grad_b1_EF[expert] = grad_NF.sum(0, dtype=wide)
-            torch.mm(grad_NF, w1_EFD[expert], out=grad_x_RD[part])
+        for expert, part in groups:
+            _write_product(grad_RF[part].t(), x_RD[part], grad_w1_EFD[expert])
+            torch.sum(grad_RF[part], 0, dtype=wide, out=grad_b1_EF[expert])
+            torch.mm(grad_RF[part], w1_EFD[expert], out=grad_x_RD[part])
         grad_x_TD = _sum_bags(grad_x_RD, order_A, starts_T, None)
         grad_weight_A = grad_weight_R if slot_A is None else grad_weight_R.index_select(0, slot_A)
         grads = (grad_x_TD, grad_weight_A, grad_w1_EFD, grad_b1_EF, grad_w2_EDF, grad_b2_ED)
