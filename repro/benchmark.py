@@ -29,6 +29,9 @@ _TRANSFORMERS = ("eager", "grouped_mm", "batched_mm")
 _ACTIVATION = "gelu"
 _COPIED_WEIGHTS = 2**31
 """`batched_mm` copies the weights of its expert for every row; beyond this many bytes it is left out."""
+_EAGER_WEIGHTS = 2**28
+"""The backward pass of `eager` allocates a gradient of all experts for each; with matrices of this many bytes
+that took 24 GB, and it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ def implementations(case: Case, device: torch.device, wanted: Collection[str] = 
         if backend.available(device) is None:
             found[name] = _of_backend(backend, weights)
     for name in _TRANSFORMERS:
-        if name != "batched_mm" or _copied_bytes(case, weights) <= _COPIED_WEIGHTS:
+        if _fits(name, case, weights):
             found[f"transformers-{name}"] = _of_transformers(name, case, weights)
     found["dense"] = _dense(weights)
     return {name: layer for name, layer in found.items() if name in wanted or not wanted}
@@ -120,9 +123,12 @@ def _weights(case: Case, device: torch.device) -> FFNWeights:
     )
 
 
-def _copied_bytes(case: Case, weights: FFNWeights) -> int:
-    """What `batched_mm` copies of one matrix at top-2."""
-    return 2 * case.tokens * weights.w1_EFD[0].numel() * weights.w1_EFD.element_size()
+def _fits(name: str, case: Case, weights: FFNWeights) -> bool:
+    """Whether the memory that an implementation of `transformers` takes is sane."""
+    matrices = weights.w1_EFD
+    if name == "batched_mm":  # copies, at top-2
+        return 2 * case.tokens * matrices[0].numel() * matrices.element_size() <= _COPIED_WEIGHTS
+    return name != "eager" or matrices.numel() * matrices.element_size() < _EAGER_WEIGHTS
 
 
 def _of_backend(backend: Any, weights: FFNWeights) -> Layer:

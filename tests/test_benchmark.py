@@ -80,6 +80,16 @@ def test_what_would_copy_too_many_weights_is_left_out(monkeypatch: pytest.Monkey
     assert "transformers-batched_mm" not in implementations(tiny, CPU)
 
 
+def test_what_would_allocate_too_many_gradients_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tiny: Case
+) -> None:
+    # One of the two matrices of 4 experts: 4 * 8 * 16 numbers of 4 bytes.
+    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 2049)
+    assert "transformers-eager" in implementations(tiny, CPU)
+    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 2048)
+    assert "transformers-eager" not in implementations(tiny, CPU)
+
+
 def test_measure_times_every_implementation_in_every_round(
     monkeypatch: pytest.MonkeyPatch, tiny: Case
 ) -> None:
