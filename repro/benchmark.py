@@ -29,9 +29,9 @@ _TRANSFORMERS = ("eager", "grouped_mm", "batched_mm")
 _ACTIVATION = "gelu"
 _COPIED_WEIGHTS = 2**31
 """`batched_mm` copies the weights of its expert for every row; beyond this many bytes it is left out."""
-_EAGER_WEIGHTS = 2**28
-"""The backward pass of `eager` allocates a gradient of all experts for each; with matrices of this many bytes
-that took 24 GB, and it is left out."""
+_EAGER_WEIGHTS = 2**26
+"""The backward pass of `eager` allocates a gradient of all experts for each. With matrices of so many numbers
+the process grew to 24 GB, and it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def _fits(name: str, case: Case, weights: FFNWeights) -> bool:
     matrices = weights.w1_EFD
     if name == "batched_mm":  # copies, at top-2
         return 2 * case.tokens * matrices[0].numel() * matrices.element_size() <= _COPIED_WEIGHTS
-    return name != "eager" or matrices.numel() * matrices.element_size() < _EAGER_WEIGHTS
+    return name != "eager" or matrices.numel() < _EAGER_WEIGHTS
 
 
 def _of_backend(backend: Any, weights: FFNWeights) -> Layer:

@@ -83,10 +83,10 @@ def test_what_would_copy_too_many_weights_is_left_out(monkeypatch: pytest.Monkey
 def test_what_would_allocate_too_many_gradients_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tiny: Case
 ) -> None:
-    # One of the two matrices of 4 experts: 4 * 8 * 16 numbers of 4 bytes.
-    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 2049)
+    # One of the two matrices of 4 experts: 4 * 8 * 16 numbers.
+    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 513)
     assert "transformers-eager" in implementations(tiny, CPU)
-    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 2048)
+    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 512)
     assert "transformers-eager" not in implementations(tiny, CPU)
 
 
