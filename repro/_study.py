@@ -18,13 +18,13 @@ from repro.report import build_report
 
 
 def run_studies(
-    plans: Mapping[str, Sequence[PlannedRun]], scale: Path, turns: int, as_json: bool
+    plans: Mapping[str, Sequence[PlannedRun]], scale: Path, *, turns: int, at_once: int, as_json: bool
 ) -> dict[str, str]:
     """Do what is missing, rebuild the tables of the scale, show those of the studies.
 
     Args:
         plans: study -> its runs; a run of several of them is done once.
-        turns: as in `carry_out`.
+        turns, at_once: as in `carry_out`.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -53,7 +53,13 @@ def run_studies(
             err.print(f"{_title(run)}: {_outcome(outcome)}", markup=False)
 
         failed = carry_out(
-            missing, turns=turns, started=started, report=report, ended=ended, should_stop=stop
+            missing,
+            turns=turns,
+            at_once=at_once,
+            started=started,
+            report=report,
+            ended=ended,
+            should_stop=stop,
         )
     for study, planned in plans.items():
         record_study(study, planned, failed, scale)

@@ -146,14 +146,11 @@ def together(plans: Iterable[Sequence[PlannedRun]]) -> list[PlannedRun]:
     )
 
 
-SIDE_BY_SIDE = 16
-"""Most runs that take turns with each other: every one of them needs its memory."""
-
-
 def carry_out(
     runs: Sequence[PlannedRun],
     *,
     turns: int = 0,
+    at_once: int = 16,
     started: Callable[[int, PlannedRun], None],
     report: Callable[[PlannedRun, dict[str, Any]], None],
     ended: Callable[[PlannedRun, Outcome], None],
@@ -163,6 +160,7 @@ def carry_out(
 
     Args:
         turns: the runs of a task and seed take turns of so many steps; 0 does one run after the other.
+        at_once: most runs that take turns with each other; every one of them needs its memory.
         started: told the number of the run (from 0) and the run.
         report: called with the run and the record of every step.
         ended: told the run and its result, or why it failed.
@@ -181,7 +179,7 @@ def carry_out(
         ended(run, outcome)
 
     number = 0
-    for group in _groups(runs, turns):
+    for group in _groups(runs, at_once if turns else 1):
         ready = []
         for run in group:
             started(number, run)
@@ -198,15 +196,14 @@ def carry_out(
     return failed
 
 
-def _groups(runs: Sequence[PlannedRun], turns: int) -> Iterator[Sequence[PlannedRun]]:
-    """The runs that take turns: of the same task and seed, and from the same model, in their order."""
+def _groups(runs: Sequence[PlannedRun], size: int) -> Iterator[Sequence[PlannedRun]]:
+    """At most `size` runs that take turns: of one task and seed, and from the same model, in their order."""
 
     def compared(run: PlannedRun) -> tuple[str, int, str]:
         return run.config.task, run.config.seed, run.after.config.run_id if run.after else ""
 
     for _, group in groupby(runs, compared):
         together = list(group)
-        size = SIDE_BY_SIDE if turns else 1
         for start in range(0, len(together), size):
             yield together[start : start + size]
 

@@ -36,6 +36,9 @@ def command(
             min=0, help="Runs of a task and seed take turns of so many steps; 0: one run after the other."
         ),
     ] = 0,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Most runs that take turns; each needs its memory (see --dry-run).")
+    ] = 16,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
     ] = False,
@@ -77,6 +80,6 @@ def command(
         rows = dry_run_rows(together(plans.values()))
         print_rows("runs", rows, as_json)
         return
-    failed = run_studies(plans, out_folder / scale, turns, as_json)
+    failed = run_studies(plans, out_folder / scale, turns=turns, at_once=at_once, as_json=as_json)
     if failed:
         raise typer.Exit(1)
