@@ -108,7 +108,7 @@ class _Worker:
                 kind, value = self._channel.recv()
             except (EOFError, BrokenPipeError):
                 self._process.join()
-                return f"its process ended (exit status {self._process.exitcode})"
+                return _cause(self._process.exitcode)
             if kind == "interrupted":
                 return Interrupted(value)
             if kind == "ended":
@@ -122,6 +122,13 @@ class _Worker:
         self._channel.close()
         self._process.terminate()
         self._process.join()
+
+
+def _cause(status: int | None) -> str:
+    """Why a process that said nothing is gone."""
+    if status == -signal.SIGKILL:
+        return "its process was killed, as the system does when memory runs out; try a smaller --at-once"
+    return f"its process ended (exit status {status})"
 
 
 def _work(config: RunConfig, places: Places, beside: list[str], channel: Connection) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from repro import ablation
+from repro import _turns, ablation
 from repro.errors import Interrupted
 from repro.experiments import Override
 from repro.records import read_json, read_jsonl
@@ -65,6 +65,18 @@ def test_the_same_numbers_as_alone_also_after_a_stop(repro: Any, tmp_path: Path)
         assert read_json(one.folder.result)["beside"] == []
         others = [run.config.run_id for run in turns if run is not other]
         assert read_json(other.folder.result)["beside"] == others
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (-9, "its process was killed, as the system does when memory runs out; try a smaller --at-once"),
+        (1, "its process ended (exit status 1)"),
+        (-11, "its process ended (exit status -11)"),
+    ],
+)
+def test_why_a_process_is_gone(status: int, reason: str) -> None:
+    assert _turns._cause(status) == reason
 
 
 def test_a_run_that_fails_does_not_stop_the_others(repro: Any, tmp_path: Path) -> None:

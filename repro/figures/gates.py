@@ -1,5 +1,7 @@
 """Quality against routed FLOPs for every gate of the study of gates, with the Pareto front."""
 
+import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -19,8 +21,14 @@ from repro.tables._schemes import SchemeRow, flops, performance, scheme_rows
 from repro.tables._statistics import interval
 
 FILE = "gates"
-TITLE = "Quality against forward FLOPs per token, every gate at several budgets; the line is the Pareto front"
+TITLE = (
+    "Quality against forward FLOPs per token, every gate at several budgets; the line is the Pareto front; "
+    "open marks at the edge lie beyond it"
+)
 
+_REACH = 3
+_FEW = 8
+"""Fewer points are all shown."""
 _MARKS = ("D", "v", "P")
 _ANCHORS = {"dense": "s", "top-2": "o", "top-1": "^", "hash": "x"}
 
@@ -68,9 +76,34 @@ def _panel(axes: Any, rows: list[SchemeRow], looks: dict[str, tuple[str, str]]) 
             elinewidth=0.6,
             label=gate,
         )
+    _cut(axes, gates, looks)
     front = sorted((row.mean(flops), row.mean(performance)) for row in rows if on_front(row, rows))
     axes.plot([x for x, _ in front], [y for _, y in front], color="#999999", lw=0.8, zorder=0)
     better = "" if rows[0].runs[0]["metric"]["higher_is_better"] else " (lower is better)"
     label(axes, rows[0].title, "FLOPs per token", f"{rows[0].metric}{better}")
     axes.xaxis.get_offset_text().set_fontsize(6)
     lines_only(axes)
+
+
+def _cut(axes: Any, gates: Mapping[str, list[SchemeRow]], looks: Mapping[str, tuple[str, str]]) -> None:
+    """Leave out what is worse than the quartiles by three times their distance: its mark is at the edge."""
+    points = [(gate, row.mean(flops), row.mean(performance) or 0.0) for gate in gates for row in gates[gate]]
+    values = [value for _, _, value in points]
+    if len(values) < _FEW:
+        return
+    first, _, third = statistics.quantiles(values, n=4)
+    reach = _REACH * (third - first)
+    low, high = min(values), max(values)
+    if next(iter(gates.values()))[0].runs[0]["metric"]["higher_is_better"]:
+        low = min(value for value in values if value >= first - reach)
+    else:
+        high = max(value for value in values if value <= third + reach)
+    beyond = [point for point in points if not low <= point[2] <= high]
+    if not beyond:
+        return
+    margin = 0.05 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+    for gate, x, value in beyond:
+        colour, mark = looks[gate]
+        edge = low - margin if value < low else high + margin
+        axes.plot(x, edge, color=colour, marker=mark, ms=3, mfc="none", lw=0, clip_on=False)

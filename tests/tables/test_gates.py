@@ -127,3 +127,24 @@ def test_thresholds_give_the_budget_to_a_fresh_gate(label: str) -> None:
     config = module.Config(**{key.removeprefix("gate."): value for key, value in settings.items()})
     routing = sample_routing(module.Gate(config, 128, 16), 128)
     assert float(routing.count_T.double().mean()) == pytest.approx(float(label.split()[1]), abs=0.03)
+
+
+def limits(higher: bool, values: list[float]) -> tuple[float, float]:
+    """Those of the axis of quality, for gates with these qualities."""
+    task = "sst2" if higher else "wikitext"
+    runs = {f"ratio {n}": [run(f"ratio {n}", 0, 4.0 + n, value, task)] for n, value in enumerate(values)}
+    drawn = figure.draw(publish(runs, task))
+    assert drawn is not None
+    low, high = drawn.axes[0].get_ylim()
+    return low, high
+
+
+def test_what_is_far_worse_than_the_others_does_not_squeeze_them() -> None:
+    """Quartiles of 1 to 8 and 40 (exclusive): 2.5 and 7.5, so up to 22.5 is shown."""
+    usual = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    low, high = limits(False, [*usual, 40.0])
+    assert (low, high) == (pytest.approx(0.65), pytest.approx(8.35))  # 5 % of 7 on either side
+    assert limits(False, [*usual, 22.0])[1] > 22
+    assert limits(True, [*usual, 40.0])[1] > 40  # far better: the axis reaches there
+    assert limits(True, [*usual, -40.0]) == (pytest.approx(0.65), pytest.approx(8.35))
+    assert limits(False, [1.0, 2.0, 40.0])[1] > 40  # too few to tell
