@@ -43,17 +43,28 @@ def activate(pre: Tensor, activation: str) -> Tensor:
     """The activation itself, elementwise."""
     if activation == "relu":
         return torch.relu(pre)
-    approximate = "tanh" if activation == "gelu_tanh" else "none"
-    return torch.nn.functional.gelu(pre, approximate=approximate)
+    return torch.nn.functional.gelu(pre, approximate=_approximate(activation))
 
 
-def activate_backward(grad: Tensor, pre: Tensor, activation: str) -> Tensor:
-    """Gradient at the activation's input, from the gradient at its output."""
+def activate_into(out: Tensor, pre: Tensor, activation: str) -> None:
+    """The same, written to `out`; without gradient."""
     if activation == "relu":
-        return grad * (pre > 0)
-    approximate = "tanh" if activation == "gelu_tanh" else "none"
-    grad_pre: Tensor = torch.ops.aten.gelu_backward(grad, pre, approximate=approximate)
-    return grad_pre
+        torch.clamp_min(pre, 0, out=out)
+    else:
+        torch.ops.aten.gelu.out(pre, approximate=_approximate(activation), out=out)
+
+
+def activate_backward_into(grad: Tensor, pre: Tensor, activation: str) -> None:
+    """Turn the gradient at the activation's output into that at its input, in place."""
+    if activation == "relu":
+        grad.mul_(pre > 0)
+    else:
+        approximate = _approximate(activation)
+        torch.ops.aten.gelu_backward.grad_input(grad, pre, approximate=approximate, grad_input=grad)
+
+
+def _approximate(activation: str) -> str:
+    return "tanh" if activation == "gelu_tanh" else "none"
 
 
 def compute_dtype(x_TD: Tensor) -> torch.dtype:

@@ -7,7 +7,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
-from repro.experts._ffn import FFNWeights, activate, activate_backward, compute_dtype, token_bags
+from repro.experts._ffn import (
+    FFNWeights,
+    activate,
+    activate_backward_into,
+    activate_into,
+    compute_dtype,
+    token_bags,
+)
+from repro.experts._side_by_side import Group, each_group
 from repro.routing import Routing
 
 _BF16_ROWS = 16
@@ -64,9 +72,10 @@ def _slots(load: list[int], rows: list[int]) -> Tensor:
     return torch.arange(sum(load)) + idle_before_E.repeat_interleave(sizes_E)
 
 
-def _groups(rows: list[int]) -> list[tuple[int, slice]]:
+def _groups(rows: list[int]) -> list[Group]:
     """The experts that have rows, each with where they are."""
-    groups, start = [], 0
+    groups: list[Group] = []
+    start = 0
     for expert, size in enumerate(rows):
         if size:
             groups.append((expert, slice(start, start + size)))
@@ -116,7 +125,6 @@ class _GroupedFFN(torch.autograd.Function):
         # Of master weights in fp32, the products take copies in bf16; gradients are of the masters' type.
         ctx.parameter_dtype = w1_EFD.dtype
         w1_EFD, b1_EF, w2_EDF, b2_ED = (tensor.to(dtype) for tensor in (w1_EFD, b1_EF, w2_EDF, b2_ED))
-        groups = _groups(rows)
         token_R, weight_R = token_A, weight_A
         if slot_A is not None:
             token_R = token_A[:1].repeat(sum(rows)).index_copy_(0, slot_A, token_A)
@@ -124,12 +132,14 @@ class _GroupedFFN(torch.autograd.Function):
             order_A = slot_A.index_select(0, order_A)
         x_RD = x_TD.index_select(0, token_R)
         pre_RF = x_RD.new_empty(x_RD.shape[0], w1_EFD.shape[1])
-        for expert, part in groups:
+        hidden_RF, output_RD = torch.empty_like(pre_RF), torch.empty_like(x_RD)
+
+        def compute(expert: int, part: slice) -> None:
             torch.addmm(b1_EF[expert], x_RD[part], w1_EFD[expert].t(), out=pre_RF[part])
-        hidden_RF = activate(pre_RF, activation)
-        output_RD = torch.empty_like(x_RD)
-        for expert, part in groups:
+            activate_into(hidden_RF[part], pre_RF[part], activation)
             torch.addmm(b2_ED[expert], hidden_RF[part], w2_EDF[expert].t(), out=output_RD[part])
+
+        each_group(compute, _groups(rows), x_RD.device)
         ctx.save_for_backward(
             x_RD, pre_RF, hidden_RF, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T
         )
@@ -154,17 +164,18 @@ class _GroupedFFN(torch.autograd.Function):
         grad_RD = grad_y_TD.index_select(0, token_R)
         grad_weight_R = (grad_RD * output_RD).sum(1)
         grad_RD.mul_(weight_R[:, None])
-        grad_RF = torch.empty_like(pre_RF)
-        for expert, part in groups:
+        grad_x_RD = torch.empty_like(x_RD)
+
+        def compute(expert: int, part: slice) -> None:
             _write_product(grad_RD[part].t(), hidden_RF[part], grad_w2_EDF[expert])
             torch.sum(grad_RD[part], 0, dtype=wide, out=grad_b2_ED[expert])
-            torch.mm(grad_RD[part], w2_EDF[expert], out=grad_RF[part])
-        grad_RF = activate_backward(grad_RF, pre_RF, ctx.activation)
-        grad_x_RD = torch.empty_like(x_RD)
-        for expert, part in groups:
-            _write_product(grad_RF[part].t(), x_RD[part], grad_w1_EFD[expert])
-            torch.sum(grad_RF[part], 0, dtype=wide, out=grad_b1_EF[expert])
-            torch.mm(grad_RF[part], w1_EFD[expert], out=grad_x_RD[part])
+            grad_NF = torch.mm(grad_RD[part], w2_EDF[expert])
+            activate_backward_into(grad_NF, pre_RF[part], ctx.activation)
+            _write_product(grad_NF.t(), x_RD[part], grad_w1_EFD[expert])
+            torch.sum(grad_NF, 0, dtype=wide, out=grad_b1_EF[expert])
+            torch.mm(grad_NF, w1_EFD[expert], out=grad_x_RD[part])
+
+        each_group(compute, groups, x_RD.device)
         grad_x_TD = _sum_bags(grad_x_RD, order_A, starts_T, None)
         grad_weight_A = grad_weight_R if slot_A is None else grad_weight_R.index_select(0, slot_A)
         grads = (grad_x_TD, grad_weight_A, grad_w1_EFD, grad_b1_EF, grad_w2_EDF, grad_b2_ED)

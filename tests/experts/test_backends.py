@@ -7,7 +7,7 @@ import torch
 
 from repro import plugins
 from repro.experts import grouped, loop
-from repro.experts._ffn import FFNWeights, activate, activate_backward, token_bags
+from repro.experts._ffn import FFNWeights, activate, activate_backward_into, activate_into, token_bags
 from repro.routing import Routing
 
 BACKENDS = plugins.names("experts")
@@ -203,8 +203,13 @@ def test_gradients_equal_finite_differences(backend, activation):
 def test_activation_backward_equals_autograd(activation):
     pre = torch.linspace(-4, 4, 101, dtype=torch.float64).requires_grad_()
     grad = torch.cos(torch.arange(101.0, dtype=torch.float64))
-    (expected,) = torch.autograd.grad(activate(pre, activation), pre, grad)
-    torch.testing.assert_close(activate_backward(grad, pre.detach(), activation), expected)
+    value = activate(pre, activation)
+    (expected,) = torch.autograd.grad(value, pre, grad)
+    activate_backward_into(grad, pre.detach(), activation)
+    torch.testing.assert_close(grad, expected)
+    written = torch.empty_like(pre)
+    activate_into(written, pre.detach(), activation)
+    assert torch.equal(written, value)
 
 
 @every_backend
