@@ -5,9 +5,10 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 _PACKAGES = (
     "repro",
@@ -88,3 +89,9 @@ def environment() -> dict[str, object]:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_modified": bool(status) if status is not None else None,
     }
+
+
+def code_state(environment: Mapping[str, Any]) -> str:
+    """The commit of an `environment`, shortened; a plus sign says that files were changed since."""
+    commit = environment.get("git_commit") or ""
+    return commit[:8] + ("+" if environment.get("git_modified") else "")

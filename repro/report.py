@@ -10,6 +10,7 @@ from typing import Any
 from repro import plugins
 from repro._page import Figure, Section, markdown, page
 from repro.errors import UserError
+from repro.provenance import code_state
 from repro.records import Published
 from repro.tables._schemes import share_several
 
@@ -152,7 +153,7 @@ def _circumstances(published: Published) -> list[Row]:
             "torch": (where.get("packages") or {}).get("torch"),
             "transformers": (where.get("packages") or {}).get("transformers"),
             "Data": result["data"]["source"],
-            "Code": (where.get("git_commit") or "")[:8] + ("+" if where.get("git_modified") else ""),
+            "Code": code_state(where),
         }
         found.setdefault(json.dumps(row), row)["Runs"] += 1
     return list(found.values())

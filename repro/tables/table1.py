@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from repro import paper
+from repro.provenance import code_state
 from repro.records import Published
 from repro.tables._statistics import rounded
 
@@ -28,6 +29,8 @@ COLUMNS = (
     "Against dense rows",
     "Against best of transformers",
     "Repeats",
+    "Processor",
+    "Code",
 )
 OURS = "grouped"
 FLOOR = "dense"
@@ -99,6 +102,8 @@ def _case_rows(case: Row) -> Iterator[Row]:
             "Against dense rows": rounded(one["both_seconds"] / dense["both_seconds"]) if dense else None,
             "Against best of transformers": rounded(one["both_seconds"] / min(rivals)) if rivals else None,
             "Repeats": case["repeats"],
+            "Processor": case["environment"].get("processor"),
+            "Code": code_state(case["environment"]),
         }
 
 
