@@ -143,7 +143,12 @@ def hand_made() -> Published:
         "tokens": 100,
         "precision": "fp32",
         "repeats": 3,
-        "environment": {"device": "cpu"},
+        "environment": {
+            "device": "cpu",
+            "processor": "a processor",
+            "git_commit": "0123456789abcdef",
+            "git_modified": True,
+        },
         "rows": [
             timing("grouped", 0.8, 120, 0.13, 0.36),
             timing("dense", 0.8, 120, 0.1, 0.3),
@@ -181,6 +186,8 @@ def test_table_1_by_hand() -> None:
         "Against dense rows": 1.2,  # 360 / 300
         "Against best of transformers": 0.5,  # 360 / 720
         "Repeats": 3,
+        "Processor": "a processor",
+        "Code": "01234567+",
     }
 
 
