@@ -18,7 +18,7 @@ from repro._turns import Outcome, take_turns
 from repro.ablation import PlannedRun
 from repro.benchmark import PARTS, PRECISIONS, SIZES, Case, measure, names, split_steps
 from repro.config import RunConfig
-from repro.cost import machine, reuse_freed_memory
+from repro.cost import give_back_freed_memory, machine, reuse_freed_memory
 from repro.errors import UserError, unknown
 from repro.experiments import Override, resolve
 from repro.provenance import environment
@@ -97,6 +97,7 @@ def run_bench(
             rows = measure(case, device, repeats=repeats, wanted=only, progress=advance)
             progress.remove_task(bar)
             _save(scale, _record(case, device, repeats, rows))
+            give_back_freed_memory()
     written = build_report(scale)
     published = Published.read(scale)
     if as_json:

@@ -201,6 +201,12 @@ def reuse_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
+def give_back_freed_memory() -> None:
+    """Return to the system what `reuse_freed_memory` kept, before work of other sizes begins."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What a time depends on besides the code: device, threads and the load at this moment."""
     return {

@@ -1,6 +1,8 @@
 """FLOPs against torch's own counter and against examples worked on paper; time and memory."""
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -496,3 +498,21 @@ def test_peak_memory_is_in_bytes_and_never_falls_by_itself() -> None:
     assert 20e6 < before < 1e12
     touched = torch.ones(4_000_000)
     assert peak_memory_bytes(CPU) >= max(before, touched.nbytes)
+
+
+def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+    # In a process of its own: how memory is kept is a setting of the whole process.
+    program = """
+import psutil, torch
+from repro.cost import give_back_freed_memory, reuse_freed_memory
+reuse_freed_memory()
+process = psutil.Process()
+before = process.memory_info().rss
+blocks = [torch.ones(5_000_000) for _ in range(20)]
+last = torch.ones(1000)
+del blocks
+give_back_freed_memory()
+print(process.memory_info().rss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100e6  # of 400 MB
