@@ -82,18 +82,21 @@ class RunFolder:
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, indent: int | None = 1) -> None:
-    """Write atomically: a reader, or a crash, sees the old file or the whole new one.
+    """Write atomically: a reader, a crash or another writer sees the old file or a whole new one.
 
     Args:
         indent: spaces a level; None writes one line.
     """
-    scratch = path.with_name(path.name + ".tmp")
-    with scratch.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=indent, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("w", encoding="utf-8") as stream:
+            json.dump(value, stream, indent=indent, ensure_ascii=False)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
