@@ -1,7 +1,7 @@
 """How much a model has to process."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,6 @@ class Volume:
         return {"encoder": self.encoder, "decoder": self.decoder}[stack]
 
     def __add__(self, other: "Volume") -> "Volume":
+        # `dataclasses.astuple` copies every value deeply, which took a quarter of the records of a step.
         names = self.__dataclass_fields__
-        sums = (mine + others for mine, others in zip(astuple(self), astuple(other), strict=True))
-        return Volume(**dict(zip(names, sums, strict=True)))
+        return Volume(**{name: getattr(self, name) + getattr(other, name) for name in names})
