@@ -500,7 +500,7 @@ def test_peak_memory_is_in_bytes_and_never_falls_by_itself() -> None:
     assert peak_memory_bytes(CPU) >= max(before, touched.nbytes)
 
 
-def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+def test_freed_memory_that_was_kept_can_be_given_back() -> None:
     # In a process of its own: how memory is kept is a setting of the whole process.
     program = """
 import psutil, torch

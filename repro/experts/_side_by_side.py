@@ -27,8 +27,9 @@ def each_group(work: Callable[[int, slice], None], groups: Sequence[Group], devi
     # What counts operations (`torch.utils.flop_counter`) sees those of its own thread only.
     alone = device.type != "cpu" or is_in_torch_dispatch_mode()
     threads = 1 if alone else torch.get_num_threads()
-    parts = _parts(groups, threads)
-    if threads == 1 or _largest(parts) * threads > _UNEVEN * sum(map(_rows, groups)):
+    parts = _parts(groups, threads) if threads > 1 else [groups]
+    sizes = [sum(map(_rows, part)) for part in parts]
+    if threads == 1 or max(sizes) * threads > _UNEVEN * sum(sizes):
         _do(work, groups)
         return
     others = [_pool(threads).submit(_do, work, part) for part in parts[1:]]
@@ -47,7 +48,7 @@ def _do(work: Callable[[int, slice], None], groups: Sequence[Group]) -> None:
         work(expert, rows)
 
 
-def _parts(groups: Sequence[Group], count: int) -> list[list[Group]]:
+def _parts(groups: Sequence[Group], count: int) -> Sequence[Sequence[Group]]:
     """The groups in so many parts with about as many rows: the largest first, each to the smallest part."""
     parts: list[list[Group]] = [[] for _ in range(count)]
     sizes = [0] * count
@@ -60,10 +61,6 @@ def _parts(groups: Sequence[Group], count: int) -> list[list[Group]]:
 
 def _rows(group: Group) -> int:
     return int(group[1].stop - group[1].start)
-
-
-def _largest(parts: Sequence[Sequence[Group]]) -> int:
-    return max(sum(map(_rows, part)) for part in parts)
 
 
 @lru_cache(maxsize=1)

@@ -29,7 +29,7 @@ def _groups(*sizes):
 
 
 def _seen(groups):
-    """Group -> name of the thread that computed it, and how many threads torch had there."""
+    """Group -> the thread that computed it, and how many threads torch had there."""
     seen = {}
     lock = threading.Lock()
 
