@@ -44,16 +44,44 @@ def chosen_variants(study: str, values: Sequence[float], only: Sequence[str]) ->
         UserError: the study has no such variant.
     """
     variants = variants_of(study, values)
-    named: dict[str, set[str]] = {}
-    for label in variants:
-        named.setdefault(label.partition(" ")[0], set()).add(label)
-    named |= {label: {label} for label in variants}
-    strange = [name for name in only if name not in named]
-    if strange:
-        raise UserError(*(f"--variants: {unknown('variant', name, named)}" for name in strange))
+    names_by_study([study], values, only)
+    named = _labels_by_name(variants)
     wanted = set.union(*(named[name] for name in only or variants))
     wanted |= {first for label, first in after_of(study).items() if label in wanted}
     return {label: variant for label, variant in variants.items() if label in wanted}
+
+
+def names_by_study(
+    studies: Sequence[str], values: Sequence[float], only: Sequence[str]
+) -> dict[str, list[str]]:
+    """Names given for several studies at once: for each study those that are labels of its own.
+
+    Args:
+        values, only: as in `chosen_variants`.
+
+    Raises:
+        UserError: no study has such a variant, or a study has none of those named.
+    """
+    known = {study: _labels_by_name(variants_of(study, values)) for study in studies}
+    anywhere = list(dict.fromkeys(name for names in known.values() for name in names))
+    strange = [name for name in only if name not in anywhere]
+    if strange:
+        raise UserError(*(f"--variants: {unknown('variant', name, anywhere)}" for name in strange))
+    chosen = {study: [name for name in only if name in names] for study, names in known.items()}
+    without = [study for study, names in chosen.items() if only and not names]
+    if without:
+        raise UserError(
+            *(f"--variants: names no variant of {study}; leave the study out" for study in without)
+        )
+    return chosen
+
+
+def _labels_by_name(variants: Variants) -> dict[str, set[str]]:
+    """What a variant may be called -> the labels it stands for."""
+    named: dict[str, set[str]] = {}
+    for label in variants:
+        named.setdefault(label.partition(" ")[0], set()).add(label)
+    return named | {label: {label} for label in variants}
 
 
 def after_of(study: str) -> Mapping[str, str]:

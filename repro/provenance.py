@@ -21,6 +21,9 @@ _PACKAGES = (
     "numpy",
 )
 
+_OPENMP = ("OMP_", "GOMP_")
+"""What starts the names of the variables that decide how threads run."""
+
 
 def fingerprint_files(paths: Iterable[Path]) -> str:
     """16 hex digits over names and contents of files: the same data gives the same value anywhere."""
@@ -85,6 +88,7 @@ def environment() -> dict[str, object]:
         "system": platform.system(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "openmp": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_OPENMP)},
         "packages": {name: _package_version(name) for name in _PACKAGES},
         "git_commit": _git("rev-parse", "HEAD"),
         "git_modified": bool(status) if status is not None else None,

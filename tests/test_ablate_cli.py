@@ -229,11 +229,37 @@ class TestSeveralStudies:
         assert {"schemes:", "threshold:"} <= set(answer.out.splitlines())
         assert set(repro(*command, "--json").json()["tables"]) == {"schemes", "threshold"}
 
-    @pytest.mark.parametrize("option", ["--values", "--variants"])
-    def test_what_belongs_to_one_study(self, repro: Any, tmp_path: Path, option: str) -> None:
-        answer = repro("ablate", "schemes", "threshold", option, "0.1", "--out", tmp_path)
+    def test_values_belong_to_one_study(self, repro: Any, tmp_path: Path) -> None:
+        answer = repro("ablate", "schemes", "threshold", "--values", "0.1", "--out", tmp_path)
         assert (answer.status, answer.out) == (2, "")
-        assert answer.err.splitlines() == [f"repro: {option}: give one study, not schemes, threshold"]
+        assert answer.err.splitlines() == ["repro: --values: give one study, not schemes, threshold"]
+
+    def test_each_study_takes_the_variants_that_it_has(self, repro: Any, tmp_path: Path) -> None:
+        """Top-2 is a row of both; 0.3 is a row of the second, `random` of the third alone."""
+        command = [
+            "ablate",
+            "schemes",
+            "threshold",
+            "--tasks",
+            "sst2",
+            "--out",
+            tmp_path,
+            "--dry-run",
+            "--json",
+        ]
+        rows = repro(*command, "--variants", "top-2,dense,0.3").json()["runs"]
+        assert [row["run"].split("-s0")[0] for row in rows] == ["sst2-dense", "sst2-top-2", "sst2-adaptive"]
+        answer = repro(*command, "--variants", "dense")
+        assert answer.status == 2
+        assert answer.err.splitlines() == [
+            "repro: --variants: names no variant of threshold; leave the study out"
+        ]
+        answer = repro(*command, "--variants", "dense,random,0.31")
+        assert answer.status == 2
+        assert [line.split(".")[0] for line in answer.err.splitlines()] == [
+            "repro: --variants: unknown variant 'random'",
+            "repro: --variants: unknown variant '0",
+        ]
 
 
 class TestDryRun:

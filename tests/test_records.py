@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from repro.provenance import environment
 from repro.records import read_json, write_json
 
 PROGRAM = """
@@ -34,3 +35,14 @@ def test_a_value_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> N
         write_json(path, {"number": 2, "nothing in JSON": object()})
     assert read_json(path) == {"number": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_environment_has_what_decides_how_threads_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "123")
+    monkeypatch.setenv("OMP_PROC_BIND", "true")
+    monkeypatch.setenv("HOME_OF_OMP_", "no")
+    openmp = environment()["openmp"]
+    assert isinstance(openmp, dict)
+    assert openmp["GOMP_SPINCOUNT"] == "123"
+    assert openmp["OMP_PROC_BIND"] == "true"
+    assert "HOME_OF_OMP_" not in openmp

@@ -53,15 +53,19 @@ def command(
     """
     quiet_libraries()
     from repro._study import dry_run_rows, run_studies
+    from repro._variants import names_by_study
     from repro.ablation import plan, task_names, together
     from repro.errors import UserError
     from repro.experiments import Override, read_scale
 
     names = list(dict.fromkeys(plugins.resolve("studies", study)[0] for study in studies))
-    if len(names) > 1 and (values or variants):
-        raise UserError(f"{'--values' if values else '--variants'}: give one study, not {', '.join(names)}")
+    if len(names) > 1 and values:
+        raise UserError(f"--values: give one study, not {', '.join(names)}")
     read_scale(scale)
     overrides = {key: Override(value, option) for option, (key, value) in given({}, settings).items()}
+    varied = numbers("--values", values)
+    wanted = [name for part in variants.split(",") if (name := part.strip())]
+    only = names_by_study(names, varied, wanted)
     plans = {
         study: plan(
             study,
@@ -71,8 +75,8 @@ def command(
             data=data,
             overrides=overrides,
             results=out_folder,
-            values=numbers("--values", values),
-            only=[name for part in variants.split(",") if (name := part.strip())],
+            values=varied,
+            only=only[study],
         )
         for study in names
     }
