@@ -3,6 +3,9 @@
 A label ends with the mean number of experts per token that its setting aims at. Gates with a target
 or a fixed number of choices get it as such; thresholds are those at which a fresh gate has that mean
 on layer-normed random tokens, so where training takes them is a result.
+
+AdaMoE's weights sum to 1, those of the softmax gates do not, so its layers give larger outputs.
+`adamoe-raw` is its rule with the weights of the others: a difference to them is one of rules.
 """
 
 TABLE = "gates"
@@ -31,6 +34,10 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "adamoe 1.25": ("adamoe", {"gate.k": 3, "gate.nulls": 22}),
     "adamoe 1.5": ("adamoe", {"gate.k": 3, "gate.nulls": 16}),
     "adamoe 1.75": ("adamoe", {"gate.k": 3, "gate.nulls": 11}),
+    "adamoe-raw 1.1": ("adamoe", {"gate.k": 3, "gate.nulls": 28, "gate.combine": "raw"}),
+    "adamoe-raw 1.25": ("adamoe", {"gate.k": 3, "gate.nulls": 22, "gate.combine": "raw"}),
+    "adamoe-raw 1.5": ("adamoe", {"gate.k": 3, "gate.nulls": 16, "gate.combine": "raw"}),
+    "adamoe-raw 1.75": ("adamoe", {"gate.k": 3, "gate.nulls": 11, "gate.combine": "raw"}),
     "top-p 1.1": ("top_p", {"gate.p": 0.157}),
     "top-p 1.25": ("top_p", {"gate.p": 0.186}),
     "top-p 1.5": ("top_p", {"gate.p": 0.23}),

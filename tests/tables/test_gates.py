@@ -104,6 +104,12 @@ def test_every_gate_is_in_the_study_at_every_budget() -> None:
         assert {f"{name} {budget}" for budget in ("1.1", "1.25", "1.5", "1.75")} <= set(VARIANTS)
 
 
+def test_adamoe_with_the_weights_of_the_others_is_else_the_same() -> None:
+    for budget in ("1.1", "1.25", "1.5", "1.75"):
+        gate, settings = VARIANTS[f"adamoe-raw {budget}"]
+        assert (gate, settings) == ("adamoe", VARIANTS[f"adamoe {budget}"][1] | {"gate.combine": "raw"})
+
+
 def test_all_variants_can_be_planned_where_they_can_stand(tmp_path: Path) -> None:
     def planned(task: str) -> set[str]:
         runs = ablation.plan(
