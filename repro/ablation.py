@@ -1,6 +1,6 @@
 """Studies: plan their runs, do those that are missing, one at a time, and note what was compared."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -9,7 +9,7 @@ from typing import Any
 
 from repro import plugins
 from repro._turns import Outcome, take_turns
-from repro._variants import after_of, cannot_stand, chosen_variants, variant_settings
+from repro._variants import after_of, cannot_stand, chosen_variants, variant_settings, variants_of
 from repro.config import ModelConfig, RunConfig
 from repro.errors import Interrupted, UserError, named_line
 from repro.experiments import Override, read_scale, resolve
@@ -62,23 +62,27 @@ def plan(
     values: Sequence[float] = (),
     only: Sequence[str] = (),
 ) -> list[PlannedRun]:
-    """All runs of a study, in the order in which they are done: what is compared stands together.
+    """The runs of a study, in the order in which they are done: what is compared stands together.
 
     Settings that a variant fixes, or that mean nothing to it, do not apply to it. Variants that cannot
     stand in a task's model are left out. A run that starts from another's model is named by that run,
     so it can be planned before there is one.
+
+    Beside the variants that are wanted stand those of the study whose runs, with the same settings and
+    seeds, are finished: asking for a few rows takes none from the table.
 
     Args:
         values: what the study varies, in place of its own values.
         only: these variants; all by default.
 
     Raises:
-        UserError: with the problems of all runs, each once.
+        UserError: with the problems of all runs that are wanted, each once.
     """
     runs: list[PlannedRun] = []
     problems: dict[str, None] = {}
-    variants = chosen_variants(study, values, only)
-    settings = variant_settings(study, variants, overrides)
+    wanted = chosen_variants(study, values, only)
+    variants = variants_of(study, ()) | wanted
+    settings = variant_settings(study, variants, overrides) | variant_settings(study, wanted, overrides)
     for task in tasks:
         for seed in range(seeds):
             for variant, (gate, _) in variants.items():
@@ -97,12 +101,19 @@ def plan(
                     )
                     runs.append(PlannedRun(variant=variant, config=config, places=places))
                 except UserError as error:
-                    problems |= dict.fromkeys(error.problems)
+                    if variant in wanted:
+                        problems |= dict.fromkeys(error.problems)
     if problems:
         raise UserError(*problems)
-    if not runs:
-        raise UserError(f"--variants: {', '.join(variants)}: no place in a model of {', '.join(tasks)}")
-    return _chained(runs, after_of(study))
+    if not any(run.variant in wanted for run in runs):
+        raise UserError(f"--variants: {', '.join(wanted)}: no place in a model of {', '.join(tasks)}")
+    return _wanted_or_finished(_chained(runs, after_of(study)), wanted)
+
+
+def _wanted_or_finished(runs: Sequence[PlannedRun], wanted: Container[str]) -> list[PlannedRun]:
+    """The runs of rows that are wanted, and of those that lack none of their runs."""
+    lacking = {(run.config.task, run.variant) for run in runs if not run.finished}
+    return [run for run in runs if run.variant in wanted or (run.config.task, run.variant) not in lacking]
 
 
 def _chained(runs: Sequence[PlannedRun], after: Mapping[str, str]) -> list[PlannedRun]:

@@ -297,10 +297,10 @@ class TestDryRun:
     def test_some_of_the_variants(self, repro: Any, done: Done) -> None:
         command = arguments(done.out, "sst2", TWO_TASKS, "--dry-run", "--json")
         rows = repro(*command, "--variants", "adaptive, top-2").json()["runs"]
-        assert [(row["run"].split("-s0")[0], row["state"]) for row in rows] == [
-            ("sst2-top-2", "done"),
-            ("sst2-adaptive", "done"),
-        ]
+        assert [row["state"] for row in rows] == ["done"] * 4  # those that are finished stay beside them
+        rows = repro(*command, "--seeds", 2, "--variants", "adaptive, top-2").json()["runs"]
+        assert [row["run"].split("-s")[0] for row in rows] == ["sst2-top-2", "sst2-adaptive"] * 2
+        assert [row["state"] == "to do" for row in rows] == [False, False, True, True]
         answer = repro(*command, "--variants", "adaptiv")
         assert answer.status == 2
         (line,) = answer.err.splitlines()

@@ -23,6 +23,7 @@ def plan(
     seeds: int = 1,
     study: str = "schemes",
     only: tuple[str, ...] = (),
+    values: tuple[float, ...] = (),
     **settings: object,
 ) -> list[PlannedRun]:
     """The runs of a study with settings given by `--set`; `__` in a name stands for a dot."""
@@ -36,6 +37,7 @@ def plan(
         overrides={key: Override(value, f"--set {key}") for key, value in keys.items()},
         results=results,
         only=only,
+        values=values,
     )
 
 
@@ -87,6 +89,51 @@ class TestPlan:
         runs = plan(tmp_path, only=("adaptive", "top-2"))
         assert [run.variant for run in runs] == ["top-2", "adaptive"]
         assert {run.config.run_id for run in runs} < {run.config.run_id for run in plan(tmp_path)}
+
+    def test_finished_rows_stay_beside_those_wanted(self, tmp_path: Path) -> None:
+        """Rows of which a run is missing, or that had other settings, do not."""
+        for run in plan(tmp_path, ("sst2", "wikitext"), seeds=2):
+            if (run.variant, run.config.task) == ("dense", "wikitext"):
+                continue
+            if run.variant == "dense" or (run.variant == "top-1" and run.config.seed == 0):
+                finish(run)
+        alone = [("sst2", 0, "adaptive"), ("sst2", 1, "adaptive")]
+
+        def rows(**changes: Any) -> list[tuple[str, int, str]]:
+            runs = plan(tmp_path, only=("adaptive",), **changes)
+            return [(run.config.task, run.config.seed, run.variant) for run in runs]
+
+        assert rows(seeds=2) == [
+            (task, seed, variant) for task, seed, _ in alone for variant in ("dense", "adaptive")
+        ]
+        assert rows(seeds=1) == [("sst2", 0, variant) for variant in ("dense", "top-1", "adaptive")]
+        assert rows(seeds=2, training__steps=3) == alone
+        assert rows(tasks=("wikitext",)) == [("wikitext", 0, "top-1"), ("wikitext", 0, "adaptive")]
+
+    def test_finished_thresholds_stay_beside_other_values(self, tmp_path: Path) -> None:
+        finished = plan(tmp_path, study="threshold", only=("top-2", "0.05", "0.3"))
+        for run in finished:
+            finish(run)
+        runs = plan(tmp_path, study="threshold", values=(0.3, 0.31))
+        assert [run.variant for run in runs] == ["top-2", "0.05", "0.3", "0.31"]
+        assert runs[:3] == finished
+
+    def test_what_only_other_rows_refuse(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse_dense(*, gate: str, **rest: Any) -> Any:
+            if gate == "dense":
+                raise UserError("not for dense")
+            return experiments.resolve(gate=gate, **rest)
+
+        monkeypatch.setattr(ablation, "resolve", refuse_dense)
+        (run,) = plan(tmp_path, only=("top-1",))
+        assert run.variant == "top-1"
+        with pytest.raises(UserError, match="not for dense"):
+            plan(tmp_path, only=("top-1", "dense"))
+
+    def test_a_setting_without_effect_on_the_rows_wanted(self, tmp_path: Path) -> None:
+        """It has one on others, which are not run."""
+        with pytest.raises(UserError, match="'logit_std'|gate.logit_std"):
+            plan(tmp_path, only=("dense",), gate__logit_std=0.5)
 
     def test_variants_that_have_no_place_in_any_model(self, tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:

@@ -22,9 +22,9 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
     data: Source = None,
-    values: Annotated[str, typer.Option(help="With threshold: its values, separated by commas.")] = "",
+    values: Annotated[str, typer.Option(help="With threshold: other values, separated by commas.")] = "",
     variants: Annotated[
-        str, typer.Option(help="Rows of the table, separated by commas, e.g. top-2,adaptive; all by default.")
+        str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
     ] = "",
     settings: Annotated[
         list[str] | None,
@@ -48,7 +48,8 @@ def command(
     """Do the missing runs of studies and write their tables.
 
     One run works at any time. Finished runs are not repeated, unfinished ones are continued; a run
-    that fails does not stop the others. Studies given together share the runs that they have in
+    that fails does not stop the others. Finished rows with the same settings stay in the tables beside
+    those asked for. Studies given together share the runs that they have in
     common, and with --turns the times of all their runs can be compared.
     """
     quiet_libraries()
