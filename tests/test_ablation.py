@@ -132,7 +132,7 @@ class TestPlan:
 
     def test_a_setting_without_effect_on_the_rows_wanted(self, tmp_path: Path) -> None:
         """It has one on others, which are not run."""
-        with pytest.raises(UserError, match="'logit_std'|gate.logit_std"):
+        with pytest.raises(UserError, match="logit_std"):
             plan(tmp_path, only=("dense",), gate__logit_std=0.5)
 
     def test_variants_that_have_no_place_in_any_model(self, tmp_path: Path) -> None:
