@@ -138,7 +138,7 @@ def prepare(config: RunConfig, places: Places, device: torch.device) -> Prepared
     Raises:
         UserError: something of it is missing or does not fit.
     """
-    _check_family(config, places)
+    check_family(config, places)
     examples = load_examples(config, places)
     task, rows, features = examples.task, examples.rows, examples.features
     set_seed(config.seed)
@@ -238,8 +238,12 @@ def model_options(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
     return options
 
 
-def _check_family(config: RunConfig, places: Places) -> None:
-    """A checkpoint must be of the task's family, before its tokenizer is used for anything."""
+def check_family(config: RunConfig, places: Places) -> None:
+    """A checkpoint must be of the task's family, before its tokenizer is used for anything.
+
+    Raises:
+        UserError: it is of another, or no model.
+    """
     if config.model.checkpoint is None:
         return
     source = places.model or config.model.checkpoint

@@ -114,7 +114,7 @@ def dry_run_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
         key = (config.task, config.data, config.model, config.task_options)
         if key not in examples:
             examples = {key: load_examples(config, first.places)}  # one at a time in memory
-        found = estimate(config, examples[key], measured_speed)
+        found = estimate(config, first.places, examples[key], measured_speed)
         seconds = found.seconds
         if run.finished:
             seconds = 0.0

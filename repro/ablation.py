@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import plugins
+from repro._prepare import check_family
 from repro._turns import Outcome, take_turns
 from repro._variants import after_of, cannot_stand, chosen_variants, variant_settings, variants_of
 from repro.config import ModelConfig, RunConfig
@@ -59,6 +60,7 @@ def plan(
     data: str | None,
     overrides: Mapping[str, Override],
     results: Path,
+    model: str | None = None,
     values: Sequence[float] = (),
     only: Sequence[str] = (),
 ) -> list[PlannedRun]:
@@ -72,6 +74,7 @@ def plan(
     seeds, are finished: asking for a few rows takes none from the table.
 
     Args:
+        model: a pretrained model from which every run starts; its family must be that of all tasks.
         values: what the study varies, in place of its own values.
         only: these variants; all by default.
 
@@ -95,10 +98,12 @@ def plan(
                         gate=gate,
                         seed=seed,
                         data=data,
-                        model=None,
+                        model=model,
                         overrides=settings[variant],
                         results=results,
                     )
+                    if model is not None:
+                        check_family(config, places)
                     runs.append(PlannedRun(variant=variant, config=config, places=places))
                 except UserError as error:
                     if variant in wanted:

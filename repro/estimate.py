@@ -13,6 +13,7 @@ from repro._checkpoints import TrainingState
 from repro._prepare import Examples, model_options, settings_of
 from repro.config import RunConfig
 from repro.cost import Architecture
+from repro.records import Places
 from repro.trainer import TrainingData, epoch_steps
 from repro.volume import Volume
 
@@ -59,7 +60,7 @@ def mean_experts(config: RunConfig, d_model: int) -> float:
     return float(moe.sample_routing(gate, d_model).count_T.double().mean())
 
 
-def estimate(config: RunConfig, examples: Examples, speed: Callable[[], float]) -> Estimate:
+def estimate(config: RunConfig, places: Places, examples: Examples, speed: Callable[[], float]) -> Estimate:
     """Plan the batches of the first epoch and count.
 
     Time: three forward passes' FLOPs (forward and backward) at half of the measured speed of matrix
@@ -81,7 +82,8 @@ def estimate(config: RunConfig, examples: Examples, speed: Callable[[], float]) 
             lengths = {stack: mask.sum(1).tolist() for stack, mask in masks.items()}
             one_epoch += Volume.of(lengths)
             positions = max(positions, sum(len(row) * max(row) for row in lengths.values()))
-    architecture, parameters = sizes(config, model_options(config, task.tokenizer))
+    options = _checkpoint_options(config, places) | model_options(config, task.tokenizer)
+    architecture, parameters = sizes(config, options)
     width = architecture.ffns[0].d_model
     experts = mean_experts(config, width)
     share = steps / len(batches)
@@ -96,6 +98,15 @@ def estimate(config: RunConfig, examples: Examples, speed: Callable[[], float]) 
         seconds=3 * 2 * macs * share / (0.5 * speed()) + steps * 7 * 4 * parameters / 10e9,
         memory_bytes=4 * (4 * parameters + activations),
     )
+
+
+def _checkpoint_options(config: RunConfig, places: Places) -> dict[str, Any]:
+    """The configuration of the checkpoint that a run starts from, if it does."""
+    if config.model.checkpoint is None:
+        return {}
+    configuration = plugins.load("backbones", config.model.backbone).CONFIG
+    found: dict[str, Any] = configuration.from_pretrained(places.model or config.model.checkpoint).to_dict()
+    return found
 
 
 def _vocabulary(architecture: Architecture) -> int:

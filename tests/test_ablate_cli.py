@@ -85,6 +85,25 @@ def done(repro: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
     return Done(repro, tmp_path_factory.mktemp("study") / "results")
 
 
+class TestPretrained:
+    def test_from_a_pretrained_model(self, repro: Any, tmp_path: Path, bert_folder: Path) -> None:
+        """The estimate knows the model's sizes; the table says what was fine-tuned."""
+        own = {key: value for key, value in TWO_TASKS.items() if not key.startswith("model.")}
+        settings = own | {"experts.init": "upcycle", "training.epochs": 1}
+        given = arguments(tmp_path, "sst2", settings, "--model", bert_folder, "--variants", "dense,top-1")
+        planned = repro(*given, "--dry-run", "--json").json()
+        answer = repro(*given)
+        assert answer.status == 0, answer.err
+        assert "* Sentiment analysis: from tiny-bert" in answer.out
+        made = results(tmp_path)
+        assert len(made) == 2
+        assert {row["run"]: row["params"] for row in planned["runs"]} == {
+            run_id: result["parameters"]["total"] for run_id, result in made.items()
+        }
+        report = (tmp_path / "mini" / "report.md").read_text(encoding="utf-8")
+        assert "from tiny-bert" in report
+
+
 class TestStudy:
     def test_all_runs_were_made(self, done: Done) -> None:
         assert done.answer.status == 0, done.answer.err

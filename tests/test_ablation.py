@@ -23,6 +23,7 @@ def plan(
     seeds: int = 1,
     study: str = "schemes",
     only: tuple[str, ...] = (),
+    model: Path | None = None,
     values: tuple[float, ...] = (),
     **settings: object,
 ) -> list[PlannedRun]:
@@ -36,6 +37,7 @@ def plan(
         data=None,
         overrides={key: Override(value, f"--set {key}") for key, value in keys.items()},
         results=results,
+        model=None if model is None else str(model),
         only=only,
         values=values,
     )
@@ -208,6 +210,41 @@ class TestPlan:
             )
         (problem,) = error.value.problems
         assert "nowhere: no such folder" in problem
+
+    def test_all_start_from_a_pretrained_model(self, tmp_path: Path, bert_folder: Path) -> None:
+        tasks, model = ("sst2", "squad"), bert_folder
+        runs = plan(tmp_path, tasks, model=model, experts__init="upcycle")
+        assert [(run.config.task, run.variant) for run in runs] == [
+            (task, scheme) for task in tasks for scheme in SCHEMES
+        ]
+        (checkpoint,) = {run.config.model.checkpoint for run in runs}
+        assert checkpoint is not None and checkpoint.startswith("dir:tiny-bert:")
+        assert {run.places.model for run in runs} == {bert_folder}
+        assert [run.config.experts.init for run in runs] == ["random", *["upcycle"] * 3] * 2
+        first, *others = plan(tmp_path, study="adamoe", model=model)
+        assert first.config.model.checkpoint == checkpoint
+        assert {run.config.model.checkpoint for run in others} == {f"run:{first.config.run_id}"}
+
+    def test_runs_from_scratch_are_not_beside_those_from_a_model(
+        self, tmp_path: Path, bert_folder: Path
+    ) -> None:
+        for run in plan(tmp_path):
+            finish(run)
+        (run,) = plan(tmp_path, only=("top-1",), model=bert_folder)
+        assert (run.variant, run.finished) == ("top-1", False)
+
+    def test_a_model_of_another_family(self, tmp_path: Path, bert_folder: Path) -> None:
+        """One line for every task that it does not fit, before anything is trained."""
+        with pytest.raises(UserError) as error:
+            plan(tmp_path, ("sst2", "wmt19", "wikitext"), seeds=2, model=bert_folder)
+        assert error.value.problems == (
+            f"--model {bert_folder}: it is a 'bert' model; task 'wmt19' needs 'fsmt'",
+            f"--model {bert_folder}: it is a 'bert' model; task 'wikitext' needs 'gpt2'",
+        )
+
+    def test_a_folder_without_a_model(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=f"--model {tmp_path}: not a model directory"):
+            plan(tmp_path, model=tmp_path)
 
 
 class TestAfter:

@@ -61,7 +61,7 @@ def compared(resolved: Any) -> Callable[..., Pair]:
     def make(task: str, gate: str, **changes: object) -> Pair:
         config, places = resolved(task, gate, **changes)
         if config.run_id not in made:
-            found = estimate(config, load_examples(config, places), lambda: 1e9)
+            found = estimate(config, places, load_examples(config, places), lambda: 1e9)
             done = execute(config, places, report=lambda record: None, should_stop=lambda: False)
             made[config.run_id] = Pair(estimate=found, result=done)
         return made[config.run_id]
@@ -107,7 +107,7 @@ def test_part_of_an_epoch(compared: Any) -> None:
 
 def test_accumulation_divides_the_steps(resolved: Any) -> None:
     plain, grouped = (
-        estimate(config, load_examples(config, places), lambda: 1e9)
+        estimate(config, places, load_examples(config, places), lambda: 1e9)
         for config, places in (
             resolved("sst2", "top-2", **WHOLE_EPOCHS["sst2"], **{"training.accumulation": batches})
             for batches in (1, 2)
@@ -121,7 +121,9 @@ def test_seconds_and_memory(resolved: Any) -> None:
     """Three forward passes at half the speed, and the optimiser; four values for each parameter."""
     config, places = resolved("sst2", "top-2")
     examples = load_examples(config, places)
-    slow, endless = (estimate(config, examples, lambda speed=speed: speed) for speed in (1e6, math.inf))
+    slow, endless = (
+        estimate(config, places, examples, lambda speed=speed: speed) for speed in (1e6, math.inf)
+    )
     assert slow.seconds - endless.seconds == pytest.approx(3 * slow.flops / 0.5e6)
     assert endless.seconds == pytest.approx(6 * 28 * slow.parameters / 10e9)
     assert slow.memory_bytes > 16 * slow.parameters
@@ -129,7 +131,7 @@ def test_seconds_and_memory(resolved: Any) -> None:
 
 def test_more_positions_need_more_memory(resolved: Any) -> None:
     small, large = (
-        estimate(config, load_examples(config, places), lambda: 1e9).memory_bytes
+        estimate(config, places, load_examples(config, places), lambda: 1e9).memory_bytes
         for config, places in (resolved("sst2", "top-2", **{"training.batch_size": size}) for size in (4, 64))
     )
     assert large > small
@@ -137,7 +139,7 @@ def test_more_positions_need_more_memory(resolved: Any) -> None:
 
 def test_nothing_is_written(resolved: Any) -> None:
     config, places = resolved("sst2", "adaptive")
-    estimate(config, load_examples(config, places), lambda: 1e9)
+    estimate(config, places, load_examples(config, places), lambda: 1e9)
     assert list(places.results.iterdir()) == []
 
 
@@ -146,15 +148,15 @@ def test_the_model_is_never_built_with_weights(resolved: Any) -> None:
     huge = {"experts.count": 1000, "model.config.intermediate_size": 1_000_000}
     config, places = resolved("sst2", "top-2", **huge)
     examples = load_examples(config, places)
-    found = estimate(config, examples, lambda: 1e9)
+    found = estimate(config, places, examples, lambda: 1e9)
     one_expert = 2 * 32 * 1_000_000 + 32 + 1_000_000
     routers, layers = 1000 * 32, 2
     plain, _ = resolved("sst2", "dense")
-    dense = estimate(plain, examples, lambda: 1e9).parameters
+    dense = estimate(plain, places, examples, lambda: 1e9).parameters
     one_ffn = 2 * 32 * 64 + 32 + 64
     assert found.parameters == dense + layers * (1000 * one_expert + routers - one_ffn)
     copied, _ = resolved("sst2", "top-2", **huge, **{"experts.init": "upcycle"})
-    assert estimate(copied, examples, lambda: 1e9).parameters == found.parameters
+    assert estimate(copied, places, examples, lambda: 1e9).parameters == found.parameters
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def result(gate: str, seed: int, **changes: Any) -> dict[str, Any]:
         "routing_eval": None if dense else routing,
         "parameters": {"total": 7, "active": 5},
         "peak_memory_bytes": 11,
+        "config": {"model": {"checkpoint": None}},
         "tokens": 400,
         "curve": [[0, 0.0, 1.0], [10, 4.0, 0.75]],
         "data": {"source": "synthetic"},

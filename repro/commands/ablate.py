@@ -22,6 +22,10 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
     data: Source = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Start every run from a pretrained model: a folder or a hub id."),
+    ] = None,
     values: Annotated[str, typer.Option(help="With threshold: other values, separated by commas.")] = "",
     variants: Annotated[
         str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
@@ -74,6 +78,7 @@ def command(
             seeds=seeds,
             scale=scale,
             data=data,
+            model=model,
             overrides=overrides,
             results=out_folder,
             values=varied,

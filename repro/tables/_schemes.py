@@ -115,6 +115,13 @@ class SchemeRow:
         )
 
     @property
+    def checkpoint(self) -> str | None:
+        """What the runs were fine-tuned from: a hub id, or the name of a local folder; None if nothing."""
+        names = [run["config"]["model"]["checkpoint"] for run in self.runs]
+        known = {name.split(":")[1] if name.startswith("dir:") else name for name in names if name}
+        return ", ".join(sorted(known)) or None
+
+    @property
     def reason(self) -> str | None:
         """Why cells of this row are empty."""
         if not self.runs:
@@ -154,9 +161,13 @@ def scheme_rows(
 
 
 def reasons(rows: Iterable[SchemeRow]) -> list[str]:
-    """One line for every row that has an empty cell, and one each if times were disturbed or taken apart."""
+    """One line for every row that has an empty cell, and one each if times were disturbed or taken apart.
+
+    Before them, one for every task that was fine-tuned, on what it started from.
+    """
     rows = list(rows)
-    found = [f"{row.title}, {row.scheme}: {row.reason}" for row in rows if row.reason]
+    found = list(dict.fromkeys(f"{row.title}: from {row.checkpoint}" for row in rows if row.checkpoint))
+    found += [f"{row.title}, {row.scheme}: {row.reason}" for row in rows if row.reason]
     shares = [share for row in rows if (share := row.mean(stolen_share) or 0.0) > DISTURBED]
     if shares:
         most = f"up to {max(shares):.0%} of the CPUs went to other virtual machines"

@@ -20,6 +20,7 @@ def run(variant: str, seed: int, flops: float, quality: float | None, task: str 
     return {
         "run_id": f"{task}-{variant}-s{seed}".replace(" ", "-"),
         "task": task,
+        "config": {"model": {"checkpoint": None}},
         "seed": seed,
         "metric": {"name": name, "value": quality, "higher_is_better": higher, "count": 8},
         "curve": [[0, 0.0, 1.0], [10, 10.0, 0.5]],

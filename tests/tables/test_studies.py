@@ -21,6 +21,7 @@ def run(
     return {
         "run_id": f"{variant}-s{seed}".replace(" ", "-"),
         "task": "sst2",
+        "config": {"model": {"checkpoint": None}},
         "seed": seed,
         "metric": {"name": "accuracy", "value": quality, "higher_is_better": True, "count": 8},
         "metric_top1": None,

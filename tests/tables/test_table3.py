@@ -61,6 +61,7 @@ def result(task: str, scheme: str, seed: int = 0, **changes: Any) -> Result:
         "routing_eval": routing,
         "parameters": {"total": 7, "active": 5},
         "peak_memory_bytes": 11,
+        "config": {"model": {"checkpoint": None}},
     } | changes
 
 
@@ -358,6 +359,21 @@ class TestRows:
     def test_complete_rows_need_no_reason(self, everything: Published) -> None:
         assert table3.notes(everything) == []
         assert {row["Reason for empty cells"] for row in table3_detail.rows(everything)} == {None}
+
+    def test_what_was_fine_tuned_is_named(self) -> None:
+        """One line for a task; a local folder by its name, without what fingerprints its content."""
+        checkpoints = {"sst2": "dir:bert:0123abcd", "squad": "bert-base-uncased", "soda": None}
+        published = publish(
+            *(
+                result(task, scheme, config={"model": {"checkpoint": checkpoint}})
+                for task, checkpoint in checkpoints.items()
+                for scheme in SCHEMES
+            )
+        )
+        assert table3.notes(published) == [
+            "Sentiment analysis: from bert",
+            "Question and Answer: from bert-base-uncased",
+        ]
 
     def test_disturbed_times_are_named(self) -> None:
         shares = {"dense": [0.1, 0.1], "top-2": [0.3, 0.12], "top-1": [None, 0.0], "adaptive": [0.2, None]}
