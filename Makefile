@@ -11,13 +11,10 @@ SEEDS ?= 1
 # Compared runs take turns of so many steps, so that a disturbance slows all alike; 0: one after the other.
 TURNS ?= 10
 DATA ?=
-# A pretrained model from which all runs start, e.g. with TASKS=sst2,squad.
-MODEL ?=
 TASKS ?=
 OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --turns $(TURNS) --out $(OUT) \
-	$(if $(DATA),--data $(DATA)) $(if $(MODEL),--model $(MODEL)) \
-	$(if $(TASKS),--tasks $(TASKS))
+	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
 .PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test check style lint types smoke clean
 

@@ -130,11 +130,29 @@ def test_seconds_and_memory(resolved: Any) -> None:
 
 
 def test_more_positions_need_more_memory(resolved: Any) -> None:
-    small, large = (
+    large, small = (
         estimate(config, places, load_examples(config, places), lambda: 1e9).memory_bytes
-        for config, places in (resolved("sst2", "top-2", **{"training.batch_size": size}) for size in (4, 64))
+        for config, places in (resolved("sst2", "top-2", **{"training.batch_size": size}) for size in (64, 4))
     )
-    assert large > small
+    assert large > small  # the process itself never takes less later
+
+
+def test_attention_with_dropout_keeps_its_weights(resolved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three numbers for every pair of positions, head and layer, of the batch that has the most."""
+    monkeypatch.setattr("repro.estimate.peak_memory_bytes", lambda device: 1e9)
+    config, places = resolved("sst2", "dense", **{"training.batch_size": 64})
+    examples = load_examples(config, places)
+    dropped, _ = resolved(
+        "sst2", "dense", **{"training.batch_size": 64, "model.config.attention_probs_dropout_prob": 0.1}
+    )
+    fused, kept = (estimate(one, places, examples, lambda: 1e9).memory_bytes for one in (config, dropped))
+    sizes = dict(config.model.config)
+    longest = max(len(feature["input_ids"]) for feature in examples.features["train"])
+    pairs = len(examples.features["train"]) * longest**2
+    heads = sizes["num_attention_heads"] * sizes["num_hidden_layers"]
+    assert sizes["attention_probs_dropout_prob"] == 0
+    assert kept - fused == 4 * 3 * heads * pairs > 0
+    assert fused > 1e9
 
 
 def test_nothing_is_written(resolved: Any) -> None:
