@@ -12,6 +12,7 @@ from repro.errors import UserError, unknown
 
 Results = Annotated[Path, typer.Option("--out", help="Folder of all results.", metavar="DIR")]
 Source = Annotated[str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")]
+Model = Annotated[str | None, typer.Option(help="Start from a pretrained model: a folder or a hub id.")]
 Folder = Annotated[Path | None, typer.Option(help="Data folder, if not that of the run.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 

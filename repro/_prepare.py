@@ -239,11 +239,7 @@ def model_options(config: RunConfig, tokenizer: Any) -> dict[str, Any]:
 
 
 def check_family(config: RunConfig, places: Places) -> None:
-    """A checkpoint must be of the task's family, before its tokenizer is used for anything.
-
-    Raises:
-        UserError: it is of another, or no model.
-    """
+    """Raise `UserError` unless a checkpoint is of the task's family; before its tokenizer is used."""
     if config.model.checkpoint is None:
         return
     source = places.model or config.model.checkpoint

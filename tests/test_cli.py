@@ -52,7 +52,7 @@ OPTIONS = {
     ),
     "eval": "run --split --gate-at-inference --data --out --json",
     "ablate": (
-        "studies --tasks --seeds --scale --data --values --variants --set --turns --at-once "
+        "studies --tasks --seeds --scale --data --model --values --variants --set --turns --at-once "
         "--dry-run --out --json"
     ),
     "analyze": "runs --scale --data --samples --out --json",

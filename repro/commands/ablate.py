@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from repro import plugins
-from repro._arguments import Json, Results, Source, given, listed, numbers, quiet_libraries
+from repro._arguments import Json, Model, Results, Source, given, listed, numbers, quiet_libraries
 from repro._terminal import print_rows
 
 
@@ -22,10 +22,7 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
     data: Source = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Start every run from a pretrained model: a folder or a hub id."),
-    ] = None,
+    model: Model = None,
     values: Annotated[str, typer.Option(help="With threshold: other values, separated by commas.")] = "",
     variants: Annotated[
         str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
@@ -53,8 +50,8 @@ def command(
 
     One run works at any time. Finished runs are not repeated, unfinished ones are continued; a run
     that fails does not stop the others. Finished rows with the same settings stay in the tables beside
-    those asked for. Studies given together share the runs that they have in
-    common, and with --turns the times of all their runs can be compared.
+    those asked for. Studies given together share the runs that they have in common, and with --turns
+    the times of all their runs can be compared.
     """
     quiet_libraries()
     from repro._study import dry_run_rows, run_studies
@@ -87,8 +84,7 @@ def command(
         for study in names
     }
     if dry_run:
-        rows = dry_run_rows(together(plans.values()))
-        print_rows("runs", rows, as_json)
+        print_rows("runs", dry_run_rows(together(plans.values())), as_json)
         return
     failed = run_studies(plans, out_folder / scale, turns=turns, at_once=at_once, as_json=as_json)
     if failed:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from repro._arguments import Json, Results, Source, given, quiet_libraries, require_tensorboard
+from repro._arguments import Json, Model, Results, Source, given, quiet_libraries, require_tensorboard
 from repro._listing import task_rows
 from repro._terminal import StopRequest, TrainingDisplay, err, print_result
 
@@ -28,9 +28,7 @@ def command(
     experts_backend: Annotated[
         str | None, typer.Option(help="auto, or one of `repro list backends`.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Start from a pretrained model: a folder or a hub id.")
-    ] = None,
+    model: Model = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, e.g. experts.init=upcycle.", metavar="KEY=VALUE"),
