@@ -102,17 +102,28 @@ def plan(
                         overrides=settings[variant],
                         results=results,
                     )
-                    if model is not None:
-                        check_family(config, places)
                     runs.append(PlannedRun(variant=variant, config=config, places=places))
                 except UserError as error:
                     if variant in wanted:
                         problems |= dict.fromkeys(error.problems)
+    if model is not None:
+        problems |= _misfits(runs)
     if problems:
         raise UserError(*problems)
     if not any(run.variant in wanted for run in runs):
         raise UserError(f"--variants: {', '.join(wanted)}: no place in a model of {', '.join(tasks)}")
     return _wanted_or_finished(_chained(runs, after_of(study)), wanted)
+
+
+def _misfits(runs: Iterable[PlannedRun]) -> dict[str, None]:
+    """Why the given model is not one for these tasks; one look a task, for the hub takes its time."""
+    problems: dict[str, None] = {}
+    for run in {run.config.task: run for run in runs}.values():
+        try:
+            check_family(run.config, run.places)
+        except UserError as error:
+            problems |= dict.fromkeys(error.problems)
+    return problems
 
 
 def _wanted_or_finished(runs: Sequence[PlannedRun], wanted: Container[str]) -> list[PlannedRun]:
