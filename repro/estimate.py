@@ -59,7 +59,7 @@ def mean_experts(config: RunConfig, d_model: int) -> float:
         return 0.0
     torch.manual_seed(0)
     gate = gate_class(config.gate_options, d_model, config.experts.count)
-    return float(moe.sample_routing(gate, d_model).count_T.double().mean())
+    return float(moe.sample_routing(gate, torch.nn.LayerNorm(d_model)).count_T.double().mean())
 
 
 def estimate(config: RunConfig, places: Places, examples: Examples, speed: Callable[[], float]) -> Estimate:

@@ -16,6 +16,7 @@ from repro.config import ExpertsConfig
 from repro.cost import Architecture, FFNSize
 from repro.errors import UserError
 from repro.experts._ffn import FFNWeights, activation_name, compute_dtype
+from repro.gates._softmax import Router
 from repro.routing import LayerRouting, Routing, RoutingLayer
 
 ROUTER, EXPERTS = "repro: router", "repro: experts"
@@ -61,7 +62,7 @@ class Experts(nn.Module):
         """
         with torch.no_grad():
             if config.init == "upcycle":
-                total = _mean_weight(gate, site.w1_FD.shape[1])
+                total = _mean_weight(gate, site.norm)
                 self.w1.copy_(site.w1_FD.expand_as(self.w1))
                 self.b1.copy_(site.b1_F.expand_as(self.b1))
                 self.w2.copy_((site.w2_DF / total).expand_as(self.w2))
@@ -77,9 +78,10 @@ class Experts(nn.Module):
         return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
 
 
-def sample_routing(gate: nn.Module, d_model: int) -> Routing:
-    """What a fresh gate does with layer-normed tokens: the same 4096 random ones every time."""
-    x_TD = torch.randn(4096, d_model, generator=torch.Generator().manual_seed(0))
+def sample_routing(gate: nn.Module, norm: nn.LayerNorm) -> Routing:
+    """What a fresh gate does with tokens from a norm: the same 4096 random ones every time."""
+    gain_D, bias_D = _affine(norm)
+    x_TD = torch.randn(4096, len(gain_D), generator=torch.Generator().manual_seed(0)) * gain_D + bias_D
     ids = {"ids_T": torch.arange(len(x_TD))} if _takes_ids(gate) else {}
     with torch.no_grad():
         routing: Routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool), **ids)
@@ -90,10 +92,26 @@ def _takes_ids(gate: nn.Module) -> bool:
     return bool(getattr(gate, "TOKEN_IDS", False))
 
 
-def _mean_weight(gate: nn.Module, d_model: int) -> float:
-    """Sum of a token's combine weights under a fresh gate, mean over layer-normed tokens."""
-    routing = sample_routing(gate, d_model)
+def _mean_weight(gate: nn.Module, norm: nn.LayerNorm) -> float:
+    """Sum of a token's combine weights under a fresh gate, mean over tokens from a norm."""
+    routing = sample_routing(gate, norm)
     return float(routing.weight_A.sum() / routing.mask_T.numel())
+
+
+def _affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Gain and bias, fp32, on the CPU; those of a fresh norm if it is on the meta device."""
+    if norm.weight.is_meta:
+        return torch.ones(norm.weight.shape, device="cpu"), torch.zeros(norm.weight.shape, device="cpu")
+    return norm.weight.detach().float().cpu(), norm.bias.detach().float().cpu()
+
+
+def _fit_routers(gate: nn.Module, norm: nn.LayerNorm) -> None:
+    """Fit routers to tokens x = gain z + bias, z with mean 0 and variance 1: E x^2 = gain^2 + bias^2."""
+    gain_D, bias_D = _affine(norm)
+    rms = float((gain_D.square() + bias_D.square()).mean().sqrt())
+    for module in gate.modules():
+        if isinstance(module, Router):
+            module.fit(rms)
 
 
 class MoELayer(RoutingLayer):
@@ -178,6 +196,7 @@ def convert(model: Any, settings: MoESettings, device: torch.device) -> Architec
             gate = gate_class(settings.gate_options, d_model, settings.experts.count)
         except ValueError as error:
             raise UserError(str(error)) from error
+        _fit_routers(gate, site.norm)
         experts = Experts(site, settings.experts, backend)
         experts.reset(site, settings.experts, std, gate)
         layer = MoELayer(index, gate, experts, calls[site.stack], backbone.TIME_MAJOR)

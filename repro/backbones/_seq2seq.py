@@ -18,7 +18,8 @@ def bare_ffn_sites(model: Any) -> Iterator[FFNSite]:
         UserError: the model drops whole layers at random.
     """
     refuse_layerdrop(model.config)
-    for stack in ("encoder", "decoder"):
+    # Post-norm: a network reads the norm behind the attention before it, a decoder's second one.
+    for stack, norm in (("encoder", "self_attn_layer_norm"), ("decoder", "encoder_attn_layer_norm")):
         for layer in getattr(model.model, stack).layers:
 
             def replace(module: nn.Module, layer: Any = layer) -> None:
@@ -31,6 +32,7 @@ def bare_ffn_sites(model: Any) -> Iterator[FFNSite]:
                 w2_DF=layer.fc2.weight,
                 b2_D=layer.fc2.bias,
                 activation=model.config.activation_function,
+                norm=getattr(layer, norm),
                 replace=replace,
             )
 

@@ -21,6 +21,8 @@ class FFNSite:
     b2_D: Tensor
     activation: str
     """As the Hugging Face configuration names it."""
+    norm: nn.LayerNorm
+    """The norm whose output it reads."""
     replace: Callable[[nn.Module], None]
 
 

@@ -37,6 +37,7 @@ def ffn_sites(model: Any) -> Iterator[FFNSite]:
             w2_DF=layer.output.dense.weight,
             b2_D=layer.output.dense.bias,
             activation=model.config.hidden_act,
+            norm=layer.attention.output.LayerNorm,
             replace=replace,
         )
 

@@ -33,6 +33,7 @@ def ffn_sites(model: Any) -> Iterator[FFNSite]:
             w2_DF=block.mlp.c_proj.weight.t(),
             b2_D=block.mlp.c_proj.bias,
             activation=model.config.activation_function,
+            norm=block.ln_2,
             replace=replace,
         )
 

@@ -19,6 +19,9 @@ And where its rule needs it:
   by gradient checkpointing decides as the first one did. With several processes the state is that of
   the first, from its share of the batch.
 
+A `Router` (`gates/_softmax.py`) anywhere in a gate is fitted to the norm before the layer: `logit_std` holds
+behind pretrained norms too.
+
 A gate decides in fp32, never routes padding, breaks ties by the lowest expert index, and returns
 its auxiliary loss multiplied by its own coefficient. What experts that are no FFNs give a token is
 `Routing.extra_TD`. It keeps nothing between calls that is not a registered buffer; calling it changes

@@ -10,13 +10,18 @@ class Router(nn.Module):
     Computed in fp32, as in Switch Transformers (https://arxiv.org/abs/2101.03961, "Selective precision with
     large sparse models"). Weights start as N(0, logit_std^2 / D), ours: on layer-normed input the logits
     then have standard deviation `logit_std`, which sets how many tokens start with two experts
-    (docs/replication-notes.md).
+    (docs/replication-notes.md). `fit` keeps that behind a norm with other gains and biases than 1 and 0.
     """
 
     def __init__(self, d_model: int, num_experts: int, logit_std: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_experts, d_model))
         nn.init.normal_(self.weight, std=logit_std / d_model**0.5)
+
+    def fit(self, rms: float) -> None:
+        """Divide the fresh weights by the root mean square of the entries of the tokens to come."""
+        with torch.no_grad():
+            self.weight.div_(rms)
 
     def logits(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
         """Router logits, shape (T, E), fp32 (fp64 for fp64 input); 0 for padding."""

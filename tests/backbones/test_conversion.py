@@ -86,6 +86,60 @@ def test_sites_and_expert_shapes_follow_the_stacks(tiny: Any) -> None:
     assert found == [(stack, 16, tiny.widths[stack], True) for stack in tiny.stacks]
 
 
+def test_the_norm_of_a_site_is_what_its_network_reads(tiny: Any) -> None:
+    model = tiny.build()
+    norms = [site.norm for site in sites_of(tiny, model)]
+    read, given = [], []
+    for norm in norms:
+        norm.register_forward_hook(lambda _, args, output: given.append(output))
+    tiny.convert(model, "top-2")
+    for layer in moe_layers(model):
+        layer.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    tiny.outputs(model, tiny.batch())
+    assert len(read) == len(given) == len(norms)
+    for hidden, output in zip(read, given, strict=True):
+        assert torch.equal(hidden, output)
+
+
+@pytest.mark.parametrize("gate", ["top-2", "adaptive", "adamoe"])
+def test_routers_are_fitted_to_the_norm_before_them(tiny: Any, gate: str) -> None:
+    def routers(gain: float, bias: float) -> list[torch.Tensor]:
+        model = tiny.build()
+        for site in sites_of(tiny, model):
+            torch.nn.init.constant_(site.norm.weight, gain)
+            torch.nn.init.constant_(site.norm.bias, bias)
+        tiny.convert(model, gate)
+        return [layer.gate.router.weight for layer in moe_layers(model)]
+
+    fresh = routers(1.0, 0.0)
+    assert [weight.shape[1] for weight in fresh] == [16] * len(tiny.stacks)
+    # N(0, 1 / 16): at least 4 * 16 draws a layer, standard error 0.25 / sqrt(128) = 0.022.
+    assert all(weight.std().item() == pytest.approx(0.25, abs=0.08) for weight in fresh)
+    # 0.3^2 + 0.4^2 = 0.5^2: inputs half as large, weights twice.
+    for fitted, weight in zip(routers(0.3, 0.4), fresh, strict=True):
+        torch.testing.assert_close(fitted, 2 * weight, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive"])
+def test_upcycled_layers_behind_small_norms_start_at_the_scale_of_the_dense_ones(
+    tiny: Any, gate: str
+) -> None:
+    model = tiny.build()
+    sites = sites_of(tiny, model)
+    for site in sites:
+        torch.nn.init.normal_(site.norm.weight, 0.5, 0.1)
+    tiny.convert(model, gate, experts={"init": "upcycle", "count": 16})
+    for site, layer in zip(sites, moe_layers(model), strict=True):
+        x_TD = site.norm(torch.randn(8192, 16, generator=torch.Generator().manual_seed(4))).detach()
+        with record_routing(layer) as tape, torch.no_grad():
+            layer(x_TD.view(64, 128, 16))
+        weights = tape.entries[0].routing.weight_A
+        # w2 is divided by the mean total: what is left of it over all tokens is the scale.
+        divided = (site.w2_DF / layer.experts.w2[0]).median().detach()
+        # Tokens of 16 entries with |x|^2 = 16 exactly have slightly flatter probabilities than Gaussian ones.
+        assert float(weights.sum() / 8192 / divided) == pytest.approx(1.0, abs=0.05)
+
+
 def test_upcycled_experts_are_copies(tiny: Any) -> None:
     sites = sites_of(tiny, tiny.build())
     model = tiny.converted("top-2", experts={"init": "upcycle"}, combine="renormalised")

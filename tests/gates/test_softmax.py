@@ -51,6 +51,18 @@ def test_initial_logits_on_layer_normed_input_have_the_asked_spread(logit_std):
     assert logits_TE.std().item() == pytest.approx(logit_std, rel=0.03, abs=1e-12)
 
 
+def test_fitted_logits_have_the_asked_spread_behind_any_norm():
+    # x = gain z + bias: E |x|^2 = D (gain^2 + bias^2), here D (0.36 + 0.09), so its root mean square is 0.67.
+    torch.manual_seed(0)
+    router = Router(256, 64, 1.5)
+    router.fit(0.45**0.5)
+    x_TD = 0.6 * torch.nn.functional.layer_norm(torch.randn(500, 256), (256,)) + 0.3
+    # Over the experts of each token; the bias gives every expert a constant that all tokens share.
+    assert (x_TD @ router.weight.t()).std(1).mean().item() == pytest.approx(1.5, rel=0.04)
+    x_TD = torch.nn.functional.layer_norm(torch.randn(500, 256), (256,))
+    assert (x_TD @ router.weight.t()).std().item() == pytest.approx(1.5 / 0.45**0.5, rel=0.03)
+
+
 def test_best_experts_are_ordered_by_probability():
     probs_TE = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.7, 0.05, 0.15, 0.1]])
     assert best_experts(probs_TE, 1).tolist() == [[1], [0]]

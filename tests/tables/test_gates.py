@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import LayerNorm
 
 from repro import ablation, plugins
 from repro.figures import gates as figure
@@ -132,7 +133,7 @@ def test_thresholds_give_the_budget_to_a_fresh_gate(label: str) -> None:
     module = plugins.load("gates", name)
     torch.manual_seed(0)
     config = module.Config(**{key.removeprefix("gate."): value for key, value in settings.items()})
-    routing = sample_routing(module.Gate(config, 128, 16), 128)
+    routing = sample_routing(module.Gate(config, 128, 16), LayerNorm(128))
     assert float(routing.count_T.double().mean()) == pytest.approx(float(label.split()[1]), abs=0.03)
 
 
