@@ -16,7 +16,8 @@ OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --turns $(TURNS) --out $(OUT) \
 	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
-.PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test check style lint types smoke clean
+.PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test check style lint types docs \
+	stale dry-run smoke clean
 
 setup: $(READY)
 
@@ -57,7 +58,7 @@ report: $(READY)  ## every table and figure from the finished runs
 test: $(READY)  ## all tests
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 
-check: $(READY) lint types test  ## what CI runs
+check: $(READY) lint types stale dry-run test  ## what CI runs
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -65,6 +66,19 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)  ## the generated parts of docs/
+	$(BIN)/python docs/generate.py
+
+stale: $(READY)  ## fail if documentation or published results are not what their sources give
+	$(BIN)/python docs/generate.py --check
+	for scale in mini small; do $(BIN)/repro report --scale $$scale --check || exit 1; done
+
+dry-run: $(READY)  ## every study at scale mini, and the models of every scale, without training
+	$(BIN)/repro ablate $(basename $(notdir $(wildcard experiments/studies/*.toml))) --tasks sst2 --dry-run > /dev/null
+	for scale in $(basename $(notdir $(wildcard experiments/*.toml))); do \
+		$(BIN)/repro list tasks --scale $$scale > /dev/null || exit 1; \
+	done
 
 style: $(READY)  ## fix what can be fixed
 	$(BIN)/ruff format .

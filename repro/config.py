@@ -4,26 +4,55 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
-import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from types import UnionType
+from typing import (
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticUndefined
 
 from repro import plugins
 from repro.errors import UserError, unknown
 
-Scalar = str | int | float | bool | None
-Options = tuple[tuple[str, Scalar], ...]
+Settings = TypeVar("Settings")
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+Options = tuple[tuple[str, Any], ...]
 """Free-form options of a library (a Hugging Face configuration), sorted by name."""
 
 
-def bounded(default: Any = dataclasses.MISSING, **limits: float) -> Any:
-    """A dataclass field with limits: `low` and `high` are inclusive, `above` is exclusive."""
-    return field(default=default, metadata=limits)
+def bounded(
+    default: Any = PydanticUndefined,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """Make a field with limits: `low` and `high` are inclusive, `above` is exclusive."""
+    return Field(default, ge=low, le=high, gt=above)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[Settings]) -> type[Settings]:
+    """Make a class of settings a frozen, hashable dataclass that checks types and limits.
+
+    An int is a valid float; infinities and NaN are not.
+    """
+    return cast(type[Settings], pydantic_dataclass(cls, frozen=True, kw_only=True, config=_STRICT))
+
+
+@settings
 class ModelConfig:
     """Which network: an architecture built from scratch, or a pretrained checkpoint."""
 
@@ -37,7 +66,7 @@ class ModelConfig:
     """Options of the Hugging Face configuration class, by its own names."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class DataConfig:
     """Which examples, and how long."""
 
@@ -49,7 +78,7 @@ class DataConfig:
     validation_samples: int | None = bounded(None, low=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ExpertsConfig:
     """The experts of every MoE layer (paper 2.1, 4.3)."""
 
@@ -61,7 +90,7 @@ class ExpertsConfig:
     """Convert every n-th feed-forward network."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrainingConfig:
     """Optimisation and data order. Of `steps` and `epochs`, and of the two batch sizes, one is set."""
 
@@ -84,7 +113,7 @@ class TrainingConfig:
     checkpoint_every: int = bounded(500, low=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class EvaluationConfig:
     """The loss curve during training and the final measurement."""
 
@@ -94,7 +123,7 @@ class EvaluationConfig:
     batch_size: int = bounded(64, low=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class RunConfig:
     """Everything that decides the numbers of one run, and nothing else (no paths, no devices)."""
 
@@ -113,14 +142,14 @@ class RunConfig:
     evaluation: EvaluationConfig
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, with `model.config` as a mapping; the inverse of `from_dict`."""
+        """Return plain data, with `model.config` as a mapping; `from_dict` reads it."""
         plain = dataclasses.asdict(self)
         plain["model"]["config"] = dict(self.model.config)
         return plain
 
     @property
     def run_id(self) -> str:
-        """`<task>-<gate>-s<seed>-<8 hex digits of the canonical JSON>`."""
+        """Return `<task>-<gate>-s<seed>-<8 hex digits of the canonical JSON>`."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         return f"{self.task}-{self.gate}-s{self.seed}-{digest}"
@@ -137,12 +166,14 @@ SECTIONS: dict[str, type] = {
 ALTERNATIVES = (("steps", "epochs"), ("batch_size", "batch_tokens"))
 """Keys of `training` of which exactly one is given."""
 
+Sections = dict[str, dict[str, Any]]
+"""Section of `RunConfig` -> key -> value, as TOML, JSON or the command line give it, not yet checked."""
 Where = Callable[[str], str]
 """Names the origin of a key, for messages: a file, or the option that set it."""
 
 
 def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunConfig:
-    """Decode and check a whole run.
+    """Check a whole run and make it a value.
 
     Args:
         plain: the sections of `RunConfig` as nested mappings.
@@ -155,8 +186,8 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     if missing:
         raise UserError(f"{where(missing[0])}no {missing[0]!r}: written by another version of repro")
     problems: list[str] = []
-    task_class = plugins.load("tasks", plain["task"]).Config
-    gate_class = plugins.load("gates", plain["gate"]).Config
+    task_class = options_class("tasks", plain["task"])
+    gate_class = options_class("gates", plain["gate"])
     task_options = _decode(task_class, plain["task_options"], "task.", where, problems)
     gate_options = _decode(gate_class, plain["gate_options"], "gate.", where, problems)
     sections = {
@@ -178,68 +209,83 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     )
 
 
+def options_class(family: str, member: str) -> type:
+    """Return the class of a gate's or a task's own options.
+
+    Raises:
+        UserError: no member has that name.
+    """
+    options: type = plugins.load(family, member).Config
+    return options
+
+
+def option_names(family: str, member: str) -> list[str]:
+    """Return the names of the options of a gate or a task."""
+    return [entry.name for entry in dataclasses.fields(options_class(family, member))]
+
+
 def _decode(cls: type, values: Mapping[str, Any], prefix: str, where: Where, problems: list[str]) -> Any:
-    """One section as its dataclass, or None after adding what is wrong with it to the problems."""
+    """Check one section; None after adding what is wrong with it to the problems."""
     hints = get_type_hints(cls)
-    fields = {entry.name: entry for entry in dataclasses.fields(cls)}
-    decoded: dict[str, Any] = {}
-    wrong: dict[str, str] = {}
-    for key, value in values.items():
-        if key not in fields:
-            wrong[key] = unknown("key", key, fields)
-        elif hints[key] == Options:
-            decoded[key] = tuple(sorted(dict(value).items()))
-        else:
-            accepted, decoded[key] = _convert(hints[key], value)
-            limits = fields[key].metadata
-            if not accepted:
-                wrong[key] = f"expected {_describe(hints[key])}, got {value!r}"
-            elif decoded[key] is not None and not _within(decoded[key], limits):
-                finite = "finite and " if decoded[key] == math.inf else ""
-                wrong[key] = f"must be {finite}{_limits(limits)}, got {value!r}"
-    for key, entry in fields.items():
-        if key not in values and entry.default is dataclasses.MISSING:
-            wrong[key] = "missing; give a value for it"
-    problems += [f"{where(prefix + key)}{prefix + key}: {what}" for key, what in wrong.items()]
-    return None if wrong else cls(**decoded)
+    plain = {key: _plain(hints.get(key), value) for key, value in values.items()}
+    try:
+        return cls(**plain)
+    except ValidationError as error:
+        wrong = {
+            key: _describe(problem["type"], cls, key, hints, values.get(key))
+            for problem in error.errors(include_url=False)
+            for key in [str(problem["loc"][0])]
+        }
+        in_order = [*(key for key in values if key in wrong), *(key for key in wrong if key not in values)]
+        problems += [f"{where(prefix + key)}{prefix + key}: {wrong[key]}" for key in in_order]
+        return None
 
 
-def _convert(hint: Any, value: Any) -> tuple[bool, Any]:
-    """Whether `value` fits the type, and the value in that type (an int is a valid float)."""
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None or value == "none":
-            return type(None) in get_args(hint), None
-        (inner,) = (part for part in get_args(hint) if part is not type(None))
-        return _convert(inner, value)
-    if get_origin(hint) is Literal:
-        return value in get_args(hint), value
-    if hint is float and type(value) in (int, float):
-        return True, float(value)
-    return type(value) is hint, value
+def _plain(hint: Any, value: Any) -> Any:
+    """Return the value as the field takes it: `none` stands for None, options are sorted by name."""
+    if hint == Options:
+        return tuple(sorted(dict(value).items()))
+    return None if value == "none" and _is_optional(hint) else value
 
 
-def _describe(hint: Any) -> str:
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(part) for part in get_args(hint))
+def _describe(kind: str, cls: Any, key: str, hints: Mapping[str, Any], value: object) -> str:
+    """Say what is wrong with a value, from the type of pydantic's error."""
+    if kind == "unexpected_keyword_argument":
+        return unknown("key", key, hints)
+    if kind in ("missing", "missing_keyword_only_argument"):
+        return "missing; give a value for it"
+    limits = _limits(cls.__pydantic_fields__[key].metadata)
+    if kind == "finite_number":
+        needed = limits if limits and value != math.inf else ["finite", *limits]
+        return f"must be {' and '.join(needed)}, got {value!r}"
+    if kind in ("greater_than", "greater_than_equal", "less_than_equal"):
+        return f"must be {limits[0]}, got {value!r}"
+    return f"expected {_type_name(hints[key])}, got {value!r}"
+
+
+def _is_optional(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)
+
+
+def _type_name(hint: Any) -> str:
+    """Name the type of a field in words."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_type_name(part) for part in get_args(hint))
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
-    known = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
-    return known.get(hint, "none")
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+    return names.get(hint, "none")
 
 
-def _within(value: Any, limits: Mapping[str, float]) -> bool:
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    return (
-        not ("low" in limits and not value >= limits["low"])
-        and not ("high" in limits and not value <= limits["high"])
-        and not ("above" in limits and not value > limits["above"])
-    )
-
-
-def _limits(limits: Mapping[str, float]) -> str:
-    if "low" in limits and "high" in limits:
-        return f"between {limits['low']} and {limits['high']}"
-    if "low" in limits:
-        return f"at least {limits['low']}"
-    return f"greater than {limits['above']}"
+def _limits(metadata: Iterable[object]) -> list[str]:
+    """Put the limits of a field in words: nothing, or one phrase."""
+    low = next((limit.ge for limit in metadata if isinstance(limit, Ge)), None)
+    high = next((limit.le for limit in metadata if isinstance(limit, Le)), None)
+    above = next((limit.gt for limit in metadata if isinstance(limit, Gt)), None)
+    if low is not None and high is not None:
+        return [f"between {low} and {high}"]
+    if above is not None and high is not None:
+        return [f"greater than {above} and at most {high}"]
+    if low is not None:
+        return [f"at least {low}"]
+    return [f"greater than {above}"] if above is not None else []

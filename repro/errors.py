@@ -20,9 +20,9 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """The run was asked to stop and has saved a checkpoint; exit status 130."""
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One line for an unknown name: the name, the nearest valid one, and all valid ones if few."""
-    names = list(known)
+def unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    """Say that a name is unknown, which valid one is nearest, and all valid ones if they are few."""
+    names = list(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" Known: {', '.join(names) or 'none'}." if len(names) <= 15 or not near else ""
@@ -30,10 +30,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of a library's error, on one line."""
+    """Return the message of a library's error, on one line."""
     return " ".join(str(error).split())
 
 
 def named_line(error: BaseException) -> str:
-    """The type of an error and its message, on one line."""
+    """Return the type of an error and its message, on one line."""
     return f"{type(error).__name__}: {one_line(error)}"

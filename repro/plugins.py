@@ -12,27 +12,33 @@ from types import ModuleType
 from repro.errors import UserError, unknown
 
 _ROOT = Path(__file__).parent
-_SINGULAR = {
-    "gates": "gate",
-    "experts": "experts back-end",
-    "backbones": "backbone",
-    "corpora": "corpus",
-    "metrics": "metric",
-    "tasks": "task",
-    "studies": "study",
-    "tables": "table",
-    "commands": "command",
-    "figures": "figure",
+FAMILIES = {
+    "gates": ("moe.gates", "gate"),
+    "experts": ("moe.experts", "experts back-end"),
+    "backbones": ("moe.backbones", "backbone"),
+    "corpora": ("data.corpora", "corpus"),
+    "metrics": ("metrics", "metric"),
+    "tasks": ("tasks", "task"),
+    "tables": ("report.tables", "table"),
+    "figures": ("report.figures", "figure"),
+    "commands": ("cli.commands", "command"),
 }
+"""Family -> its package below `repro`, and what one member is called."""
+_CONTRACT = ("__init__", "base")
+"""Files of a family that are no members."""
 
 
 def names(family: str) -> list[str]:
-    """The members of a family, sorted; files that start with `_` are private helpers."""
-    return sorted(path.stem for path in (_ROOT / family).glob("[!_]*.py"))
+    """List the members of a family, sorted: its files besides the contract in `base.py`."""
+    return sorted(path.stem for path in _folder(family).glob("*.py") if path.stem not in _CONTRACT)
+
+
+def _folder(family: str) -> Path:
+    return _ROOT.joinpath(*FAMILIES[family][0].split("."))
 
 
 def resolve(family: str, name: str, *, where: str = "") -> tuple[str, dict[str, int]]:
-    """The file that `name` stands for, and the options its spelling fixes.
+    """Return the file that `name` stands for, and the options that its spelling fixes.
 
     `resolve("gates", "top-2")` is `("top_k", {"k": 2})`.
 
@@ -49,35 +55,24 @@ def resolve(family: str, name: str, *, where: str = "") -> tuple[str, dict[str, 
     spelled = [member.replace("_", "-") if family == "gates" else member for member in members]
     if "top_k" in members:
         spelled += ["top-1", "top-2"]
-    raise UserError(where + unknown(_SINGULAR[family], name, spelled))
+    raise UserError(where + unknown(FAMILIES[family][1], name, spelled))
 
 
 def load(family: str, name: str) -> ModuleType:
-    """Import the module of one member.
+    """Import the module of one member; `load` in the `base.py` of its family returns it typed.
 
     Raises:
         UserError: no member has that name.
     """
-    return importlib.import_module(f"repro.{family}.{resolve(family, name)[0]}")
+    return importlib.import_module(module_name(family, resolve(family, name)[0]))
+
+
+def module_name(family: str, member: str) -> str:
+    """Return the dotted name of a member's module."""
+    return f"repro.{FAMILIES[family][0]}.{member}"
 
 
 def summary(family: str, name: str) -> str:
-    """First line of a member's docstring, read without importing it (importing would load torch)."""
-    source = (_ROOT / family / f"{name}.py").read_text(encoding="utf-8")
+    """Read the first line of a member's docstring without importing it (importing may load torch)."""
+    source = (_folder(family) / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
-
-
-def constants(family: str, name: str) -> dict[str, object]:
-    """Upper-case literal constants of a member, read without importing it."""
-    tree = ast.parse((_ROOT / family / f"{name}.py").read_text(encoding="utf-8"))
-    found: dict[str, object] = {}
-    for node in tree.body:
-        place = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(place, ast.Name):
-            target = place.id
-            if target.isupper() and isinstance(node.value, ast.Constant | ast.Tuple | ast.Dict):
-                try:
-                    found[target] = ast.literal_eval(node.value)
-                except ValueError:
-                    continue
-    return found

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import SMALL, CommandLine, Json, Settings, read_object, snapshot
+from planned import SCHEMES
 from rich.console import Console
 
-from repro import ablation
-from repro._terminal import _cell, plain_table
-from repro.tables import table3
+from repro.cli import console
+from repro.config import RunConfig
+from repro.report.tables import table3
+from repro.results.files import RunPaths
+from repro.results.run import RunResult, read_result
+from repro.run.execute import execute
 
-SCHEMES = ("dense", "top-2", "top-1", "adaptive")
-TWO_TASKS = {
+TWO_TASKS: dict[str, object] = {
     "training.epochs": 2,
     "training.batch_size": 8,
     "data.train_samples": 16,
@@ -32,15 +36,17 @@ TWO_TASKS = {
 """Of BERT as of GPT-2, at the width of `mini`; whole epochs, so that tokens can be told beforehand."""
 
 
-def arguments(out: Path, tasks: str, settings: dict[str, object], *options: object) -> list[str]:
-    given = [f"--set={key}={value}" for key, value in settings.items()]
-    return ["ablate", "schemes", "--tasks", tasks, "--out", str(out), *map(str, options), *given]
+def sets(settings: Settings) -> list[str]:
+    return [f"--set={key}={value}" for key, value in settings.items()]
 
 
-def results(out: Path) -> dict[str, dict[str, Any]]:
+def arguments(out: Path, tasks: str, settings: Settings, *options: object) -> list[str]:
+    return ["ablate", "schemes", "--tasks", tasks, "--out", str(out), *map(str, options), *sets(settings)]
+
+
+def results(out: Path) -> dict[str, Json]:
     """Run id -> result of all finished runs."""
-    paths = sorted(out.glob("mini/runs/*/result.json"))
-    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    return {path.parent.name: read_object(path) for path in sorted(out.glob("mini/runs/*/result.json"))}
 
 
 def table(out: Path, name: str = "table3") -> list[dict[str, str]]:
@@ -48,18 +54,8 @@ def table(out: Path, name: str = "table3") -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def study(out: Path) -> dict[str, Any]:
-    value = json.loads((out / "mini" / "studies" / "schemes.json").read_text(encoding="utf-8"))
-    assert isinstance(value, dict)
-    return value
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    return {
-        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+def study(out: Path) -> Json:
+    return read_object(out / "mini" / "studies" / "schemes.json")
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -71,28 +67,28 @@ def contents(out: Path) -> dict[str, bytes]:
 class Done:
     """A finished study of two tasks, and what the commands before and for it said."""
 
-    def __init__(self, repro: Any, out: Path) -> None:
+    def __init__(self, cli: CommandLine, out: Path) -> None:
         self.out = out
         self.arguments = arguments(out, "wikitext,sst2", TWO_TASKS)
-        self.planned = repro(*self.arguments, "--dry-run", "--json")
+        self.planned = cli(*self.arguments, "--dry-run", "--json")
         self.exists_after_planning = out.exists()
-        self.answer = repro(*self.arguments)
+        self.answer = cli(*self.arguments)
 
 
 @pytest.fixture(scope="module")
-def done(repro: Any, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """Read only."""
-    return Done(repro, tmp_path_factory.mktemp("study") / "results")
+    return Done(cli, tmp_path_factory.mktemp("study") / "results")
 
 
 class TestPretrained:
-    def test_from_a_pretrained_model(self, repro: Any, tmp_path: Path, bert_folder: Path) -> None:
+    def test_from_a_pretrained_model(self, cli: CommandLine, tmp_path: Path, bert_folder: Path) -> None:
         """The estimate knows the model's sizes; the table says what was fine-tuned."""
         own = {key: value for key, value in TWO_TASKS.items() if not key.startswith("model.")}
         settings = own | {"experts.init": "upcycle", "training.epochs": 1}
-        given = arguments(tmp_path, "sst2", settings, "--model", bert_folder, "--variants", "dense,top-1")
-        planned = repro(*given, "--dry-run", "--json").json()
-        answer = repro(*given)
+        command = arguments(tmp_path, "sst2", settings, "--model", bert_folder, "--variants", "dense,top-1")
+        planned = cli(*command, "--dry-run", "--json").json()
+        answer = cli(*command)
         assert answer.status == 0, answer.err
         assert "* Sentiment analysis: from tiny-bert" in answer.out
         made = results(tmp_path)
@@ -107,11 +103,11 @@ class TestPretrained:
 class TestStudy:
     def test_all_runs_were_made(self, done: Done) -> None:
         assert done.answer.status == 0, done.answer.err
-        found = results(done.out)
-        assert sorted((one["task"], one["gate"]) for one in found.values()) == sorted(
+        finished = results(done.out)
+        assert sorted((one["task"], one["gate"]) for one in finished.values()) == sorted(
             (task, gate) for task in ("wikitext", "sst2") for gate in SCHEMES
         )
-        assert {one["status"] for one in found.values()} == {"finished"}
+        assert {one["status"] for one in finished.values()} == {"finished"}
         assert {path.name for path in (done.out / "mini").iterdir()} == {
             "runs",
             "studies",
@@ -134,17 +130,17 @@ class TestStudy:
         }
         for task, rows in plan["tasks"].items():
             for scheme, (run_id,) in rows.items():
-                found = results(done.out)[run_id]
-                assert (found["task"], found["gate"], found["seed"]) == (task, scheme, 0)
+                result = results(done.out)[run_id]
+                assert (result["task"], result["gate"], result["seed"]) == (task, scheme, 0)
 
     def test_the_table_is_made_of_the_results(self, done: Done) -> None:
         rows, details = table(done.out), table(done.out, "table3_detail")
         assert [(row["Task"], row["Scheme"]) for row in rows] == [
             (task, scheme) for task in ("Sentiment analysis", "Text completion") for scheme in SCHEMES
         ]
-        found = results(done.out)
+        finished = results(done.out)
         for row, detail in zip(rows, details, strict=True):
-            run = found[detail["Runs"]]
+            run = finished[detail["Runs"]]
             assert run["gate"] == row["Scheme"] == detail["Scheme"]
             assert float(row["Inference Performance"]) == pytest.approx(run["metric"]["value"], rel=1e-3)
             assert float(row["Computation FLOPs"]) == pytest.approx(run["flops"]["per_token"], rel=1e-3)
@@ -186,41 +182,41 @@ class TestStudy:
         for note, row in zip(notes, empty, strict=True):
             assert note.startswith(f"* {row['Task']}, {row['Scheme']}: ")
 
-    def test_repeats_nothing(self, repro: Any, done: Done, tmp_path: Path) -> None:
+    def test_repeats_nothing(self, cli: CommandLine, done: Done, tmp_path: Path) -> None:
         shutil.copytree(done.out, tmp_path / "results")
         before = contents(tmp_path / "results")
         runs = snapshot(tmp_path / "results" / "mini" / "runs")
-        answer = repro(*arguments(tmp_path / "results", "wikitext,sst2", TWO_TASKS))
+        answer = cli(*arguments(tmp_path / "results", "wikitext,sst2", TWO_TASKS))
         assert answer.status == 0
         assert answer.err == "8 runs, 8 of them finished before\n"
         assert answer.out.replace(str(tmp_path / "results"), str(done.out)) == done.answer.out
         assert contents(tmp_path / "results") == before
         assert snapshot(tmp_path / "results" / "mini" / "runs") == runs
 
-    def test_json(self, repro: Any, done: Done, tmp_path: Path) -> None:
+    def test_json(self, cli: CommandLine, done: Done, tmp_path: Path) -> None:
         shutil.copytree(done.out, tmp_path / "results")
-        found = repro(*arguments(tmp_path / "results", "sst2", TWO_TASKS), "--json").json()
-        assert set(found) == {"tables", "files"}
-        (rows,) = found["tables"].values()
+        printed = cli(*arguments(tmp_path / "results", "sst2", TWO_TASKS), "--json").json()
+        assert set(printed) == {"tables", "files"}
+        (rows,) = printed["tables"].values()
         assert [tuple(row) for row in rows] == [table3.COLUMNS] * 8
         as_text = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
         assert as_text == table(tmp_path / "results")
-        assert all(Path(path).is_file() for path in found["files"])
-        assert {Path(path).name for path in found["files"]} > {"table3.csv", "table3_detail.csv"}
+        assert all(Path(path).is_file() for path in printed["files"])
+        assert {Path(path).name for path in printed["files"]} > {"table3.csv", "table3_detail.csv"}
 
-    def test_the_same_from_a_clone(self, repro: Any, done: Done, tmp_path: Path) -> None:
+    def test_the_same_from_a_clone(self, cli: CommandLine, done: Done, tmp_path: Path) -> None:
         """Run folders are not in git; `repro report` rebuilds the tables without them."""
         copy = tmp_path / "results"
         shutil.copytree(done.out, copy, ignore=shutil.ignore_patterns("runs", "table3*.csv"))
-        assert repro("report", "--out", copy).status == 0
+        assert cli("report", "--out", copy).status == 0
         assert contents(copy) == contents(done.out)
 
-    def test_another_seed_is_added(self, repro: Any, done: Done, tmp_path: Path) -> None:
+    def test_another_seed_is_added(self, cli: CommandLine, done: Done, tmp_path: Path) -> None:
         """Only its runs are made; the other task's rows stay as they were."""
         out = tmp_path / "results"
         shutil.copytree(done.out, out)
         before = table(out, "table3_detail")
-        answer = repro(*arguments(out, "sst2", TWO_TASKS, "--seeds", 2))
+        answer = cli(*arguments(out, "sst2", TWO_TASKS, "--seeds", 2))
         assert answer.status == 0, answer.err
         assert answer.err.startswith("8 runs, 4 of them finished before\n[1/4] sst2 dense seed 1\n")
         assert len(results(out)) == 12
@@ -232,28 +228,27 @@ class TestStudy:
 
 
 class TestSeveralStudies:
-    def test_a_run_in_common_is_made_once(self, repro: Any, tmp_path: Path) -> None:
+    def test_a_run_in_common_is_made_once(self, cli: CommandLine, tmp_path: Path) -> None:
         """The adaptive run is the threshold 0.1. In turns: both tables, and no time apart."""
-        given = [f"--set={key}={value}" for key, value in repro.small.items()]
-        command = ["ablate", "schemes", "threshold", "--tasks", "sst2", "--out", str(tmp_path), *given]
-        answer = repro(*command, "--turns", 2)
+        command = ["ablate", "schemes", "threshold", "--tasks", "sst2", "--out", tmp_path, *sets(SMALL)]
+        answer = cli(*command, "--turns", 2)
         assert answer.status == 0, answer.err
         assert answer.err.startswith("8 runs, 0 of them finished before\n")  # 4 + 6 - top-2 and 0.1
-        found = results(tmp_path)
-        assert len(found) == 8
-        assert all(set(one["beside"]) == set(found) - {run_id} for run_id, one in found.items())
+        finished = results(tmp_path)
+        assert len(finished) == 8
+        assert all(set(one["beside"]) == set(finished) - {run_id} for run_id, one in finished.items())
         rows = [len(table(tmp_path, name)) for name in ("table3_detail", "table5_detail")]
         assert rows == [4, 6]
         assert "not timed in turns" not in answer.out
         assert {"schemes:", "threshold:"} <= set(answer.out.splitlines())
-        assert set(repro(*command, "--json").json()["tables"]) == {"schemes", "threshold"}
+        assert set(cli(*command, "--json").json()["tables"]) == {"schemes", "threshold"}
 
-    def test_values_belong_to_one_study(self, repro: Any, tmp_path: Path) -> None:
-        answer = repro("ablate", "schemes", "threshold", "--values", "0.1", "--out", tmp_path)
+    def test_values_belong_to_one_study(self, cli: CommandLine, tmp_path: Path) -> None:
+        answer = cli("ablate", "schemes", "threshold", "--values", "0.1", "--out", tmp_path)
         assert (answer.status, answer.out) == (2, "")
         assert answer.err.splitlines() == ["repro: --values: give one study, not schemes, threshold"]
 
-    def test_each_study_takes_the_variants_that_it_has(self, repro: Any, tmp_path: Path) -> None:
+    def test_each_study_takes_the_variants_that_it_has(self, cli: CommandLine, tmp_path: Path) -> None:
         """Top-2 is a row of both; 0.3 is a row of the second, `random` of the third alone."""
         command = [
             "ablate",
@@ -266,14 +261,14 @@ class TestSeveralStudies:
             "--dry-run",
             "--json",
         ]
-        rows = repro(*command, "--variants", "top-2,dense,0.3").json()["runs"]
+        rows = cli(*command, "--variants", "top-2,dense,0.3").json()["runs"]
         assert [row["run"].split("-s0")[0] for row in rows] == ["sst2-dense", "sst2-top-2", "sst2-adaptive"]
-        answer = repro(*command, "--variants", "dense")
+        answer = cli(*command, "--variants", "dense")
         assert answer.status == 2
         assert answer.err.splitlines() == [
             "repro: --variants: names no variant of threshold; leave the study out"
         ]
-        answer = repro(*command, "--variants", "dense,random,0.31")
+        answer = cli(*command, "--variants", "dense,random,0.31")
         assert answer.status == 2
         assert [line.split(".")[0] for line in answer.err.splitlines()] == [
             "repro: --variants: unknown variant 'random'",
@@ -282,22 +277,22 @@ class TestSeveralStudies:
 
 
 class TestDryRun:
-    def test_writes_nothing(self, repro: Any, done: Done, tmp_path: Path) -> None:
+    def test_writes_nothing(self, cli: CommandLine, done: Done, tmp_path: Path) -> None:
         assert not done.exists_after_planning
         shutil.copytree(done.out, tmp_path / "results")
         before = snapshot(tmp_path / "results")
-        answer = repro(*arguments(tmp_path / "results", "sst2", TWO_TASKS, "--dry-run"))
+        answer = cli(*arguments(tmp_path / "results", "sst2", TWO_TASKS, "--dry-run"))
         assert answer.status == 0
         assert snapshot(tmp_path / "results") == before
 
     def test_steps_tokens_and_parameters_are_those_then_made(self, done: Done) -> None:
         rows = done.planned.json()["runs"]
-        found = results(done.out)
+        finished = results(done.out)
         assert [row["run"] for row in rows] == [
             run_id for runs in study(done.out)["tasks"].values() for (run_id,) in runs.values()
         ]
         for row in rows:
-            made = found[row["run"]]
+            made = finished[row["run"]]
             assert row["state"] == "to do"
             assert row["steps"] == made["steps"]
             assert row["tokens"] == made["tokens"]
@@ -305,62 +300,65 @@ class TestDryRun:
             if made["gate"] != "adaptive":
                 assert row["FLOPs"] == pytest.approx(made["flops"]["per_token"] * made["tokens"])
 
-    def test_says_what_is_finished_and_how_long_the_rest_takes(self, repro: Any, done: Done) -> None:
+    def test_says_what_is_finished_and_how_long_the_rest_takes(self, cli: CommandLine, done: Done) -> None:
         assert done.planned.err.endswith("8 runs, about 0 minutes of training\n")
-        answer = repro(*arguments(done.out, "sst2", TWO_TASKS, "--seeds", 2, "--dry-run", "--json"))
+        answer = cli(*arguments(done.out, "sst2", TWO_TASKS, "--seeds", 2, "--dry-run", "--json"))
         rows = answer.json()["runs"]
         assert [row["state"] == "to do" for row in rows] == [False] * 4 + [True] * 4
         seconds = [value for row in rows[:4] for key, value in row.items() if key.split()[-1] == "s"]
         assert seconds == [0, 0, 0, 0]
 
-    def test_some_of_the_variants(self, repro: Any, done: Done) -> None:
+    def test_some_of_the_variants(self, cli: CommandLine, done: Done) -> None:
         command = arguments(done.out, "sst2", TWO_TASKS, "--dry-run", "--json")
-        rows = repro(*command, "--variants", "adaptive, top-2").json()["runs"]
+        rows = cli(*command, "--variants", "adaptive, top-2").json()["runs"]
         assert [row["state"] for row in rows] == ["done"] * 4  # those that are finished stay beside them
-        rows = repro(*command, "--seeds", 2, "--variants", "adaptive, top-2").json()["runs"]
+        rows = cli(*command, "--seeds", 2, "--variants", "adaptive, top-2").json()["runs"]
         assert [row["run"].split("-s")[0] for row in rows] == ["sst2-top-2", "sst2-adaptive"] * 2
         assert [row["state"] == "to do" for row in rows] == [False, False, True, True]
-        answer = repro(*command, "--variants", "adaptiv")
+        answer = cli(*command, "--variants", "adaptiv")
         assert answer.status == 2
         (line,) = answer.err.splitlines()
         assert "--variants: unknown variant 'adaptiv'. Did you mean 'adaptive'?" in line
 
-    def test_no_value_is_cut_on_a_terminal(self, repro: Any, tmp_path: Path) -> None:
+    def test_no_value_is_cut_on_a_terminal(
+        self, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """With the longest run ids there are, in 80 columns; one run is finished."""
+        monkeypatch.setattr("repro.cli.studies.matmul_speed", lambda device: 1e9)
         command = arguments(tmp_path, "cnn_dailymail", TWO_TASKS, "--dry-run")
-        first = repro(*command, "--json").json()["runs"][0]["run"]
+        first = cli(*command, "--json").json()["runs"][0]["run"]
         (tmp_path / "mini" / "runs" / first).mkdir(parents=True)
         (tmp_path / "mini" / "runs" / first / "result.json").write_text("{}")
-        rows = repro(*command, "--json").json()["runs"]
+        rows = cli(*command, "--json").json()["runs"]
         assert [row["state"] == "to do" for row in rows] == [False, True, True, True]
-        lines = repro(*command).out.splitlines()
+        lines = cli(*command).out.splitlines()
         assert all(len(line) <= 80 for line in lines)
         for row in rows:
             (line,) = [line for line in lines if line.startswith(row["run"])]
-            *cells, seconds, gigabytes = line.split()
-            *values, _, _ = row.values()  # these two are measured, by each command
-            assert cells == " ".join(_cell(value) for value in values).split()
-            assert float(seconds) >= 0
-            assert float(gigabytes) > 0
+            *cells, gigabytes = line.split()
+            *values, before = row.values()  # the peak of this process, which only grows
+            assert cells == " ".join(console._cell(value) for value in values).split()
+            assert float(gigabytes) >= before > 0
+            assert (row["about s"] > 0) == (row["run"] != first)
 
-    def test_no_header_is_cut_on_a_terminal(self, repro: Any, done: Done) -> None:
-        lines = repro(*done.arguments, "--dry-run").out.splitlines()
+    def test_no_header_is_cut_on_a_terminal(self, cli: CommandLine, done: Done) -> None:
+        lines = cli(*done.arguments, "--dry-run").out.splitlines()
         assert all(len(line) <= 80 for line in lines)
         header = [line for line in lines if "-s0-" not in line]
         words = {word for key in done.planned.json()["runs"][0] for word in key.split()}
         assert {word for line in header for word in line.split()} == words
 
 
-def printed(rows: list[dict[str, Any]]) -> list[str]:
+def printed(rows: list[console.Row]) -> list[str]:
     """Lines of a table on a terminal of 80 columns."""
-    console = Console(width=80, highlight=False, soft_wrap=True)
-    with console.capture() as capture:
-        console.print(plain_table(rows))
+    terminal = Console(width=80, highlight=False, soft_wrap=True)
+    with terminal.capture() as capture:
+        terminal.print(console.plain_table(rows))
     return capture.get().splitlines()
 
 
 def test_the_widest_rows_of_table_3_fit_into_80_columns() -> None:
-    row = {
+    row: console.Row = {
         "Task": "Question and Answer",
         "Scheme": "adaptive",
         "Time": 0.1234567,
@@ -379,18 +377,19 @@ def test_the_widest_rows_of_table_3_fit_into_80_columns() -> None:
 
 
 class TestFailure:
-    def test_the_others_are_done(self, repro: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_others_are_done(
+        self, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """One run fails; the same command then makes only that one."""
-        command = arguments(tmp_path, "sst2", repro.small)
-        real = ablation.execute
+        command = arguments(tmp_path, "sst2", SMALL)
 
-        def failing(config: Any, *rest: Any, **options: Any) -> Any:
+        def failing(config: RunConfig, paths: RunPaths, **options: Any) -> RunResult:
             if config.gate == "top-1":
                 raise FloatingPointError("the loss is nan at step 2; lower training.learning_rate")
-            return real(config, *rest, **options)
+            return execute(config, paths, **options)
 
-        monkeypatch.setattr(ablation, "execute", failing)
-        answer = repro(*command)
+        monkeypatch.setattr("repro.study.execute.execute_run", failing)
+        answer = cli(*command)
         assert answer.status == 1
         assert "Traceback" not in answer.err
         (run_id,) = study(tmp_path)["failed"]
@@ -404,17 +403,17 @@ class TestFailure:
         assert row["Reason for empty cells"] == f"{run_id}: {reason}"
         assert f"* Sentiment analysis, top-1: {run_id}: {reason}" in answer.out.splitlines()
 
-        monkeypatch.setattr(ablation, "execute", real)
-        answer = repro(*command)
+        monkeypatch.undo()
+        answer = cli(*command)
         assert answer.status == 0, answer.err
         assert answer.err.startswith("4 runs, 3 of them finished before\n")
         assert len(results(tmp_path)) == 4
         assert study(tmp_path)["failed"] == {}
         assert all(row["Inference Performance"] for row in table(tmp_path))
 
-    def test_all_of_them(self, repro: Any, tmp_path: Path) -> None:
+    def test_all_of_them(self, cli: CommandLine, tmp_path: Path) -> None:
         """A learning rate that no scheme survives: each says so, and no table is written."""
-        answer = repro(*arguments(tmp_path, "sst2", repro.small | {"training.learning_rate": 1e30}))
+        answer = cli(*arguments(tmp_path, "sst2", SMALL | {"training.learning_rate": 1e30}))
         assert (answer.status, answer.out) == (1, "")
         failed = study(tmp_path)["failed"]
         assert len(failed) == 4
@@ -425,45 +424,47 @@ class TestFailure:
         assert not (tmp_path / "mini" / "table3.csv").exists()
 
     def test_a_metric_that_overflowed(
-        self, repro: Any, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, cli: CommandLine, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The perplexity of a model that learned nothing may be too large for a number: it is None."""
         made = {one["gate"]: one for one in results(done.out).values() if one["task"] == "wikitext"}
 
-        def overflown(config: Any, places: Any, **options: Any) -> Any:
-            found = made[config.gate] | {"metric": made[config.gate]["metric"] | {"value": None}}
-            folder = places.results / "mini" / "runs" / config.run_id
+        def overflown(config: RunConfig, paths: RunPaths, **options: object) -> RunResult:
+            result = made[config.gate] | {"metric": made[config.gate]["metric"] | {"value": None}}
+            folder = paths.results / "mini" / "runs" / config.run_id
             folder.mkdir(parents=True)
-            (folder / "config.json").write_text("{}")
-            (folder / "result.json").write_text(json.dumps(found))
-            return found
+            (folder / "config.json").write_text(json.dumps(config.to_dict()))
+            (folder / "result.json").write_text(json.dumps(result))
+            return read_result(folder / "result.json")
 
-        monkeypatch.setattr(ablation, "execute", overflown)
-        answer = repro(*arguments(tmp_path, "wikitext", TWO_TASKS))
+        monkeypatch.setattr("repro.study.execute.execute_run", overflown)
+        answer = cli(*arguments(tmp_path, "wikitext", TWO_TASKS))
         assert answer.status == 0, answer.err
         assert "Traceback" not in answer.err
         assert [row["Inference Performance"] for row in table(tmp_path)] == [""] * 4
         assert all(row["Final loss"] for row in table(tmp_path, "table3_detail"))
-        assert repro("list", "runs", "--out", tmp_path).status == 0
+        assert cli("list", "runs", "--out", tmp_path).status == 0
 
 
 def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-LONG = {"training.steps": 30, "evaluation.every": 30, "experts.count": 2}
+LONG: dict[str, object] = {"training.steps": 30, "evaluation.every": 30, "experts.count": 2}
 
 
 class TestInterrupted:
     @pytest.fixture
-    def started(self, repro: Any, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    def started(self, cli: CommandLine, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         """A longer study, in a process of its own that a test may stop."""
-        process = repro.start(*arguments(tmp_path, "sst2", repro.small | LONG))
+        process = cli.start(*arguments(tmp_path, "sst2", SMALL | LONG))
         yield process
         process.kill()
         process.communicate()
 
-    def test_goes_on_where_it_was(self, repro: Any, tmp_path: Path, started: subprocess.Popen[str]) -> None:
+    def test_goes_on_where_it_was(
+        self, cli: CommandLine, tmp_path: Path, started: subprocess.Popen[str]
+    ) -> None:
         deadline = time.monotonic() + 120
         while not any(lines(path) > 1 for path in tmp_path.glob("mini/runs/sst2-top-2-*/steps.jsonl")):
             assert started.poll() is None, started.communicate()
@@ -481,7 +482,7 @@ class TestInterrupted:
         assert [one["gate"] for one in results(tmp_path).values()] == ["dense"]
         dense = snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*")))
 
-        answer = repro(*arguments(tmp_path, "sst2", repro.small | LONG))
+        answer = cli(*arguments(tmp_path, "sst2", SMALL | LONG))
         assert answer.status == 0, answer.err
         assert answer.err.startswith("4 runs, 1 of them finished before\n[1/3] sst2 top-2 seed 0\n")
         assert len(results(tmp_path)) == 4
@@ -515,9 +516,11 @@ class TestBadInput:
             ([], ["Missing argument 'STUDY...'"]),
         ],
     )
-    def test_one_line_each(self, repro: Any, tmp_path: Path, options: list[str], messages: list[str]) -> None:
+    def test_one_line_each(
+        self, cli: CommandLine, tmp_path: Path, options: list[str], messages: list[str]
+    ) -> None:
         out = tmp_path / "results"
-        answer = repro("ablate", *options, "--out", out)
+        answer = cli("ablate", *options, "--out", out)
         assert (answer.status, answer.out) == (2, "")
         lines = answer.err.splitlines()
         assert len(lines) == len(messages)
@@ -525,16 +528,16 @@ class TestBadInput:
             assert line.startswith(f"repro: {message}")
         assert not out.exists()
 
-    def test_unwritable(self, repro: Any, tmp_path: Path) -> None:
+    def test_unwritable(self, cli: CommandLine, tmp_path: Path) -> None:
         (tmp_path / "results").write_text("a file where the folder should be")
-        answer = repro(*arguments(tmp_path / "results", "sst2", repro.small))
+        answer = cli(*arguments(tmp_path / "results", "sst2", SMALL))
         assert (answer.status, answer.out) == (2, "")
         last = answer.err.splitlines()[-1]
         assert last.startswith(
             f"repro: {tmp_path / 'results' / 'mini' / 'studies' / 'schemes.json'}: cannot be"
         )
 
-    def test_studies_are_listed(self, repro: Any) -> None:
-        found = repro("list", "studies", "--json").json()["studies"]
-        assert [row["name"] for row in found] == ["adamoe", "curriculum", "gates", "schemes", "threshold"]
-        assert found[3]["what"].startswith("Dense, top-2, top-1 and adaptive gating")
+    def test_studies_are_listed(self, cli: CommandLine) -> None:
+        studies = cli("list", "studies", "--json").json()["studies"]
+        assert [row["name"] for row in studies] == ["adamoe", "curriculum", "gates", "schemes", "threshold"]
+        assert studies[3]["what"].startswith("Dense, top-2, top-1 and adaptive gating")

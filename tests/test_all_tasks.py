@@ -1,11 +1,22 @@
 """Each task from end to end on small runs: results, routing by layer, evaluation, repetition, checkpoints."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import (
+    SMALL_BY_TASK,
+    CommandLine,
+    Json,
+    Settings,
+    TrainedRuns,
+    only_run,
+    read_lines,
+    read_object,
+    timeless,
+    without_model,
+)
+from rows_by_hand import FolderOf
 
 from repro import plugins
 
@@ -22,25 +33,20 @@ METRICS: dict[str, tuple[str, bool, set[str]]] = {
     "soda": ("perplexity", False, {"word_perplexity", "tokens", "words", "bits_per_token"}),
 }
 """Name, whether higher is better, and what is measured beside it."""
-
-
-def only_run(results: Path) -> Path:
-    (folder,) = results.glob("*/runs/*")
-    return folder
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("seconds", "train_seconds")}
+HARDLY_TRAINED = {
+    "accuracy": (0.25, 0.75),
+    "f1": (0, 30),
+    "bleu": (0, 5),
+    "rouge1": (0, 30),
+    "perplexity": (300, 500),
+}
+"""Metric -> its range after four steps; the perplexity of a uniform guess is the vocabulary, 400."""
 
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("task", TASKS)
 class TestResult:
-    def test_keys_and_types(self, trained: Any, task: str, gate: str) -> None:
+    def test_keys_and_types(self, trained: TrainedRuns, task: str, gate: str) -> None:
         result = trained(gate, task).result
         assert (result["task"], result["gate"], result["status"]) == (task, gate, "finished")
         assert result["steps"] == (6 if task == "sst2" else 4)
@@ -56,7 +62,7 @@ class TestResult:
         assert 0 < result["parameters"]["active"] <= result["parameters"]["total"]
         assert (result["parameters"]["active"] == result["parameters"]["total"]) == (gate == "dense")
 
-    def test_metric(self, trained: Any, task: str, gate: str) -> None:
+    def test_metric(self, trained: TrainedRuns, task: str, gate: str) -> None:
         result = trained(gate, task).result
         name, higher, beside = METRICS[task]
         metrics = [result["metric"]] if gate == "dense" else [result["metric"], result["metric_top1"]]
@@ -64,27 +70,48 @@ class TestResult:
             assert set(metric) == {"name", "value", "higher_is_better", "count"}
             assert (metric["name"], metric["higher_is_better"]) == (name, higher)
             assert type(metric["value"]) is float
-            assert metric["value"] >= 0
+            low, high = HARDLY_TRAINED[name]
+            assert low <= metric["value"] <= high
             unit = "features" if task == "wikitext" else "counts"
             assert metric["count"] == result["data"][unit]["validation"]
         assert set(result["metrics"]) == {name, *beside}
         assert result["metrics"][name] == result["metric"]["value"]
         assert (result["metric_top1"] is None) == (gate == "dense")
 
-    def test_perplexity_is_that_of_the_loss(self, trained: Any, task: str, gate: str) -> None:
+    def test_perplexity_is_that_of_the_loss(self, trained: TrainedRuns, task: str, gate: str) -> None:
         """Two ways to one number; for the other tasks the loss is no metric."""
         if METRICS[task][0] == "perplexity":
             result = trained(gate, task).result
             assert result["metric"]["value"] == pytest.approx(math.exp(result["eval_loss"]), rel=1e-4)
 
-    def test_data(self, trained: Any, task: str, gate: str) -> None:
+    def test_metrics_of_one_evaluation_fit_each_other(
+        self, trained: TrainedRuns, task: str, gate: str
+    ) -> None:
+        result = trained(gate, task).result
+        metrics, name = result["metrics"], METRICS[task][0]
+        if name == "accuracy":
+            correct = metrics["accuracy"] * result["metric"]["count"]
+            assert correct == round(correct)
+        elif name == "f1":
+            assert metrics["exact_match"] <= metrics["f1"]
+        elif name == "bleu":
+            ratio = metrics["length_ratio"]
+            assert metrics["bleu"] <= (100 * math.exp(min(0, 1 - 1 / ratio)) if ratio else 0)
+        elif name == "rouge1":
+            assert max(metrics["rouge2"], metrics["rougeL"]) <= metrics["rouge1"]
+        elif name == "perplexity":
+            assert metrics["bits_per_token"] == pytest.approx(math.log2(metrics["perplexity"]))
+            words = metrics["perplexity"] ** (metrics["tokens"] / metrics["words"])
+            assert metrics["word_perplexity"] == pytest.approx(words, rel=1e-3)
+
+    def test_data(self, trained: TrainedRuns, task: str, gate: str) -> None:
         result = trained(gate, task).result
         data, settings = result["data"], result["config"]["data"]
         assert set(data) == {"source", "fingerprint", "counts", "features", "cut"}
         assert data["source"] == "synthetic"
-        wanted = {"train": settings["train_samples"], "validation": settings["validation_samples"]}
-        assert data["counts"] == wanted
-        for split, size in wanted.items():
+        limits = {"train": settings["train_samples"], "validation": settings["validation_samples"]}
+        assert data["counts"] == limits
+        for split, size in limits.items():
             assert type(data["features"][split]) is int
             assert type(data["cut"][split]) is float
             assert 0 <= data["cut"][split] <= 1
@@ -94,20 +121,20 @@ class TestResult:
             else:
                 assert data["features"][split] == size
 
-    def test_options_are_recorded(self, repro: Any, trained: Any, task: str, gate: str) -> None:
+    def test_options_are_recorded(self, trained: TrainedRuns, task: str, gate: str) -> None:
         run = trained(gate, task)
         options = run.result["config"]["task_options"]
-        given = {
+        set_here = {
             key.removeprefix("task."): value
-            for key, value in repro.small_by_task[task].items()
+            for key, value in SMALL_BY_TASK[task].items()
             if key.startswith("task.")
         }
-        assert given.items() <= options.items()
-        assert json.loads((run.folder / "config.json").read_text())["task_options"] == options
+        assert set_here.items() <= options.items()
+        assert read_object(run.folder / "config.json")["task_options"] == options
 
-    def test_steps(self, trained: Any, task: str, gate: str) -> None:
+    def test_steps(self, trained: TrainedRuns, task: str, gate: str) -> None:
         run = trained(gate, task)
-        steps = rows(run.folder / "steps.jsonl")
+        steps = read_lines(run.folder / "steps.jsonl")
         assert len({row["loss"] for row in steps}) == len(steps)
         assert all(row["gradient_norm"] > 0 for row in steps)
         assert all(0 < row["tokens"] <= row["padded_tokens"] for row in steps)
@@ -117,35 +144,37 @@ class TestResult:
         if budget is not None:  # for source and target each
             assert all(row["padded_tokens"] <= 2 * budget for row in steps)
 
-    def test_evaluation_reproduces_the_metric(self, repro: Any, trained: Any, task: str, gate: str) -> None:
+    def test_evaluation_reproduces_the_metric(
+        self, cli: CommandLine, trained: TrainedRuns, task: str, gate: str
+    ) -> None:
         run = trained(gate, task)
         for inference, metric in (("same", "metric"), ("top-1", "metric_top1")):
             if gate == "dense" and inference == "top-1":
                 continue
-            found = repro("eval", run.folder, "--gate-at-inference", inference, "--json").json()
-            assert found["metric"] == run.result[metric]
+            evaluated = cli("eval", run.folder, "--gate-at-inference", inference, "--json").json()
+            assert evaluated["metric"] == run.result[metric]
             if inference == "same":
-                assert found["metrics"] == run.result["metrics"]
-                assert found["eval_loss"] == run.result["eval_loss"]
-                assert found["routing"] == run.result["routing_eval"]
+                assert evaluated["metrics"] == run.result["metrics"]
+                assert evaluated["eval_loss"] == run.result["eval_loss"]
+                assert evaluated["routing"] == run.result["routing_eval"]
             else:
-                assert found["routing"]["share_by_count"] == [0, 1]
+                assert evaluated["routing"]["share_by_count"] == [0, 1]
 
     def test_same_seed_same_losses(
-        self, repro: Any, trained: Any, tmp_path: Path, task: str, gate: str
+        self, cli: CommandLine, trained: TrainedRuns, tmp_path: Path, task: str, gate: str
     ) -> None:
         run = trained(gate, task)
-        again = repro.train(gate, tmp_path, "--json", task=task).json()
+        again = cli.train(gate, tmp_path, "--json", task=task).json()
         for name in ("steps.jsonl", "evals.jsonl"):
-            found, expected = (rows(folder / name) for folder in (only_run(tmp_path), run.folder))
-            assert list(map(timeless, found)) == list(map(timeless, expected))
+            ours, expected = (read_lines(folder / name) for folder in (only_run(tmp_path), run.folder))
+            assert list(map(timeless, ours)) == list(map(timeless, expected))
         for key in ("run_id", "metric", "metrics", "metric_top1", "eval_loss", "routing", "flops", "data"):
             assert again[key] == run.result[key]
 
 
 @pytest.mark.parametrize("task", TASKS)
 class TestRouting:
-    def test_by_layer(self, trained: Any, task: str) -> None:
+    def test_by_layer(self, trained: TrainedRuns, task: str) -> None:
         run = trained("adaptive", task)
         for routing in (run.result["routing"], run.result["routing_eval"]):
             for key in ("share_by_count_per_layer", "load_cv_per_layer", "logit_std_per_layer"):
@@ -156,11 +185,11 @@ class TestRouting:
             assert none == 0
             assert 0 < two < one
             assert routing["mean_experts"] == pytest.approx(one + 2 * two)
-        lines = rows(run.folder / "routing.jsonl")
+        lines = read_lines(run.folder / "routing.jsonl")
         assert all(len(line["share_by_count_per_layer"]) == LAYERS[task] for line in lines)
         assert trained("dense", task).result["routing"] is None
 
-    def test_experts_cost_more_than_the_dense_network(self, trained: Any, task: str) -> None:
+    def test_experts_cost_more_than_the_dense_network(self, trained: TrainedRuns, task: str) -> None:
         dense, adaptive = (trained(gate, task).result for gate in GATES)
         assert dense["flops"]["per_token"] == dense["flops"]["dense_per_token"]
         assert adaptive["flops"]["per_token"] > adaptive["flops"]["dense_per_token"]
@@ -168,42 +197,44 @@ class TestRouting:
         # The same data in the same first batches.
         assert dense["data"] == adaptive["data"]
 
-    def test_top_1_at_inference_is_another_model(self, repro: Any, trained: Any, task: str) -> None:
+    def test_top_1_at_inference_is_another_model(
+        self, cli: CommandLine, trained: TrainedRuns, task: str
+    ) -> None:
         run = trained("adaptive", task)
-        found = repro("eval", run.folder, "--gate-at-inference", "top-1", "--json").json()
-        assert found["eval_loss"] != run.result["eval_loss"]
+        evaluated = cli("eval", run.folder, "--gate-at-inference", "top-1", "--json").json()
+        assert evaluated["eval_loss"] != run.result["eval_loss"]
 
 
-def test_other_translations_with_other_beams(repro: Any, trained: Any, tmp_path: Path) -> None:
+def test_other_translations_with_other_beams(cli: CommandLine, trained: TrainedRuns, tmp_path: Path) -> None:
     """Decoding is an option of the run: another run, with the same training."""
     run = trained("dense", "wmt19")
-    result = repro.train("dense", tmp_path, "--json", task="wmt19", **{"task.beams": 1}).json()
+    result = cli.train("dense", tmp_path, "--json", task="wmt19", settings={"task.beams": 1}).json()
     assert result["config"]["task_options"]["beams"] == 1
     assert result["run_id"] != run.result["run_id"]
     assert result["eval_loss"] == run.result["eval_loss"]
 
 
-def test_the_other_direction(repro: Any, trained: Any, tmp_path: Path) -> None:
-    result = repro.train("dense", tmp_path, "--json", task="wmt19", **{"task.direction": "en-de"}).json()
+def test_the_other_direction(cli: CommandLine, trained: TrainedRuns, tmp_path: Path) -> None:
+    result = cli.train("dense", tmp_path, "--json", task="wmt19", settings={"task.direction": "en-de"}).json()
     assert result["eval_loss"] != trained("dense", "wmt19").result["eval_loss"]
     assert result["data"]["fingerprint"] == trained("dense", "wmt19").result["data"]["fingerprint"]
 
 
 @pytest.mark.parametrize("task", ["squad", "wikitext"])
-def test_batches_by_tokens_for_any_task(repro: Any, tmp_path: Path, task: str) -> None:
+def test_batches_by_tokens_for_any_task(cli: CommandLine, tmp_path: Path, task: str) -> None:
     changes = {"training.batch_size": None, "training.batch_tokens": 130}
-    assert repro.train("adaptive", tmp_path, task=task, **changes).status == 0
-    steps = rows(only_run(tmp_path) / "steps.jsonl")
+    assert cli.train("adaptive", tmp_path, task=task, settings=changes).status == 0
+    steps = read_lines(only_run(tmp_path) / "steps.jsonl")
     assert all(row["padded_tokens"] <= 130 for row in steps)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_bf16(repro: Any, trained: Any, tmp_path: Path, task: str) -> None:
+def test_bf16(cli: CommandLine, trained: TrainedRuns, tmp_path: Path, task: str) -> None:
     """Generation included; and `eval` repeats it."""
-    result = repro.train("adaptive", tmp_path, "--precision", "bf16", "--json", task=task).json()
+    result = cli.train("adaptive", tmp_path, "--precision", "bf16", "--json", task=task).json()
     assert result["eval_loss"] == pytest.approx(trained("adaptive", task).result["eval_loss"], rel=0.05)
-    found = repro("eval", only_run(tmp_path), "--json").json()
-    assert (found["metric"], found["eval_loss"]) == (result["metric"], result["eval_loss"])
+    evaluated = cli("eval", only_run(tmp_path), "--json").json()
+    assert (evaluated["metric"], evaluated["eval_loss"]) == (result["metric"], result["eval_loss"])
 
 
 NO_DROPOUT = {
@@ -216,22 +247,22 @@ NO_DROPOUT = {
 
 
 @pytest.mark.parametrize("task", sorted(NO_DROPOUT))
-def test_accumulation_is_one_big_batch(repro: Any, tmp_path: Path, task: str) -> None:
+def test_accumulation_is_one_big_batch(cli: CommandLine, tmp_path: Path, task: str) -> None:
     """Although the parts have different numbers of terms; without dropout and the balance loss."""
-    settings = {f"model.config.{name}": 0.0 for name in NO_DROPOUT[task]}
+    settings: dict[str, object] = {f"model.config.{name}": 0.0 for name in NO_DROPOUT[task]}
     settings |= {"training.curriculum": "length", "training.batch_tokens": None, "gate.balance": 0.0}
-    settings |= {"training.steps": 3, "task.beams": 1 if "task.beams" in repro.small_by_task[task] else None}
+    settings |= {"training.steps": 3, "task.beams": 1 if "task.beams" in SMALL_BY_TASK[task] else None}
     whole, parts = (
-        repro.train("adaptive", tmp_path / name, "--json", task=task, **settings | sizes).json()
+        cli.train("adaptive", tmp_path / name, "--json", task=task, settings=settings | sizes).json()
         for name, sizes in (
             ("whole", {"training.batch_size": 6}),
             ("parts", {"training.batch_size": 2, "training.accumulation": 3}),
         )
     )
-    records = [rows(only_run(tmp_path / name) / "steps.jsonl") for name in ("whole", "parts")]
+    records = [read_lines(only_run(tmp_path / name) / "steps.jsonl") for name in ("whole", "parts")]
     for key in ("loss", "gradient_norm"):
-        found = [[row[key] for row in steps] for steps in records]
-        assert found[1] == pytest.approx(found[0], rel=2e-3 if key == "gradient_norm" else 1e-4)
+        values = [[row[key] for row in steps] for steps in records]
+        assert values[1] == pytest.approx(values[0], rel=2e-3 if key == "gradient_norm" else 1e-4)
     assert parts["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-4)
     assert (parts["tokens"], parts["epochs"]) == (whole["tokens"], whole["epochs"])
 
@@ -240,47 +271,58 @@ def test_accumulation_is_one_big_batch(repro: Any, tmp_path: Path, task: str) ->
 
 
 def from_checkpoint(
-    repro: Any, results: Path, task: str, gate: str, folder: Path, data: Path, **changes: object
-) -> dict[str, Any]:
+    cli: CommandLine,
+    results: Path,
+    task: str,
+    gate: str,
+    folder: Path,
+    data: Path,
+    settings: Settings | None = None,
+) -> Json:
     """Train two steps from a checkpoint, which brings its own sizes, and evaluate twice."""
-    own = {key: None for key in repro.small_by_task[task] if key.startswith("model.")}
-    settings = own | {"training.steps": 2} | changes
+    merged = without_model(task) | {"training.steps": 2, **(settings or {})}
     options = ("--model", folder, "--data", data, "--json")
-    result: dict[str, Any] = repro.train(gate, results, *options, task=task, **settings).json()
-    found = repro("eval", only_run(results), "--json").json()
-    assert (found["metric"], found["eval_loss"]) == (result["metric"], result["eval_loss"])
+    result = cli.train(gate, results, *options, task=task, settings=merged).json()
+    evaluated = cli("eval", only_run(results), "--json").json()
+    assert (evaluated["metric"], evaluated["eval_loss"]) == (result["metric"], result["eval_loss"])
     assert result["config"]["model"]["checkpoint"].startswith(f"dir:{folder.name}:")
     return result
 
 
 class TestPretrained:
-    def test_bert_on_squad(self, repro: Any, tmp_path: Path, folder_of: Any, bert_folder: Path) -> None:
+    def test_bert_on_squad(
+        self, cli: CommandLine, tmp_path: Path, folder_of: FolderOf, bert_folder: Path
+    ) -> None:
         data = folder_of("squad")
-        result = from_checkpoint(repro, tmp_path / "dense", "squad", "dense", bert_folder, data)
+        result = from_checkpoint(cli, tmp_path / "dense", "squad", "dense", bert_folder, data)
         assert result["metric"]["count"] == 8
 
     def test_bart_on_cnn_dailymail(
-        self, repro: Any, tmp_path: Path, folder_of: Any, bart_folder: Path
+        self, cli: CommandLine, tmp_path: Path, folder_of: FolderOf, bart_folder: Path
     ) -> None:
         data = folder_of("cnn_dailymail")
-        result = from_checkpoint(repro, tmp_path / "out", "cnn_dailymail", "dense", bart_folder, data)
+        result = from_checkpoint(cli, tmp_path / "out", "cnn_dailymail", "dense", bart_folder, data)
         assert result["metric"]["count"] == 8
         assert result["config"]["task_options"]["beams"] == 2
 
-    def test_gpt2_on_soda(self, repro: Any, tmp_path: Path, folder_of: Any, gpt2_folder: Path) -> None:
+    def test_gpt2_on_soda(
+        self, cli: CommandLine, tmp_path: Path, folder_of: FolderOf, gpt2_folder: Path
+    ) -> None:
         """Its tokenizer has no padding token, so the end token pads, and is kept so."""
         import transformers
 
         assert transformers.AutoTokenizer.from_pretrained(gpt2_folder).pad_token is None
         data = folder_of("soda")
-        result = from_checkpoint(repro, tmp_path / "out", "soda", "dense", gpt2_folder, data)
+        result = from_checkpoint(cli, tmp_path / "out", "soda", "dense", gpt2_folder, data)
         assert result["metric"]["value"] == pytest.approx(math.exp(result["eval_loss"]), rel=1e-4)
         saved = transformers.AutoTokenizer.from_pretrained(only_run(tmp_path / "out") / "model")
         assert saved.pad_token == saved.eos_token
 
-    def test_fsmt_on_wmt19(self, repro: Any, tmp_path: Path, folder_of: Any, fsmt_folder: Path) -> None:
+    def test_fsmt_on_wmt19(
+        self, cli: CommandLine, tmp_path: Path, folder_of: FolderOf, fsmt_folder: Path
+    ) -> None:
         data = folder_of("wmt19")
-        result = from_checkpoint(repro, tmp_path / "out", "wmt19", "dense", fsmt_folder, data)
+        result = from_checkpoint(cli, tmp_path / "out", "wmt19", "dense", fsmt_folder, data)
         assert result["metric"]["name"] == "bleu"
         saved = only_run(tmp_path / "out") / "model"
         assert (saved / "vocab-tgt.json").read_bytes() != (saved / "vocab-src.json").read_bytes()
@@ -291,15 +333,15 @@ class TestPretrained:
     )
     def test_upcycled(
         self,
-        repro: Any,
+        cli: CommandLine,
         tmp_path: Path,
-        folder_of: Any,
+        folder_of: FolderOf,
         request: pytest.FixtureRequest,
         task: str,
         family: str,
     ) -> None:
         """Experts that start as copies of the checkpoint's network."""
         folder, data = request.getfixturevalue(f"{family}_folder"), folder_of(task)
-        changes = {"experts.init": "upcycle"}
-        result = from_checkpoint(repro, tmp_path / "out", task, "adaptive", folder, data, **changes)
+        upcycle = {"experts.init": "upcycle"}
+        result = from_checkpoint(cli, tmp_path / "out", task, "adaptive", folder, data, upcycle)
         assert result["routing"]["mean_experts"] > 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from repro import report
+from repro.report.build import build_report
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def run_of(results: Path, gate: str) -> Path:
     return path
 
 
-def test_all_runs_with_a_gate(repro: Any, results: Path) -> None:
-    answer = repro("analyze", "--out", results)
+def test_all_runs_with_a_gate(cli: Any, results: Path) -> None:
+    answer = cli("analyze", "--out", results)
     assert answer.status == 0, answer.err
     name = run_of(results, "adaptive").name
     assert answer.out.startswith(f"{name}: 32 of 32 sequences\n")
@@ -37,44 +37,44 @@ def test_all_runs_with_a_gate(repro: Any, results: Path) -> None:
     assert figures == {f"{name}.{kind}" for name in ("figure1", "figure2", "load") for kind in ("svg", "png")}
 
 
-def test_a_clone_gives_the_same_files(repro: Any, results: Path) -> None:
+def test_a_clone_gives_the_same_files(cli: Any, results: Path) -> None:
     """Run folders are not in git; what was published of the analyses is."""
-    repro("analyze", "--out", results)
+    cli("analyze", "--out", results)
     scale = results / "mini"
     before = {path: path.read_bytes() for path in [*scale.glob("*.csv"), *scale.glob("figures/*")]}
     shutil.rmtree(scale / "runs")
-    report.build_report(scale)
+    build_report(scale)
     assert {path: path.read_bytes() for path in before} == before
     shutil.rmtree(scale / "analysis")
-    report.build_report(scale)
+    build_report(scale)
 
 
-def test_json_of_a_named_run(repro: Any, results: Path) -> None:
+def test_json_of_a_named_run(cli: Any, results: Path) -> None:
     path = run_of(results, "adaptive")
-    found = repro("analyze", path.name, "--out", results, "--samples", 4, "--json").json()
-    assert set(found) == {"analyses", "files"}
-    (analysis,) = found["analyses"]
+    printed = cli("analyze", path.name, "--out", results, "--samples", 4, "--json").json()
+    assert set(printed) == {"analyses", "files"}
+    (analysis,) = printed["analyses"]
     assert analysis["run_id"] == path.name
     assert analysis["data"]["sequences"] == 4
     assert "samples" not in analysis
-    assert all(Path(name).is_file() for name in found["files"])
+    assert all(Path(name).is_file() for name in printed["files"])
 
 
-def test_another_data_folder(repro: Any, results: Path, data_folder: Path) -> None:
+def test_another_data_folder(cli: Any, results: Path, data_folder: Path) -> None:
     """Real text has no labels."""
-    answer = repro("analyze", "--out", results, "--data", data_folder, "--json")
+    answer = cli("analyze", "--out", results, "--data", data_folder, "--json")
     (analysis,) = answer.json()["analyses"]
     assert analysis["data"]["source"] == "folder"
     assert analysis["stacks"]["encoder"]["categories"] == {}
 
 
-def test_every_run_that_cannot_be_analysed_is_named(repro: Any, results: Path) -> None:
+def test_every_run_that_cannot_be_analysed_is_named(cli: Any, results: Path) -> None:
     dense, adaptive = run_of(results, "dense"), run_of(results, "adaptive")
     unfinished = adaptive.with_name("unfinished")
     shutil.copytree(adaptive, unfinished)
     (unfinished / "result.json").unlink()
     shutil.rmtree(adaptive / "model")
-    answer = repro("analyze", "unknown", dense.name, unfinished, adaptive.name, "--out", results)
+    answer = cli("analyze", "unknown", dense.name, unfinished, adaptive.name, "--out", results)
     assert answer.status == 2
     lines = answer.err.splitlines()
     assert len(lines) == 4
@@ -96,8 +96,8 @@ def test_every_run_that_cannot_be_analysed_is_named(repro: Any, results: Path) -
         (["--samples", "0"], "--samples"),
     ],
 )
-def test_bad_input(repro: Any, tmp_path: Path, options: list[str], message: str) -> None:
-    answer = repro("analyze", *options, "--out", tmp_path)
+def test_bad_input(cli: Any, tmp_path: Path, options: list[str], message: str) -> None:
+    answer = cli("analyze", *options, "--out", tmp_path)
     assert answer.status == 2
     assert message in answer.err
     assert len(answer.err.splitlines()) == 1

@@ -2,19 +2,20 @@
 
 import csv
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from command_line import CommandLine
+from factories import make_case, make_published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro import _bench, benchmark
-from repro.benchmark import Case, forced_routing, implementations, measure
-from repro.records import Published
-from repro.tables import table1
+from repro.bench import layer as benchmark
+from repro.bench.layer import Case, Layer, forced_routing, implementations, measure
+from repro.report.tables import table1
+from repro.results.bench import LayerTiming
+from repro.results.published import Published
 
 CPU = torch.device("cpu")
 
@@ -40,7 +41,7 @@ def test_tokens_keep_their_first_expert_when_the_share_changes() -> None:
     def experts_of(share: float) -> list[set[int]]:
         routing = forced_routing(50, 8, share, torch.float32, CPU)
         pairs = list(zip(routing.token_A.tolist(), routing.expert_A.tolist(), strict=True))
-        return [{expert for token, expert in pairs if token == wanted} for wanted in range(50)]
+        return [{expert for token, expert in pairs if token == number} for number in range(50)]
 
     for less, more in zip(experts_of(0.8), experts_of(0.2), strict=True):
         assert less <= more
@@ -96,75 +97,61 @@ def test_measure_times_every_implementation_in_every_round(
     timed: list[int] = []
     clock = iter(range(10_000))
 
-    def fake(layer: Any, *_: Any) -> tuple[float, float]:
+    def fake(layer: Layer, *_: object) -> tuple[float, float]:
         timed.append(id(layer))
         tick = next(clock)
         return float(tick), 10.0 * tick
 
     monkeypatch.setattr(benchmark, "_time", fake)
     rounds: list[None] = []
-    rows = measure(tiny, CPU, repeats=2, wanted=["loop", "grouped"], progress=lambda: rounds.append(None))
+    rows = measure(tiny, CPU, repeats=2, only=["loop", "grouped"], progress=lambda: rounds.append(None))
     assert len(rounds) == 3
     # Interleaved: within a round the implementations take turns.
     assert timed[0] != timed[1]
     assert timed[0::2] == [timed[0]] * 15
-    assert [(row["implementation"], row["share_top1"]) for row in rows[:2]] == [
+    assert [(row.implementation, row.share_top1) for row in rows[:2]] == [
         ("grouped", 1.0),
         ("loop", 1.0),
     ]
     # Two shares of five, two implementations: 10 ticks a round; the first round is not counted.
-    assert rows[0]["forward_seconds"] == (10 + 20) / 2
-    assert rows[0]["both_seconds"] == 150
-    assert rows[-1]["rows"] == 24
-    assert rows[0]["rows"] == 12
+    assert rows[0].forward_seconds == (10 + 20) / 2
+    assert rows[0].both_seconds == 150
+    assert rows[-1].rows == 24
+    assert rows[0].rows == 12
 
 
 # --- the table ---------------------------------------------------------------------------------------
 
 
-def timing(implementation: str, share: float, rows: int, forward: float, both: float) -> dict[str, Any]:
-    return {
-        "implementation": implementation,
-        "share_top1": share,
-        "rows": rows,
-        "forward_seconds": forward,
-        "forward_spread": 0.001,
-        "both_seconds": both,
-        "both_spread": None,
-    }
+def timing(implementation: str, share: float, rows: int, forward: float, both: float) -> LayerTiming:
+    return LayerTiming(
+        implementation=implementation,
+        share_top1=share,
+        rows=rows,
+        forward_seconds=forward,
+        forward_spread=0.001,
+        both_seconds=both,
+        both_spread=None,
+    )
 
 
-def hand_made() -> Published:
-    case = {
-        "size": "bert",
-        "d_model": 768,
-        "d_hidden": 3072,
-        "experts": 16,
-        "tokens": 100,
-        "precision": "fp32",
-        "repeats": 3,
-        "environment": {
-            "device": "cpu",
-            "processor": "a processor",
-            "git_commit": "0123456789abcdef",
-            "git_modified": True,
-        },
-        "rows": [
-            timing("grouped", 0.8, 120, 0.13, 0.36),
-            timing("dense", 0.8, 120, 0.1, 0.3),
-            timing("transformers-eager", 0.8, 120, 0.3, 0.9),
-            timing("transformers-grouped_mm", 0.8, 120, 0.2, 0.72),
-            timing("grouped", 0.0, 200, 0.2, 0.5),
-            timing("dense", 0.0, 200, 0.15, 0.4),
-            timing("transformers-eager", 0.0, 200, 0.4, 1.0),
-            timing("transformers-grouped_mm", 0.0, 200, 0.4, 1.0),
-        ],
-    }
-    return Published(results={}, studies={}, bench=[case])
+OURS = [timing("grouped", 0.8, 120, 0.13, 0.36), timing("grouped", 0.0, 200, 0.2, 0.5)]
+RIVALS = [
+    timing("dense", 0.8, 120, 0.1, 0.3),
+    timing("transformers-eager", 0.8, 120, 0.3, 0.9),
+    timing("transformers-grouped_mm", 0.8, 120, 0.2, 0.72),
+    timing("dense", 0.0, 200, 0.15, 0.4),
+    timing("transformers-eager", 0.0, 200, 0.4, 1.0),
+    timing("transformers-grouped_mm", 0.0, 200, 0.4, 1.0),
+]
+
+
+def publish(*timings: LayerTiming) -> Published:
+    return make_published(bench=[make_case(rows=list(timings), environment__git_modified=True)])
 
 
 def test_table_1_by_hand() -> None:
-    row = table1.rows(hand_made())[0]
+    row = table1.rows(publish(*OURS, *RIVALS))[0]
     assert tuple(row) == table1.COLUMNS
     assert row == {
         "Layer": "768/3072",
@@ -192,18 +179,15 @@ def test_table_1_by_hand() -> None:
 
 
 def test_table_1_shows_the_back_end_of_training_alone() -> None:
-    shown = table1.shown(hand_made())
+    shown = table1.shown(publish(*OURS, *RIVALS))
     assert [(row["Top-1"], row["Time"], row["(paper)"]) for row in shown] == [(0.8, 0.72, 0.76), (0.0, 1, 1)]
 
 
 def test_table_1_without_rivals_has_empty_cells() -> None:
-    published = hand_made()
-    case = published.bench[0]
-    case["rows"] = [row for row in case["rows"] if row["implementation"] == "grouped"]
-    row = table1.rows(published)[0]
+    row = table1.rows(publish(*OURS))[0]
     assert row["Against dense rows"] is None
     assert row["Against best of transformers"] is None
-    assert table1.rows(Published(results={}, studies={})) == []
+    assert table1.rows(make_published()) == []
 
 
 # --- the command -------------------------------------------------------------------------------------
@@ -211,8 +195,8 @@ def test_table_1_without_rivals_has_empty_cells() -> None:
 QUICK = ("bench", "--tokens", "16", "--experts", "2", "--repeats", "2", "--only", "grouped,dense")
 
 
-def test_bench_from_the_command_line(tmp_path: Path, repro: Any) -> None:
-    done = repro(*QUICK, "--precision", "fp32", "--out", tmp_path)
+def test_bench_from_the_command_line(tmp_path: Path, cli: CommandLine) -> None:
+    done = cli(*QUICK, "--precision", "fp32", "--out", tmp_path)
     assert done.status == 0, done.err
     assert "768/3072" in done.out
     assert max(map(len, done.out.splitlines()[:-1])) <= 80  # the last names the file
@@ -226,7 +210,7 @@ def test_bench_from_the_command_line(tmp_path: Path, repro: Any) -> None:
     assert all(float(row["ms"]) > 0 for row in rows)
     assert {row["Computation"] for row in rows} == {"0.5", "0.5938", "0.75", "0.9062", "1.0"}
     # Another case joins, the same case replaces its rows.
-    done = repro(*QUICK, "--precision", "bf16,fp32", "--out", tmp_path, "--json")
+    done = cli(*QUICK, "--precision", "bf16,fp32", "--out", tmp_path, "--json")
     assert done.status == 0, done.err
     assert len(done.json()["table"]) == 20
     kept = json.loads((tmp_path / "mini" / "bench.json").read_text(encoding="utf-8"))["cases"]
@@ -249,105 +233,11 @@ def test_bench_from_the_command_line(tmp_path: Path, repro: Any) -> None:
     ],
 )
 def test_wrong_arguments_of_bench(
-    arguments: list[str], messages: list[str], tmp_path: Path, repro: Any
+    arguments: list[str], messages: list[str], tmp_path: Path, cli: CommandLine
 ) -> None:
-    done = repro("bench", *arguments, "--out", tmp_path / "out")
+    done = cli("bench", *arguments, "--out", tmp_path / "out")
     assert done.status == 2
     assert "Traceback" not in done.err
     for message in messages:
         assert message in done.err
     assert not (tmp_path / "out").exists()
-
-
-# --- parts of a training step ------------------------------------------------------------------------
-
-
-@dataclass
-class Event:
-    """What is read of a profiler's event."""
-
-    name: str
-    self_cpu_time_total: float  # microseconds
-    cpu_children: list["Event"] = field(default_factory=list)
-    cpu_parent: "Event | None" = None
-
-    def __post_init__(self) -> None:
-        for child in self.cpu_children:
-            child.cpu_parent = self
-
-
-def test_time_of_a_step_goes_to_the_innermost_part() -> None:
-    forward = Event("repro: experts", 10, [Event("_GroupedFFN", 100, [Event("aten::index_select", 7)])])
-    backward = Event("_GroupedFFNBackward", 200, [Event("aten::embedding_bag", 4, [Event("aten::copy_", 3)])])
-    step = Event(
-        "repro: step",
-        1,
-        [
-            Event("repro: data", 20, [Event("aten::cat", 5)]),
-            Event("aten::linear", 40, [Event("repro: router", 8), Event("aten::index_select", 2)]),
-            forward,
-            backward,
-            ratios := Event("repro: records", 6),
-            Event("repro: optimiser", 30),
-        ],
-    )
-    after = Event("repro: records", 50, [Event("aten::sum", 1)])
-    (seconds,) = benchmark.split_steps([Event("aten::mm", 1000), step, ratios, after])
-    expected = {
-        "data": 25,
-        "attention and the rest": 1 + 40 + 2,
-        "router": 8,
-        "dispatch and combine": 7 + 4 + 3,
-        "experts": 10 + 100 + 200,
-        "optimiser": 30,
-        "records": 6 + 50 + 1,
-    }
-    assert {part: round(1e6 * value) for part, value in seconds.items()} == expected
-
-
-def test_a_step_from_the_command_line(repro: Any) -> None:
-    found = repro("bench", "--task", "sst2", "--steps", "2", "--json").json()
-    rows = {row["part"]: row for row in found["parts"]}
-    assert list(rows) == [*benchmark.PARTS, "step"]
-    assert all(row["ms"] > 0 for row in rows.values())
-    assert sum(row["share"] for row in rows.values()) == pytest.approx(2)
-    assert rows["experts"]["share"] > rows["data"]["share"]
-
-
-def test_gates_take_turns(repro: Any) -> None:
-    found = repro(
-        "bench", "--task", "sst2", "--gate", "dense,top-2", "--steps", "2", "--repeats", "2", "--json"
-    )
-    assert found.status == 0, found.err
-    turns = [line for line in found.err.splitlines() if line.startswith("[")]
-    assert turns == [f"[{n}/2] sst2 {gate}" for n in (1, 2) for gate in ("dense", "top-2")]
-    dense, top_2 = found.json()["gates"]
-    assert (dense["gate"], dense["ratio"], dense["experts"]) == ("dense", 1.0, None)
-    assert (top_2["gate"], top_2["experts"]) == ("top-2", 2.0)
-    assert top_2["ratio"] == pytest.approx(top_2["ms"] / dense["ms"])
-
-
-def test_lines_that_are_packed_give_an_example_to_evaluate(repro: Any) -> None:
-    found = repro("bench", "--task", "wikitext", "--steps", "2", "--json")
-    assert found.status == 0, found.err
-    assert found.json()["steps"] == 2
-
-
-def test_times_of_a_gate_by_hand() -> None:
-    """Quartiles of 1, 2, 3, 4, 5 s (exclusive): 1.5, 3, 4.5."""
-    steps = [{"seconds": float(n), "mean_experts": 1.0 + n % 2} for n in (3, 1, 5, 2, 4)]
-    first = [{"seconds": 2.0, "mean_experts": None}] * 3
-    assert _bench._step_row(steps, first) == {"ms": 3000.0, "spread": 3000.0, "ratio": 1.5, "experts": 1.6}
-    assert _bench._step_row(first, first)["experts"] is None
-
-
-def test_an_unknown_gate_among_several(repro: Any) -> None:
-    done = repro("bench", "--task", "sst2", "--gate", "dense,top2k")
-    assert done.status == 2
-    assert "'top2k'" in done.err
-
-
-def test_a_step_of_an_unknown_task(repro: Any) -> None:
-    done = repro("bench", "--task", "sst3")
-    assert done.status == 2
-    assert "'sst3'" in done.err

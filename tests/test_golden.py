@@ -7,9 +7,10 @@ After a change that is meant to change them: `REPRO_GOLDEN=write make test`, and
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import CommandLine, Settings, only_run, read_lines
+from rows_by_hand import FolderOf
 
 from repro import plugins
 
@@ -30,38 +31,42 @@ OTHER_TASKS = {
 }
 
 
-def losses(repro: Any, gate: str, out: Path, *options: object, task: str, **changes: object) -> list[float]:
-    """The losses of twenty steps, and the file of golden ones updated if the user asks for it."""
-    settings = {"training.steps": 20, "training.learning_rate": 3e-3} | changes
-    answer = repro.train(gate, out, *options, task=task, **settings)
+def losses(
+    cli: CommandLine, gate: str, out: Path, *options: object, task: str, settings: Settings
+) -> list[float]:
+    """Train twenty steps and return their losses."""
+    settings = {"training.steps": 20, "training.learning_rate": 3e-3, **settings}
+    answer = cli.train(gate, out, *options, task=task, settings=settings)
     assert answer.status == 0, answer.err
-    (steps,) = out.glob("*/runs/*/steps.jsonl")
-    found = [json.loads(line)["loss"] for line in steps.read_text().splitlines()]
-    assert len(found) == 20
-    return found
+    curve = [row["loss"] for row in read_lines(only_run(out) / "steps.jsonl")]
+    assert len(curve) == 20
+    return curve
 
 
-def compare(name: str, found: list[float]) -> None:
-    known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+def compare(name: str, curve: list[float]) -> None:
+    """Compare with the golden losses, which are replaced first if the user asks for it."""
     if os.environ.get("REPRO_GOLDEN") == "write":
-        GOLDEN.write_text(json.dumps(known | {name: found}, indent=1, sort_keys=True) + "\n")
-    assert json.loads(GOLDEN.read_text())[name] == pytest.approx(found, rel=1e-4)
+        before = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        GOLDEN.write_text(json.dumps(before | {name: curve}, indent=1, sort_keys=True) + "\n")
+    assert json.loads(GOLDEN.read_text())[name] == pytest.approx(curve, rel=1e-4)
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_golden_losses(repro: Any, gate: str, tmp_path: Path) -> None:
+def test_golden_losses(cli: CommandLine, gate: str, tmp_path: Path) -> None:
     # Dropout would tie the numbers to one library's stream of random bits.
     still = {"model.config.hidden_dropout_prob": 0, "model.config.attention_probs_dropout_prob": 0}
-    compare(gate, losses(repro, gate, tmp_path, task="sst2", **still))
+    compare(gate, losses(cli, gate, tmp_path, task="sst2", settings=still))
 
 
 @pytest.mark.parametrize("task", sorted(OTHER_TASKS))
-def test_golden_losses_of_other_architectures(repro: Any, tmp_path: Path, folder_of: Any, task: str) -> None:
+def test_golden_losses_of_other_architectures(
+    cli: CommandLine, tmp_path: Path, folder_of: FolderOf, task: str
+) -> None:
     """Several epochs, so the order of the samples comes from the routing."""
     options = ("--data", folder_of(task))
-    found = losses(repro, "adaptive", tmp_path / "out", *options, task=task, **OTHER_TASKS[task])
-    assert found[-1] < 0.7 * found[0]
-    compare(f"{task} adaptive", found)
+    curve = losses(cli, "adaptive", tmp_path / "out", *options, task=task, settings=OTHER_TASKS[task])
+    assert curve[-1] < 0.7 * curve[0]
+    compare(f"{task} adaptive", curve)
 
 
 def test_no_curve_without_a_gate() -> None:

@@ -2,46 +2,52 @@
 
 import json
 import re
-from typing import Any
 
-from repro._heatmap import TEMPLATE, render, script_json
+from factories import make_analysis
+from pydantic import JsonValue
 
-NASTY = ["</script><b>bold</b>", "<!-- <script>", '"&\u2028', "{{DATA}}"]
+from repro.analysis.heatmap import render, script_json
+from repro.results.analysis import SampleStack, TokenExpert
 
-
-def page(hand_analysis: Any, **changes: Any) -> str:
-    sample = {"encoder": {"tokens": NASTY, "cut": False, "layers": {"0": [[[3, 0.5]]] * 4, "1": [[]] * 4}}}
-    return render(hand_analysis("sst2", **changes) | {"samples": [sample]})
+NASTY = ["</script><b>bold</b>", "<!-- <script>", '"&\u2028', "{{ data }}"]
 
 
-def data_of(text: str) -> Any:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return json.loads(found[1])
+def page(run_id: str = "a-run") -> str:
+    layers: dict[str, list[list[TokenExpert]]] = {"0": [[TokenExpert(3, 0.5)]] * 4, "1": [[]] * 4}
+    encoder = SampleStack(tokens=NASTY, cut=False, layers=layers)
+    return render(make_analysis("sst2", run_id=run_id, samples=[{"encoder": encoder}]))
 
 
-def test_tokens_come_through_and_end_no_element(hand_analysis: Any) -> None:
-    text = page(hand_analysis)
+def data_of(text: str) -> JsonValue:
+    element = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert element
+    data: JsonValue = json.loads(element[1])
+    return data
+
+
+def test_tokens_come_through_and_end_no_element() -> None:
+    text = page()
     assert text.count("</script>") == 2
     assert "<b>" not in text
     assert "<!--" not in text
-    data = data_of(text)
-    assert data["samples"][0]["encoder"]["tokens"] == NASTY
-    assert data["samples"][0]["encoder"]["layers"]["0"][0] == [[3, 0.5]]
-    assert data["layers"] == [{"layer": 0, "stack": "encoder"}, {"layer": 1, "stack": "encoder"}]
+    layers = {"0": [[[3, 0.5]]] * 4, "1": [[]] * 4}
+    assert data_of(text) == {
+        "layers": [{"layer": 0, "stack": "encoder"}, {"layer": 1, "stack": "encoder"}],
+        "samples": [{"encoder": {"tokens": NASTY, "cut": False, "layers": layers}}],
+    }
 
 
-def test_the_run_is_escaped(hand_analysis: Any) -> None:
-    text = page(hand_analysis, run_id="<i>x</i>")
+def test_the_run_is_escaped() -> None:
+    text = page(run_id="<i>x</i>")
     assert "<i>" not in text
     assert "&lt;i&gt;x&lt;/i&gt;" in text
 
 
 def test_it_needs_no_network_and_has_both_looks() -> None:
-    template = TEMPLATE.read_text(encoding="utf-8")
-    assert not re.search(r"https?://|src=|@import|innerHTML", template)
-    assert "prefers-color-scheme: dark" in template
-    assert 'name="viewport"' in template
+    text = page()
+    assert not re.search(r"https?://|src=|@import|innerHTML", text)
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
 
 
 def test_script_json_is_json() -> None:

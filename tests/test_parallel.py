@@ -1,15 +1,17 @@
 """Two processes train like one: same losses, same totals (gloo, on the CPU)."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import CommandLine, Settings
 
-TINY: dict[str, dict[str, Any]] = {
+from repro.results.records import StepRecord
+from repro.results.run import RunResult, read_result
+
+TINY: dict[str, Settings] = {
     "sst2": {
         "training.steps": 4,
         "training.batch_size": 16,
@@ -29,23 +31,24 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 # Each process balances its own tokens, so the auxiliary loss is left out of the comparison.
-ALONE = {"gate.balance": 0}
+ALONE: Settings = {"gate.balance": 0}
 
 
-def read(out: Path) -> dict[str, Any]:
+def read(out: Path) -> tuple[RunResult, list[float]]:
+    """The result of the one run, and the loss of each of its steps."""
     (path,) = out.glob("mini/runs/*/result.json")
-    steps = (path.parent / "steps.jsonl").read_text().splitlines()
-    return json.loads(path.read_text()) | {"losses": [json.loads(line)["loss"] for line in steps]}
+    steps = (path.parent / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    return read_result(path), [StepRecord.parse(line, path).loss for line in steps]
 
 
 @pytest.mark.parametrize("task", sorted(TINY))
-def test_two_processes_equal_one(repro: Any, tmp_path: Path, task: str) -> None:
-    settings = TINY[task] | ALONE
-    answer = repro.train("adaptive", tmp_path / "one", task=task, **settings)
+def test_two_processes_equal_one(cli: CommandLine, tmp_path: Path, task: str) -> None:
+    settings = {**TINY[task], **ALONE}
+    answer = cli.train("adaptive", tmp_path / "one", task=task, settings=settings)
     assert answer.status == 0, answer.err
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "repro"]
     done = subprocess.run(
-        [*launcher, *repro.train_arguments("adaptive", tmp_path / "two", task=task, **settings)],
+        [*launcher, *cli.train_arguments("adaptive", tmp_path / "two", task=task, settings=settings)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
@@ -53,14 +56,16 @@ def test_two_processes_equal_one(repro: Any, tmp_path: Path, task: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    one, two = read(tmp_path / "one"), read(tmp_path / "two")
-    assert (one["environment"]["processes"], two["environment"]["processes"]) == (1, 2)
-    assert len(one["losses"]) == 4
-    assert two["losses"] == pytest.approx(one["losses"], abs=2e-6)
-    curves = [[point[2] for point in run["curve"]] for run in (two, one)]
+    (one, one_losses), (two, two_losses) = read(tmp_path / "one"), read(tmp_path / "two")
+    assert (one.environment.processes, two.environment.processes) == (1, 2)
+    assert len(one_losses) == 4
+    assert two_losses == pytest.approx(one_losses, abs=2e-6)
+    curves = [[point.eval_loss for point in run.curve] for run in (two, one)]
     assert curves[0] == pytest.approx(curves[1], abs=2e-6)
-    assert two["eval_loss"] == pytest.approx(one["eval_loss"], abs=2e-6)
-    assert (two["tokens"], two["epochs"]) == (one["tokens"], one["epochs"])
-    assert two["routing_eval"]["share_by_count"] == pytest.approx(one["routing_eval"]["share_by_count"])
-    assert two["metrics"] == pytest.approx(one["metrics"])
-    assert two["metric"]["count"] == one["metric"]["count"] == settings["data.validation_samples"]
+    assert two.eval_loss == pytest.approx(one.eval_loss, abs=2e-6)
+    assert (two.tokens, two.epochs) == (one.tokens, one.epochs)
+    assert one.routing_eval is not None
+    assert two.routing_eval is not None
+    assert two.routing_eval.share_by_count == pytest.approx(one.routing_eval.share_by_count)
+    assert two.metrics == pytest.approx(one.metrics)
+    assert two.metric.count == one.metric.count == settings["data.validation_samples"]

@@ -2,47 +2,53 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from command_line import Answer, CommandLine, Settings, TrainedRuns, without_model
 from safetensors.torch import load_file
 
-from repro import saved
+from repro.moe import pretrained
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model" / "model.safetensors")
+    tensors: dict[str, torch.Tensor] = load_file(folder / "model" / "model.safetensors")
+    return tensors
 
 
-def go_on(repro: Any, trained: Any, gate: str, out: Path, *options: str, **changes: Any) -> Any:
+def go_on(
+    cli: CommandLine, trained: TrainedRuns, gate: str, out: Path, settings: Settings | None = None
+) -> Answer:
     """One step from the small top-2 run, at a learning rate that moves nothing one can see."""
-    settings = {"training.epochs": None, "training.steps": 1, "training.learning_rate": 1e-12}
+    still = {"training.steps": 1, "training.learning_rate": 1e-12}
     model = trained("top-2").folder / "model"
-    settings |= {"model.vocab_size": None} | changes
-    drop = {key: None for key in repro.small if key.startswith("model.config")}
-    return repro.train(gate, out, "--model", model, "--json", *options, **(drop | settings))
+    settings = without_model() | still | dict(settings or {})
+    return cli.train(gate, out, "--model", model, "--json", settings=settings)
 
 
-def test_what_is_saved_is_known_as_converted(trained: Any, bert_folder: Path, tmp_path: Path) -> None:
-    assert saved.is_converted(trained("top-2").folder / "model")
-    assert not saved.is_converted(trained("dense").folder / "model")
-    assert not saved.is_converted(bert_folder)
-    assert not saved.is_converted(tmp_path)
-    assert not saved.is_converted(None)
+def test_what_is_saved_is_known_as_converted(trained: TrainedRuns, bert_folder: Path, tmp_path: Path) -> None:
+    assert pretrained.is_converted(trained("top-2").folder / "model")
+    assert not pretrained.is_converted(trained("dense").folder / "model")
+    assert not pretrained.is_converted(bert_folder)
+    assert not pretrained.is_converted(tmp_path)
+    assert not pretrained.is_converted(None)
 
 
-def test_the_same_gate_starts_where_the_run_ended(repro: Any, trained: Any, tmp_path: Path) -> None:
+def test_the_same_gate_starts_where_the_run_ended(
+    cli: CommandLine, trained: TrainedRuns, tmp_path: Path
+) -> None:
     before = trained("top-2")
-    answer = go_on(repro, trained, "top-2", tmp_path)
+    answer = go_on(cli, trained, "top-2", tmp_path)
     result = answer.json()
     assert result["eval_loss"] == pytest.approx(before.result["eval_loss"], rel=1e-4)
     assert result["metric"] == before.result["metric"]
     assert result["config"]["model"]["checkpoint"].startswith("dir:model:")
 
 
-def test_null_experts_get_rows_behind_those_of_the_router(repro: Any, trained: Any, tmp_path: Path) -> None:
-    result = go_on(repro, trained, "adamoe", tmp_path, **{"gate.nulls": 3, "gate.k": 2}).json()
+def test_null_experts_get_rows_behind_those_of_the_router(
+    cli: CommandLine, trained: TrainedRuns, tmp_path: Path
+) -> None:
+    result = go_on(cli, trained, "adamoe", tmp_path, {"gate.nulls": 3, "gate.k": 2}).json()
     (folder,) = (tmp_path / "mini" / "runs").iterdir()
     old, new = weights(trained("top-2").folder), weights(folder)
     routers = [key for key in old if ".gate." in key]
@@ -61,26 +67,29 @@ def test_null_experts_get_rows_behind_those_of_the_router(repro: Any, trained: A
     assert two > 0
 
 
-def test_a_null_expert_for_each_true_one_starts_as_top_2(repro: Any, trained: Any, tmp_path: Path) -> None:
-    same = {"gate.combine": "renormalised"}
-    result = go_on(repro, trained, "adamoe", tmp_path, **{"gate.nulls": 4, "gate.k": 3}, **same).json()
-    plain = go_on(repro, trained, "top-2", tmp_path, **same).json()
+def test_a_null_expert_for_each_true_one_starts_as_top_2(
+    cli: CommandLine, trained: TrainedRuns, tmp_path: Path
+) -> None:
+    same: dict[str, object] = {"gate.combine": "renormalised"}
+    result = go_on(cli, trained, "adamoe", tmp_path, {"gate.nulls": 4, "gate.k": 3} | same).json()
+    plain = go_on(cli, trained, "top-2", tmp_path, same).json()
     assert result["routing"]["mean_experts"] == 2
     assert result["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-5)
 
 
-def test_a_number_of_another_gate_is_not_its_rows(repro: Any, trained: Any, tmp_path: Path) -> None:
-    first = go_on(repro, trained, "adaptive-budget", tmp_path).json()
+def test_a_number_of_another_gate_is_not_its_rows(
+    cli: CommandLine, trained: TrainedRuns, tmp_path: Path
+) -> None:
+    first = go_on(cli, trained, "adaptive-budget", tmp_path).json()
     model = tmp_path / "mini" / "runs" / first["run_id"] / "model"
-    drop = {key: None for key in repro.small if key.startswith("model.config")}
-    settings = drop | {"model.vocab_size": None, "training.epochs": None, "training.steps": 1}
-    answer = repro.train("top-any", tmp_path, "--model", model, "--json", **settings)
+    settings = without_model() | {"training.steps": 1}
+    answer = cli.train("top-any", tmp_path, "--model", model, "--json", settings=settings)
     assert answer.status == 0, answer.err
     assert answer.json()["routing"]["mean_experts"] > 0
 
 
-def test_a_gate_without_a_router_can_follow(repro: Any, trained: Any, tmp_path: Path) -> None:
-    assert go_on(repro, trained, "hash", tmp_path).json()["routing"]["mean_experts"] == 1
+def test_a_gate_without_a_router_can_follow(cli: CommandLine, trained: TrainedRuns, tmp_path: Path) -> None:
+    assert go_on(cli, trained, "hash", tmp_path).json()["routing"]["mean_experts"] == 1
 
 
 @pytest.mark.parametrize(
@@ -93,9 +102,9 @@ def test_a_gate_without_a_router_can_follow(repro: Any, trained: Any, tmp_path: 
     ],
 )
 def test_what_does_not_fit_is_refused(
-    repro: Any, trained: Any, tmp_path: Path, gate: str, changes: dict[str, Any], message: str
+    cli: CommandLine, trained: TrainedRuns, tmp_path: Path, gate: str, changes: Settings, message: str
 ) -> None:
-    answer = go_on(repro, trained, gate, tmp_path / "out", **changes)
+    answer = go_on(cli, trained, gate, tmp_path / "out", changes)
     assert answer.status == 2
     assert message in answer.err
     assert len(answer.err.splitlines()) == 1

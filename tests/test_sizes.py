@@ -1,32 +1,36 @@
 """`repro list tasks --scale`: the sizes of a scale's models, without weights, against known numbers."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import CommandLine, Json
+from factories import make_result, make_routing, make_study
 
 from repro import paper, plugins
-from repro._sizes import size_rows
-from repro._terminal import _cell
-from repro.estimate import sizes
-from repro.experiments import resolve
+from repro.cli import console
+from repro.cli.sizes import size_rows
+from repro.results.files import append_jsonl, write_json
+from repro.run.resolve import resolve
+from repro.study.estimate import sizes
 
+Rows = Callable[[str], dict[str, Json]]
+"""Scale -> task -> row."""
 TASKS = {"sst2", "wmt19", "squad", "cnn_dailymail", "wikitext", "soda"}
 
 
 @pytest.fixture(scope="module")
-def rows(repro: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def rows(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """`rows(scale)`: task -> row, as the command prints them with `--json`; nothing was run before."""
-    made: dict[str, dict[str, dict[str, Any]]] = {}
+    made: dict[str, dict[str, Json]] = {}
 
-    def make(scale: str) -> dict[str, dict[str, Any]]:
+    def make(scale: str) -> dict[str, Json]:
         if scale not in made:
             folder = tmp_path_factory.mktemp("results")
-            found = repro("list", "tasks", "--scale", scale, "--out", folder, "--json").json()
-            assert set(found) == {"tasks"}
-            made[scale] = {row["task"]: row for row in found["tasks"]}
-            assert len(made[scale]) == len(found["tasks"])
+            printed = cli("list", "tasks", "--scale", scale, "--out", folder, "--json").json()
+            assert set(printed) == {"tasks"}
+            made[scale] = {row["task"]: row for row in printed["tasks"]}
+            assert len(made[scale]) == len(printed["tasks"])
             assert list(folder.iterdir()) == []
         return made[scale]
 
@@ -35,10 +39,10 @@ def rows(repro: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("scale", ["mini", "paper"])
 class TestBothScales:
-    def test_six_rows(self, rows: Any, scale: str) -> None:
+    def test_six_rows(self, rows: Rows, scale: str) -> None:
         assert set(rows(scale)) == TASKS
 
-    def test_ratios(self, rows: Any, scale: str) -> None:
+    def test_ratios(self, rows: Rows, scale: str) -> None:
         """One expert costs what the dense model does, but for the router; two more than 1 + share."""
         for row in rows(scale).values():
             dense, top_1, top_2 = (row[f"{name} FLOPs"] for name in ("dense", "top-1", "top-2"))
@@ -48,16 +52,16 @@ class TestBothScales:
             if row["adaptive / top-2"]:
                 assert row["dense / top-2"] < row["adaptive / top-2"] < 1
 
-    def test_a_mixture_has_more_parameters(self, rows: Any, scale: str) -> None:
+    def test_a_mixture_has_more_parameters(self, rows: Rows, scale: str) -> None:
         for row in rows(scale).values():
             assert 5 < row["MoE model"] / row["dense model"] < 16
 
-    def test_what_is_not_known_is_empty(self, rows: Any, scale: str) -> None:
+    def test_what_is_not_known_is_empty(self, rows: Rows, scale: str) -> None:
         """The paper prints no share for summarization, and there are no runs of ours."""
         assert [task for task, row in rows(scale).items() if not row["adaptive / top-2"]] == ["cnn_dailymail"]
         assert {row["adaptive FLOPs, our share"] for row in rows(scale).values()} == {None}
 
-    def test_the_ratios_of_the_paper(self, rows: Any, scale: str) -> None:
+    def test_the_ratios_of_the_paper(self, rows: Rows, scale: str) -> None:
         """Printed FLOPs over those of its top-2 row."""
         for task, row in rows(scale).items():
             printed = paper.tables()["table3"][task]
@@ -76,7 +80,7 @@ class TestPaperScale:
             ("cnn_dailymail", 406, 407),
         ],
     )
-    def test_millions_of_parameters(self, rows: Any, task: str, low: float, high: float) -> None:
+    def test_millions_of_parameters(self, rows: Rows, task: str, low: float, high: float) -> None:
         assert low <= rows("paper")[task]["dense model"] / 1e6 <= high
 
     @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ class TestPaperScale:
         expert = 2 * d_model * d_hidden + d_model + d_hidden
         assert counted("top-2") == parameters + layers * (15 * expert + 16 * d_model)
 
-    def test_lengths(self, rows: Any) -> None:
+    def test_lengths(self, rows: Rows) -> None:
         assert {task: row["length"] for task, row in rows("paper").items()} == {
             "sst2": "128",
             "squad": "384",
@@ -119,7 +123,7 @@ class TestPaperScale:
             "soda": "512",
         }
 
-    def test_flops_of_bert_by_hand(self, rows: Any) -> None:
+    def test_flops_of_bert_by_hand(self, rows: Rows) -> None:
         """128 tokens: projections and FFN of 12 layers, attention, and the pooler once a sequence."""
         layer = 4 * 768**2 + 2 * 768 * 3072 + 2 * 128 * 768
         per_token = 2 * (12 * layer + (768**2 + 2 * 768) / 128)
@@ -132,26 +136,26 @@ class TestOurShare:
     def publish(self, results: Path, scale: str, *shares: float) -> None:
         """A study of `scale` whose adaptive runs on SST-2 gave these shares of tokens two experts."""
         runs = [
-            {"run_id": f"{scale}-{number}", "routing": {"share_by_count": [0.0, 1 - share, share]}}
+            make_result(run_id=f"{scale}-{number}", scale=scale, routing=make_routing(share))
             for number, share in enumerate(shares)
         ]
         folder = results / scale
         (folder / "studies").mkdir(parents=True)
-        (folder / "runs.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
-        plan = {"sst2": {"adaptive": [run["run_id"] for run in runs]}}
-        (folder / "studies" / "schemes.json").write_text(json.dumps({"tasks": plan, "failed": {}}))
+        append_jsonl(folder / "runs.jsonl", [run.to_json() for run in runs])
+        study = make_study("schemes", {"sst2": {"adaptive": [run.run_id for run in runs]}})
+        write_json(folder / "studies" / "schemes.json", study.to_json())
 
-    def found(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    def row(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> Json:
         """The row of SST-2; the other tasks would only take time."""
         names = plugins.names
         monkeypatch.setattr(plugins, "names", lambda family: ["sst2"] if family == "tasks" else names(family))
         (row,) = size_rows("mini", results)
-        return row
+        return dict(row)
 
     def test_mean_over_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """At a share of 1/2, FLOPs lie half way between one and two experts."""
         self.publish(tmp_path, "mini", 0.25, 0.75)
-        row = self.found(tmp_path, monkeypatch)
+        row = self.row(tmp_path, monkeypatch)
         ratio = row["top-1 FLOPs"] / row["top-2 FLOPs"]
         mixed = row["adaptive FLOPs, our share"] / row["top-2 FLOPs"]
         assert mixed == pytest.approx((ratio + 1) / 2, rel=1e-6)
@@ -159,35 +163,35 @@ class TestOurShare:
     def test_small_stands_before_mini(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.publish(tmp_path, "mini", 0.5)
         self.publish(tmp_path, "small", 1.0)
-        row = self.found(tmp_path, monkeypatch)
+        row = self.row(tmp_path, monkeypatch)
         assert row["adaptive FLOPs, our share"] == row["top-2 FLOPs"]
 
     def test_without_a_finished_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.publish(tmp_path, "mini")
-        assert self.found(tmp_path, monkeypatch)["adaptive FLOPs, our share"] is None
+        assert self.row(tmp_path, monkeypatch)["adaptive FLOPs, our share"] is None
 
 
 class TestCommand:
     @pytest.mark.parametrize("what", ["gates", "backends", "studies", "runs"])
-    def test_only_tasks_have_sizes(self, repro: Any, what: str) -> None:
-        answer = repro("list", what, "--scale", "paper")
+    def test_only_tasks_have_sizes(self, cli: CommandLine, what: str) -> None:
+        answer = cli("list", what, "--scale", "paper")
         assert (answer.status, answer.out) == (2, "")
         assert answer.err == f"repro: --scale: has no effect on {what!r}; use it with tasks\n"
 
-    def test_unknown_scale(self, repro: Any) -> None:
-        answer = repro("list", "tasks", "--scale", "papper")
+    def test_unknown_scale(self, cli: CommandLine) -> None:
+        answer = cli("list", "tasks", "--scale", "papper")
         assert (answer.status, answer.out) == (2, "")
         assert answer.err.startswith("repro: --scale: unknown scale 'papper'. Did you mean 'paper'?")
         assert answer.err.count("\n") == 1
 
     def test_no_number_is_cut_on_a_terminal(
-        self, repro: Any, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, cli: CommandLine, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """80 columns: headers may wrap between words, values may not."""
-        found = list(rows("paper").values())
-        monkeypatch.setattr("repro._sizes.size_rows", lambda scale, results: found)
-        answer = repro("list", "tasks", "--scale", "paper", "--out", tmp_path)
+        sized = list(rows("paper").values())
+        monkeypatch.setattr("repro.cli.sizes.size_rows", lambda scale, results: sized)
+        answer = cli("list", "tasks", "--scale", "paper", "--out", tmp_path)
         assert (answer.status, answer.err) == (0, "")
         assert all(len(line) <= 80 for line in answer.out.splitlines())
         words = set(answer.out.split())
-        assert {_cell(value) for row in found for value in row.values() if value} <= words
+        assert {console._cell(value) for row in sized for value in row.values() if value} <= words

@@ -1,15 +1,15 @@
 """Share of predictions that equal the label, in [0, 1]."""
 
-from typing import Any
-
 import datasets
 import evaluate
+
+from repro.metrics.shared.in_memory import InMemoryMetric
 
 HIGHER_IS_BETTER = True
 
 
-class Metric(evaluate.Metric):
-    """Accuracy over integer labels.
+class Metric(InMemoryMetric):
+    """Compute accuracy over integer labels.
 
     `compute(predictions=[1, 0], references=[1, 1])` gives `{"accuracy": 0.5}`.
     """
@@ -24,6 +24,6 @@ class Metric(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         equal = sum(p == r for p, r in zip(predictions, references, strict=True))
         return {"accuracy": equal / len(references)}

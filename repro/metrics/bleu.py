@@ -1,18 +1,20 @@
 """Corpus BLEU in percent, by sacrebleu, with chrF beside it."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
 
 import datasets
 import evaluate
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from repro.metrics.shared.in_memory import InMemoryMetric
+
 HIGHER_IS_BETTER = True
 
 
-class Metric(evaluate.Metric):
-    """BLEU of a corpus of detokenised translations: up to 4-grams, 13a tokens, exponential smoothing.
+class Metric(InMemoryMetric):
+    """Compute BLEU of a corpus of detokenised translations: up to 4-grams, 13a tokens, exponential smoothing.
 
     `compute(predictions=["The cat sat on a mat."], references=["The cat sat on the mat."])` gives
     `{"bleu": 48.89..., "chrf": 65.80..., "length_ratio": 1.0, "signature":
@@ -46,7 +48,13 @@ class Metric(evaluate.Metric):
             ),
         )
 
-    def add_batch(self, *, predictions: Any = None, references: Any = None, **other: Any) -> None:
+    def add_batch(
+        self,
+        *,
+        predictions: Sequence[str] | None = None,
+        references: Sequence[str | Sequence[str]] | None = None,
+        **other: object,
+    ) -> None:
         """Add predictions and references; a reference that is a text becomes a list of one.
 
         `compute` passes through here too.
@@ -55,7 +63,7 @@ class Metric(evaluate.Metric):
             references = [[each] if isinstance(each, str) else each for each in references]
         super().add_batch(predictions=predictions, references=references, **other)
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float | str | None]:
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float | str | None]:
         if not predictions:
             raise ValueError("BLEU needs at least one prediction")
         if not all(references):

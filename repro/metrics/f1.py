@@ -3,10 +3,11 @@
 import re
 import string
 from collections import Counter
-from typing import Any
 
 import datasets
 import evaluate
+
+from repro.metrics.shared.in_memory import InMemoryMetric
 
 HIGHER_IS_BETTER = True
 
@@ -15,20 +16,20 @@ _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 
 def answer_words(text: str) -> list[str]:
-    """Words that count: lower case, without a, an, the and ASCII punctuation ("U.S." is "us")."""
+    """Split into the words that count: lower case, no a, an, the, no ASCII punctuation ("U.S." is "us")."""
     return _ARTICLE.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split()
 
 
 def word_f1(prediction: list[str], gold: list[str]) -> float:
-    """Harmonic mean of precision and recall over two bags of words, in [0, 1]."""
+    """Compute the harmonic mean of precision and recall over two bags of words, in [0, 1]."""
     if not prediction or not gold:
         return float(prediction == gold)
     # 2PR / (P + R) with P = common / predicted and R = common / gold.
     return 2 * (Counter(prediction) & Counter(gold)).total() / (len(prediction) + len(gold))
 
 
-class Metric(evaluate.Metric):
-    """F1 and exact match of answers against the best of their gold answers.
+class Metric(InMemoryMetric):
+    """Compute F1 and exact match of answers against the best of their gold answers.
 
     `compute(predictions=["The cat sat"], references=[["a cat", "dog"]])` gives
     `{"f1": 66.66..., "exact_match": 0.0}`.
@@ -59,14 +60,14 @@ class Metric(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         if not predictions:
             raise ValueError("F1 needs at least one prediction")
         if not all(references):
             raise ValueError("F1 needs at least one gold answer for each prediction")
         f1 = exact = 0.0
         for prediction, golds in zip(predictions, references, strict=True):
-            said, wanted = answer_words(prediction), [answer_words(gold) for gold in golds]
-            f1 += max(word_f1(said, words) for words in wanted)
-            exact += said in wanted
+            predicted_words, gold_words = answer_words(prediction), [answer_words(gold) for gold in golds]
+            f1 += max(word_f1(predicted_words, words) for words in gold_words)
+            exact += predicted_words in gold_words
         return {"f1": 100 * f1 / len(predictions), "exact_match": 100 * exact / len(predictions)}

@@ -1,16 +1,17 @@
 """Perplexity of a language model, per token and per word; lower is better."""
 
 import math
-from typing import Any
 
 import datasets
 import evaluate
+
+from repro.metrics.shared.in_memory import InMemoryMetric
 
 HIGHER_IS_BETTER = False
 
 
 def total(values: list[float]) -> float:
-    """Their sum, rounded once; NaN where it does not exist or has no float."""
+    """Sum values, rounded once; NaN where the sum does not exist or has no float."""
     try:
         return math.fsum(values)
     except (OverflowError, ValueError):
@@ -18,20 +19,20 @@ def total(values: list[float]) -> float:
 
 
 def finite(value: float) -> float | None:
-    """The value, or None for infinities and NaN, which JSON cannot hold."""
+    """Return the value, or None for infinities and NaN, which JSON cannot hold."""
     return value if math.isfinite(value) else None
 
 
 def exponential(value: float) -> float | None:
-    """The exponential, or None where it is not a finite float."""
+    """Return the exponential, or None where it is not a finite float."""
     try:
         return finite(math.exp(value))
     except OverflowError:
         return None
 
 
-class Metric(evaluate.Metric):
-    """Perplexity over all predicted tokens: the exponential of the mean negative log likelihood.
+class Metric(InMemoryMetric):
+    """Compute perplexity over all predicted tokens: the exponential of the mean negative log likelihood.
 
     `compute(predictions=[2.0, 4.0], references=[{"tokens": 2, "words": 1}, {"tokens": 1, "words": 1}])`
     gives `{"perplexity": exp(6 / 3) = 7.38..., "word_perplexity": exp(6 / 2) = 20.08..., "tokens": 3,
@@ -64,7 +65,7 @@ class Metric(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float | None]:
+    def _compute(self, predictions: list[float], references: list[dict[str, int]]) -> dict[str, float | None]:
         if any(count < 0 for reference in references for count in reference.values()):
             raise ValueError("counts of tokens and words cannot be negative")
         nats = total(predictions)

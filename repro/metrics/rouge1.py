@@ -1,11 +1,12 @@
 """ROUGE-1, -2, -L and -Lsum as mean F-measures in percent, by rouge-score."""
 
 import re
-from typing import Any
 
 import datasets
 import evaluate
 from rouge_score.rouge_scorer import RougeScorer
+
+from repro.metrics.shared.in_memory import InMemoryMetric
 
 HIGHER_IS_BETTER = True
 
@@ -16,13 +17,13 @@ _SENTENCE_END = re.compile(r"([.!?]['\"”’)\]]*)\s+")
 
 
 def one_sentence_a_line(text: str) -> str:
-    """The text itself where it has several lines; otherwise cut after each end of a sentence."""
+    """Return a text of several lines as it is; cut one of a single line after each end of a sentence."""
     text = text.strip()
     return text if "\n" in text else _SENTENCE_END.sub(r"\1\n", text)
 
 
-class Metric(evaluate.Metric):
-    """ROUGE of summaries: lower case, Porter stems of runs of a-z and 0-9, F-measure.
+class Metric(InMemoryMetric):
+    """Compute ROUGE of summaries: lower case, Porter stems of runs of a-z and 0-9, F-measure.
 
     `compute(predictions=["the cats sat"], references=["the cat sat down"])` gives `{"rouge1": 85.71...,
     "rouge2": 80.0, "rougeL": 85.71..., "rougeLsum": 85.71..., "mean_words": 3.0}`.
@@ -50,7 +51,7 @@ class Metric(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         if not predictions:
             raise ValueError("ROUGE needs at least one prediction")
         scorer = RougeScorer(list(TYPES), use_stemmer=True)

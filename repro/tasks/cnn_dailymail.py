@@ -1,11 +1,8 @@
 """Summarisation: BART on CNN/DailyMail (paper table 2), by ROUGE-1."""
 
-from dataclasses import dataclass
-from typing import Any
-
-from repro.config import bounded
-from repro.tasks._base import Feature, Row
-from repro.tasks._seq2seq import Seq2SeqTask
+from repro.config import bounded, settings
+from repro.tasks.base import Feature, Row
+from repro.tasks.shared.seq2seq import Seq2SeqTask
 
 TITLE = "Summarization"
 METRIC = "rouge1"
@@ -19,7 +16,7 @@ HEAD = "sequence-to-sequence"
 MODEL_OPTIONS: dict[str, object] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Config:
     """Length of the summary, and decoding."""
 
@@ -28,12 +25,12 @@ class Config:
     length_penalty: float = 1.0
     """Exponent of the length by which beam search divides a hypothesis' log likelihood."""
     min_target_length: int = bounded(0, low=0)
-    """Tokens that a generated summary has at least."""
+    """Least number of tokens of a generated summary."""
     no_repeat_ngram: int = bounded(0, low=0)
-    """A generated summary repeats no n-gram of this length; 0 allows all."""
+    """Length of the n-grams that a generated summary may not repeat; 0 allows all."""
 
-    def generation(self) -> dict[str, Any]:
-        """As `transformers.GenerationConfig` names it."""
+    def generation(self) -> dict[str, object]:
+        """Return the options of decoding by the names of `transformers.GenerationConfig`."""
         return {
             "num_beams": self.beams,
             "length_penalty": self.length_penalty,
@@ -43,7 +40,7 @@ class Config:
 
 
 def problem(row: Row) -> str | None:
-    """Two texts, neither empty."""
+    """Require two texts, neither empty."""
     for column in COLUMNS:
         if not isinstance(row[column], str) or not row[column].strip():
             return f"{column} {str(row[column])[:40]!r} is not text"
@@ -51,19 +48,19 @@ def problem(row: Row) -> str | None:
 
 
 def texts(row: Row) -> list[str]:
-    """Article and highlights."""
+    """Return article and highlights."""
     return [row["article"], row["highlights"]]
 
 
 class Task(Seq2SeqTask):
-    """One feature per article; the highlights keep their line breaks."""
+    """Summarise an article; one feature each. The highlights keep their line breaks."""
 
     def encode(self, rows: list[Row]) -> list[Feature]:
-        """Long articles are cut at their end."""
+        """Encode article and highlights; long articles are truncated at their end."""
         return self.encode_pairs([row["article"] for row in rows], [row["highlights"] for row in rows])
 
     def answers(
-        self, found: list[Any], features: list[Feature], rows: list[Row]
-    ) -> tuple[list[Any], list[Any]]:
-        """Summaries and highlights."""
-        return found, [row["highlights"] for row in rows]
+        self, predictions: list[str], features: list[Feature], rows: list[Row]
+    ) -> tuple[list[str], list[str]]:
+        """Return summaries and highlights."""
+        return predictions, [row["highlights"] for row in rows]

@@ -1,9 +1,8 @@
 """Dialogue response: DialoGPT on SODA (paper table 2), by perplexity of the responses."""
 
-from dataclasses import dataclass
-
-from repro.tasks._base import Feature, Row
-from repro.tasks._causal import CausalTask, words_ending
+from repro.config import settings
+from repro.tasks.base import Feature, Row
+from repro.tasks.shared.causal import CausalTask, words_ending
 
 TITLE = "Dialogue response"
 METRIC = "perplexity"
@@ -17,13 +16,13 @@ HEAD = "causal-language-model"
 MODEL_OPTIONS: dict[str, object] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Config:
     """No options."""
 
 
 def problem(row: Row) -> str | None:
-    """A narrative, and a list of two turns or more: the first has nothing to respond to."""
+    """Require a narrative and a list of two turns or more: the first has nothing to respond to."""
     if not isinstance(row["narrative"], str):
         return f"narrative {row['narrative']!r} is not text"
     turns = row["dialogue"]
@@ -33,19 +32,19 @@ def problem(row: Row) -> str | None:
 
 
 def texts(row: Row) -> list[str]:
-    """Narrative and turns."""
+    """Return narrative and turns."""
     return [row["narrative"], *row["dialogue"]]
 
 
 class Task(CausalTask):
-    """One feature per dialogue: narrative and history are read, every later turn is scored.
+    """Respond in a dialogue; one feature each: narrative and first turn are read, later turns are scored.
 
     Narrative and turns each end with the end-of-text token, as in DialoGPT's training; the one
     behind a response is scored with it.
     """
 
     def encode(self, rows: list[Row]) -> list[Feature]:
-        """Long dialogues lose their last turns; a long narrative loses its beginning."""
+        """Encode dialogues; long ones lose their last turns, a long narrative loses its beginning."""
         return [self._encode(row) for row in rows]
 
     def _encode(self, row: Row) -> Feature:
@@ -63,7 +62,7 @@ class Task(CausalTask):
         }
 
     def _turns(self, texts: list[str]) -> tuple[list[int], list[int]]:
-        """Ids of the texts, each with the end token behind it, and the words that end in each."""
+        """Encode the texts, each with the end token behind it, and count the words that end in each id."""
         encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
         ids: list[int] = []
         words: list[int] = []
@@ -73,5 +72,5 @@ class Task(CausalTask):
         return ids, words
 
     def parts(self, feature: Feature) -> dict[str, list[str]]:
-        """Context: narrative and first turn, which are only read; response: every later turn."""
+        """Name context (narrative and first turn, which are only read) and response (every later turn)."""
         return {"decoder": ["response" if scored else "context" for scored in feature["scored"]]}

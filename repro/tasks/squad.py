@@ -1,17 +1,19 @@
 """Question answering by extraction: BERT on SQuAD v1.1 (paper table 2), by F1."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from repro.config import bounded
+from repro.config import bounded, settings
 from repro.errors import UserError
-from repro.tasks import _base
-from repro.tasks._base import Batch, Feature, Row
-from repro.tasks._text import ones_like, pad
+from repro.tasks import base
+from repro.tasks.base import Batch, Feature, Row
+from repro.tasks.shared.text import pad, padding_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.utils import ModelOutput
 
 TITLE = "Question and Answer"
 METRIC = "f1"
@@ -24,26 +26,29 @@ BACKBONE = "bert"
 HEAD = "question-answering"
 MODEL_OPTIONS: dict[str, object] = {}
 
+ScoredSpan: TypeAlias = tuple[float, int, int]
+"""Score, and the characters of the context at which the span starts and ends."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@settings
 class Config:
-    """How long contexts are split, and how long an answer may be."""
+    """Windows over long contexts, and limits of questions and answers."""
 
     stride: int = bounded(128, low=0)
-    """Tokens that neighbouring windows over a long context share."""
+    """Tokens that consecutive windows over a long context share."""
     max_question_length: int = bounded(64, low=1)
     max_answer_length: int = bounded(30, low=1)
     """Tokens."""
 
 
 def problem(row: Row) -> str | None:
-    """Context and question are text; every answer stands in the context where it says."""
+    """Require texts as context and question, and every answer at its position in the context."""
     for column in ("context", "question"):
         if not isinstance(row[column], str) or not row[column].strip():
             return f"{column} {str(row[column])[:40]!r} is not text"
     answers = row["answers"]
-    found = answers if isinstance(answers, dict) else {}
-    lists: list[Any] = [found.get(key) for key in ("text", "answer_start")]
+    columns = answers if isinstance(answers, dict) else {}
+    lists: list[Any] = [columns.get(key) for key in ("text", "answer_start")]
     if not all(isinstance(one, list) for one in lists) or len(lists[0]) != len(lists[1]):
         return "answers is not an object with equally long lists 'text' and 'answer_start'"
     pairs = list(zip(*lists, strict=True))
@@ -58,18 +63,20 @@ def problem(row: Row) -> str | None:
 
 
 def texts(row: Row) -> list[str]:
-    """Context and question."""
+    """Return context and question."""
     return [row["context"], row["question"]]
 
 
-class Task(_base.Task):
-    """One feature per window over a context; a window without the answer points at `[CLS]`.
+class Task(base.Task):
+    """Extract an answer; one feature per window over a context. One without the answer points at `[CLS]`.
 
     Raises:
         UserError: a window would have no room for its stride.
     """
 
-    def __init__(self, config: Config, tokenizer: Any, max_length: int) -> None:
+    config: Config
+
+    def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         super().__init__(config, tokenizer, max_length)
         room = max_length - config.max_question_length - 3  # [CLS] question [SEP] context [SEP]
         if room <= config.stride:
@@ -80,7 +87,7 @@ class Task(_base.Task):
             )
 
     def encode(self, rows: list[Row]) -> list[Feature]:
-        """Ids, segments, where the context's tokens stand in the text, and the first gold answer."""
+        """Encode ids, segments, characters of the context's tokens, and tokens of the first gold answer."""
         questions = [self._short_question(row["question"].strip()) for row in rows]
         encoded = self.tokenizer(
             [question for question, _ in questions],
@@ -102,7 +109,8 @@ class Task(_base.Task):
                     f"context {rows[number]['context'][:40]!r}: the tokenizer finds no token in it"
                 )
             spans = [list(encoded["offset_mapping"][window][place]) for place in inside]
-            start, end = _place(spans, rows[number]["answers"])
+            answers = rows[number]["answers"]
+            start, end = answer_tokens(spans, answers["text"][0], answers["answer_start"][0])
             features.append(
                 {
                     "input_ids": encoded["input_ids"][window],
@@ -125,22 +133,30 @@ class Task(_base.Task):
         return (question, False) if len(spans) <= limit else (question[: spans[limit - 1][1]], True)
 
     def collate(self, features: list[Feature]) -> Batch:
-        """`input_ids`, `token_type_ids`, `attention_mask` (B, S), start and end positions (B,)."""
+        """Build `input_ids`, `token_type_ids`, `attention_mask` (B, S), start and end positions (B,)."""
+        import torch
+
         ids = [feature["input_ids"] for feature in features]
         return {
             "input_ids": pad(ids, self.tokenizer.pad_token_id),
             "token_type_ids": pad([feature["token_type_ids"] for feature in features], 0),
-            "attention_mask": ones_like(ids),
+            "attention_mask": padding_mask(ids),
             "start_positions": torch.tensor([feature["start"] for feature in features]),
             "end_positions": torch.tensor([feature["end"] for feature in features]),
         }
 
     def loss_terms(self, batch: Batch) -> int:
-        """The mean of two cross-entropies is averaged over windows."""
+        """Count windows, over which the mean of two cross-entropies is averaged."""
         return batch["start_positions"].numel()
 
-    def loss(self, outputs: Any, batch: Batch) -> Tensor:
-        """The model's own loss would spread probability over padding too."""
+    def loss(self, outputs: ModelOutput, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of start and end, without padding.
+
+        The model's own loss would spread probability over padding too.
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
         padding = batch["attention_mask"] == 0
         ends = (("start_logits", "start_positions"), ("end_logits", "end_positions"))
         losses = [
@@ -150,10 +166,12 @@ class Task(_base.Task):
         return (losses[0] + losses[1]) / 2
 
     def predict(
-        self, model: Any, batch: Batch, outputs: Any, features: list[Feature]
-    ) -> list[tuple[float, int, int]]:
-        """Score and place in the text of each window's best span: start and end logit added."""
-        found = []
+        self, model: PreTrainedModel, batch: Batch, outputs: ModelOutput, features: list[Feature]
+    ) -> list[ScoredSpan]:
+        """Choose each window's best span; its score is the sum of start and end logit."""
+        import torch
+
+        best_spans = []
         starts, ends = outputs.start_logits.float().cpu(), outputs.end_logits.float().cpu()
         for number, feature in enumerate(features):
             first, spans = feature["first"], feature["spans"]
@@ -163,32 +181,31 @@ class Task(_base.Task):
             scores = scores.masked_fill((length < 1) | (length > self.config.max_answer_length), -torch.inf)
             best = int(scores.argmax())
             start, end = divmod(best, size)
-            found.append((float(scores[start, end]), spans[start][0], spans[end][1]))
-        return found
+            best_spans.append((float(scores[start, end]), spans[start][0], spans[end][1]))
+        return best_spans
 
     def parts(self, feature: Feature) -> dict[str, list[str]]:
-        """Question and context, by segment."""
+        """Name question and context, by segment."""
         return {"encoder": ["context" if segment else "question" for segment in feature["token_type_ids"]]}
 
     def answers(
-        self, found: list[Any], features: list[Feature], rows: list[Row]
-    ) -> tuple[list[Any], list[Any]]:
-        """The text of the best span of all windows of a context, and all gold answers."""
-        best: dict[int, tuple[float, int, int]] = {}
-        for feature, (score, start, end) in zip(features, found, strict=True):
+        self, predictions: list[ScoredSpan], features: list[Feature], rows: list[Row]
+    ) -> tuple[list[str], list[list[str]]]:
+        """Return the text of the best span over all windows of a context, and all gold answers."""
+        best: dict[int, ScoredSpan] = {}
+        for feature, (score, start, end) in zip(features, predictions, strict=True):
             if feature["row"] not in best or score > best[feature["row"]][0]:
                 best[feature["row"]] = (score, start, end)
         texts = [row["context"][best[number][1] : best[number][2]] for number, row in enumerate(rows)]
         return texts, [list(row["answers"]["text"]) for row in rows]
 
 
-def _place(spans: list[list[int]], answers: dict[str, Any]) -> tuple[int | None, int | None]:
-    """First and last token of the first gold answer among the window's tokens, if it is whole in there.
+def answer_tokens(spans: list[list[int]], text: str, begin: int) -> tuple[int | None, int | None]:
+    """Return the first and the last token of an answer in a window; None unless it is whole in there.
 
     Spaces around it belong to no token, nor do characters that the tokenizer drops.
     """
-    text = answers["text"][0]
-    begin = answers["answer_start"][0] + len(text) - len(text.lstrip())
+    begin += len(text) - len(text.lstrip())
     stop = begin + len(text.strip())
     touched = [place for place, (left, right) in enumerate(spans) if right > begin and left < stop]
     if not touched or spans[0][0] > begin or spans[-1][1] < stop:

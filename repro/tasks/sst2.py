@@ -1,13 +1,17 @@
 """Sentiment of a sentence, positive or negative: BERT on SST-2 (paper table 2)."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from repro.tasks import _base
-from repro.tasks._base import Batch, Feature, Row
-from repro.tasks._text import ones_like, pad, token_ids
+from repro.config import settings
+from repro.tasks import base
+from repro.tasks.base import Batch, Feature, Row
+from repro.tasks.shared.text import pad, padding_mask, token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.utils import ModelOutput
 
 TITLE = "Sentiment analysis"
 METRIC = "accuracy"
@@ -21,13 +25,13 @@ HEAD = "sequence-classification"
 MODEL_OPTIONS = {"num_labels": 2}
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Config:
     """No options."""
 
 
 def problem(row: Row) -> str | None:
-    """A sentence is text and a label is 0 (negative) or 1 (positive)."""
+    """Require a text as sentence and 0 (negative) or 1 (positive) as label."""
     if not isinstance(row["sentence"], str):
         return f"sentence {row['sentence']!r} is not text"
     if row["label"] not in (0, 1) or isinstance(row["label"], bool):
@@ -36,15 +40,15 @@ def problem(row: Row) -> str | None:
 
 
 def texts(row: Row) -> list[str]:
-    """The sentence, without the trailing space that GLUE left in the data."""
+    """Return the sentence, without the trailing space that GLUE left in the data."""
     return [row["sentence"].strip()]
 
 
-class Task(_base.Task):
-    """One feature per sentence."""
+class Task(base.Task):
+    """Classify a sentence; one feature each."""
 
     def encode(self, rows: list[Row]) -> list[Feature]:
-        """Token ids and label."""
+        """Encode the sentence; keep the label."""
         sentences = [row["sentence"].strip() for row in rows]
         encoded = token_ids(self.tokenizer, sentences, self.max_length)
         return [
@@ -53,25 +57,29 @@ class Task(_base.Task):
         ]
 
     def collate(self, features: list[Feature]) -> Batch:
-        """`input_ids` and `attention_mask` (B, S), `labels` (B,)."""
+        """Build `input_ids` and `attention_mask` (B, S), `labels` (B,)."""
+        import torch
+
         ids = [feature["input_ids"] for feature in features]
         return {
             "input_ids": pad(ids, self.tokenizer.pad_token_id),
-            "attention_mask": ones_like(ids),
+            "attention_mask": padding_mask(ids),
             "labels": torch.tensor([feature["label"] for feature in features]),
         }
 
     def loss_terms(self, batch: Batch) -> int:
-        """Cross-entropy is averaged over sentences."""
+        """Count sentences, over which cross-entropy is averaged."""
         return batch["labels"].numel()
 
-    def predict(self, model: Any, batch: Batch, outputs: Any, features: list[Feature]) -> list[int]:
-        """The more probable label."""
+    def predict(
+        self, model: PreTrainedModel, batch: Batch, outputs: ModelOutput, features: list[Feature]
+    ) -> list[int]:
+        """Choose the more probable label."""
         labels: list[int] = outputs.logits.argmax(-1).tolist()
         return labels
 
     def answers(
-        self, found: list[Any], features: list[Feature], rows: list[Row]
-    ) -> tuple[list[Any], list[Any]]:
-        """Predicted and right labels."""
-        return found, [int(row["label"]) for row in rows]
+        self, predictions: list[int], features: list[Feature], rows: list[Row]
+    ) -> tuple[list[int], list[int]]:
+        """Return predicted and gold labels."""
+        return predictions, [int(row["label"]) for row in rows]

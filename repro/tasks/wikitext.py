@@ -1,9 +1,8 @@
 """Text completion: GPT-2 on wikitext (paper table 2), by perplexity over all tokens."""
 
-from dataclasses import dataclass
-
-from repro.tasks._base import Feature, Row
-from repro.tasks._causal import CausalTask, words_ending
+from repro.config import settings
+from repro.tasks.base import Feature, Row
+from repro.tasks.shared.causal import CausalTask, words_ending
 
 TITLE = "Text completion"
 METRIC = "perplexity"
@@ -17,29 +16,29 @@ HEAD = "causal-language-model"
 MODEL_OPTIONS: dict[str, object] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Config:
     """No options."""
 
 
 def problem(row: Row) -> str | None:
-    """A line of text, which may be empty."""
+    """Require a line of text, which may be empty."""
     return None if isinstance(row["text"], str) else f"text {row['text']!r} is not text"
 
 
 def texts(row: Row) -> list[str]:
-    """The line, if there is something on it."""
+    """Return the line, unless it is blank."""
     return [row["text"]] if row["text"].strip() else []
 
 
 class Task(CausalTask):
-    """The split is one stream of tokens, cut into blocks without padding.
+    """Predict one stream of tokens, the whole split, cut into blocks without padding.
 
     Neighbouring blocks share one token, so that every token but the very first is predicted once.
     """
 
     def encode(self, rows: list[Row]) -> list[Feature]:
-        """Blocks of `max_length` tokens; the last may be shorter."""
+        """Encode blocks of `max_length` tokens; the last may be shorter."""
         lines = [row["text"] for row in rows if row["text"]]
         if not lines:
             return []

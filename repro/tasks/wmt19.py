@@ -1,12 +1,16 @@
 """Translation between German and English: FSMT on WMT19 (paper table 2), by BLEU."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from __future__ import annotations
 
-from repro.config import bounded
+from typing import TYPE_CHECKING, Literal
+
+from repro.config import bounded, settings
 from repro.errors import UserError
-from repro.tasks._base import Feature, Row
-from repro.tasks._seq2seq import Seq2SeqTask
+from repro.tasks.base import Feature, Row
+from repro.tasks.shared.seq2seq import Seq2SeqTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TITLE = "Translation"
 METRIC = "bleu"
@@ -20,7 +24,7 @@ HEAD = "sequence-to-sequence"
 MODEL_OPTIONS: dict[str, object] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Config:
     """Direction and decoding."""
 
@@ -31,13 +35,13 @@ class Config:
     length_penalty: float = 1.0
     """Exponent of the length by which beam search divides a hypothesis' log likelihood."""
 
-    def generation(self) -> dict[str, Any]:
-        """As `transformers.GenerationConfig` names it."""
+    def generation(self) -> dict[str, object]:
+        """Return the options of decoding by the names of `transformers.GenerationConfig`."""
         return {"num_beams": self.beams, "length_penalty": self.length_penalty}
 
 
 def problem(row: Row) -> str | None:
-    """A pair of texts under `de` and `en`."""
+    """Require a pair of texts under `de` and `en`."""
     pair = row["translation"]
     if not isinstance(pair, dict) or not all(isinstance(pair.get(side), str) for side in ("de", "en")):
         return "translation is not an object with the texts 'de' and 'en'"
@@ -46,32 +50,34 @@ def problem(row: Row) -> str | None:
 
 
 def texts(row: Row) -> list[str]:
-    """Both languages: they share one vocabulary."""
+    """Return both languages, which share one vocabulary."""
     return [row["translation"]["de"], row["translation"]["en"]]
 
 
 class Task(Seq2SeqTask):
-    """One feature per pair.
+    """Translate a sentence; one feature per pair.
 
     Raises:
         UserError: the tokenizer is FSMT's own, for the other direction.
     """
 
-    def __init__(self, config: Config, tokenizer: Any, max_length: int) -> None:
+    config: Config
+
+    def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         super().__init__(config, tokenizer, max_length)
         own = "-".join(getattr(tokenizer, side, None) or "" for side in ("src_lang", "tgt_lang"))
         if own not in ("-", config.direction):
             raise UserError(f"task.direction: {config.direction} does not fit the checkpoint, which is {own}")
 
     def encode(self, rows: list[Row]) -> list[Feature]:
-        """Source and target by the direction."""
+        """Encode source and target as the direction says."""
         source, target = self.config.direction.split("-")
         pairs = [row["translation"] for row in rows]
         return self.encode_pairs([pair[source] for pair in pairs], [pair[target] for pair in pairs])
 
     def answers(
-        self, found: list[Any], features: list[Feature], rows: list[Row]
-    ) -> tuple[list[Any], list[Any]]:
-        """Translations, and the one reference of each."""
+        self, predictions: list[str], features: list[Feature], rows: list[Row]
+    ) -> tuple[list[str], list[str]]:
+        """Return translations, and the one reference of each."""
         target = self.config.direction.split("-")[1]
-        return found, [row["translation"][target] for row in rows]
+        return predictions, [row["translation"][target] for row in rows]

@@ -4,21 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import BACKENDS, Tiny, numbers
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro import plugins
-from repro.backbones import bart, fsmt, gpt2
-from repro.cost import Architecture, FFNSize, Work
-from repro.routing import RoutingTape, RoutingTotals, record_routing
-from repro.volume import Volume
+from repro.moe.backbones import bart, fsmt, gpt2
+from repro.moe.flops import Architecture, FFNSize, Work
+from repro.moe.routing import RoutingTape, RoutingTotals, record_routing
+from repro.moe.volume import Volume
 
 EXACT = 1e-9
 """The design asks for 0.1 %; the counts are whole numbers, so only the rounding of means is left."""
-BACKENDS = [
-    name
-    for name in plugins.names("experts")
-    if plugins.load("experts", name).available(torch.device("cpu")) is None
-]
 FULL = {"encoder": [9] * 4, "decoder": [5] * 4}
 PADDED = {"encoder": [9, 5, 3, 2], "decoder": [2, 6, 4, 4]}
 EXPERTS = {"top-1": 1.0, "top-2": 2.0}
@@ -30,14 +25,14 @@ EQUAL_WIDTHS = {
 }
 
 
-def converted(tiny: Any, gate: str, *, sizes: Any = None, **experts: Any) -> tuple[Any, Architecture]:
+def converted(tiny: Tiny, gate: str, *, sizes: Any = None, **experts: Any) -> tuple[Any, Architecture]:
     """A model whose attention is made of plain products, which the counter knows, and its sizes."""
     model = tiny.build(**(sizes or {}), attn_implementation="eager")
     return model, tiny.convert(model, gate, experts=experts)
 
 
 def counted(
-    tiny: Any, model: Any, lengths: dict[str, list[int]]
+    tiny: Tiny, model: Any, lengths: dict[str, list[int]]
 ) -> tuple[int, RoutingTape, Work, dict[str, list[int]]]:
     """FLOPs of a batch by torch's counter, its routing, our own accounts of the work, and its lengths."""
     batch = tiny.batch(lengths)
@@ -48,7 +43,7 @@ def counted(
 
 
 @pytest.mark.parametrize("gate", ["dense", "top-1", "top-2", "adaptive"])
-def test_analytic_routed_and_executed_flops_are_those_of_torch(tiny: Any, gate: str) -> None:
+def test_analytic_routed_and_executed_flops_are_those_of_torch(tiny: Tiny, gate: str) -> None:
     # A mean over the tokens of all layers tells what they cost where all experts are equally wide.
     model, architecture = converted(tiny, gate, sizes=EQUAL_WIDTHS[tiny.backbone])
     torch_flops, tape, work, lengths = counted(tiny, model, FULL)
@@ -56,23 +51,23 @@ def test_analytic_routed_and_executed_flops_are_those_of_torch(tiny: Any, gate: 
     assert work.real == work.padded == volume
     mean = EXPERTS.get(gate, 0.0)
     if gate == "adaptive":
-        measured = RoutingTotals.of(tape).summary()["mean_experts"]
+        measured = RoutingTotals.of(tape).summary().mean_experts
         assert isinstance(measured, float)
         assert 1 < measured < 2
         mean = measured
     assert 2 * architecture.analytic_macs(volume, mean) == pytest.approx(torch_flops, rel=EXACT)
-    flops = work.flops(architecture)
+    flops = numbers(work.flops(architecture))
     for name in ("per_token", "per_token_executed"):
         assert flops[name] * volume.tokens == pytest.approx(torch_flops, rel=EXACT)
 
 
 @pytest.mark.parametrize("gate", ["dense", "top-1", "top-2", "adaptive"])
-def test_stacks_of_different_width(seq2seq: Any, gate: str) -> None:
+def test_stacks_of_different_width(seq2seq: Tiny, gate: str) -> None:
     model, architecture = converted(seq2seq, gate)
     assert [ffn.d_hidden for ffn in architecture.ffns] == [32, 32, 24, 24]
     torch_flops, _, work, lengths = counted(seq2seq, model, FULL)
     volume = Volume.of(lengths)
-    flops = work.flops(architecture)
+    flops = numbers(work.flops(architecture))
     assert flops["per_token"] * volume.tokens == pytest.approx(torch_flops, rel=EXACT)
     assert flops["per_token_executed"] == flops["per_token"]
     if gate != "adaptive":
@@ -82,10 +77,10 @@ def test_stacks_of_different_width(seq2seq: Any, gate: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("gate", ["dense", "top-2", "adaptive"])
-def test_executed_flops_count_the_padding_that_torch_computes(tiny: Any, gate: str, backend: str) -> None:
+def test_executed_flops_count_the_padding_that_torch_computes(tiny: Tiny, gate: str, backend: str) -> None:
     model, architecture = converted(tiny, gate, backend=backend)
     torch_flops, _, work, lengths = counted(tiny, model, PADDED)
-    flops = work.flops(architecture)
+    flops = numbers(work.flops(architecture))
     tokens = sum(map(sum, lengths.values()))
     assert work.real.tokens == tokens
     assert flops["per_token_executed"] * tokens == pytest.approx(torch_flops, rel=EXACT)
@@ -93,7 +88,7 @@ def test_executed_flops_count_the_padding_that_torch_computes(tiny: Any, gate: s
 
 
 @pytest.mark.parametrize("gate", ["top-2", "adaptive"])
-def test_routed_flops_of_a_padded_batch_are_those_of_its_sequences_alone(tiny: Any, gate: str) -> None:
+def test_routed_flops_of_a_padded_batch_are_those_of_its_sequences_alone(tiny: Tiny, gate: str) -> None:
     model, architecture = converted(tiny, gate)
     _, _, work, _ = counted(tiny, model, PADDED)
     batch, alone = tiny.batch(PADDED), 0
@@ -101,27 +96,29 @@ def test_routed_flops_of_a_padded_batch_are_those_of_its_sequences_alone(tiny: A
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(**tiny.row(batch, row))
         alone += counter.get_total_flops()
-    flops = work.flops(architecture)
+    flops = numbers(work.flops(architecture))
     assert flops["per_token"] * work.real.tokens == pytest.approx(alone, rel=EXACT)
     assert flops["dense_per_token"] < flops["per_token"]
 
 
-def test_dense_part_of_a_converted_model_is_that_of_the_dense_one(tiny: Any) -> None:
+def test_dense_part_of_a_converted_model_is_that_of_the_dense_one(tiny: Tiny) -> None:
     torch_flops, _, dense, _ = counted(tiny, converted(tiny, "dense")[0], FULL)
     model, architecture = converted(tiny, "adaptive")
     _, _, work, _ = counted(tiny, model, FULL)
-    assert work.flops(architecture)["dense_per_token"] * dense.real.tokens == pytest.approx(torch_flops)
+    assert numbers(work.flops(architecture))["dense_per_token"] * dense.real.tokens == pytest.approx(
+        torch_flops
+    )
 
 
-def test_every_second_ffn(tiny: Any) -> None:
+def test_every_second_ffn(tiny: Tiny) -> None:
     check_in_part(tiny, 2)
 
 
-def test_every_third_ffn(seq2seq: Any) -> None:
+def test_every_third_ffn(seq2seq: Tiny) -> None:
     check_in_part(seq2seq, 3)
 
 
-def check_in_part(tiny: Any, every: int) -> None:
+def check_in_part(tiny: Tiny, every: int) -> None:
     model, architecture = converted(tiny, "top-2", every=every)
     kept = [number % every == every - 1 for number in range(len(tiny.stacks))]
     assert [ffn.converted for ffn in architecture.ffns] == kept
@@ -129,11 +126,11 @@ def check_in_part(tiny: Any, every: int) -> None:
     assert len(tape.entries) == len(architecture.moe) == sum(kept)
     analytic = 2 * architecture.analytic_macs(Volume.of(lengths), 2.0)
     assert analytic == pytest.approx(torch_flops, rel=EXACT)
-    executed = work.flops(architecture)["per_token_executed"]
+    executed = numbers(work.flops(architecture))["per_token_executed"]
     assert executed * work.real.tokens == pytest.approx(torch_flops, rel=EXACT)
     # And padded.
     torch_flops, _, work, _ = counted(tiny, model, PADDED)
-    executed = work.flops(architecture)["per_token_executed"]
+    executed = numbers(work.flops(architecture))["per_token_executed"]
     assert executed * work.real.tokens == pytest.approx(torch_flops, rel=EXACT)
 
 
@@ -160,9 +157,9 @@ def small_architecture(experts: int) -> Architecture:
         config=small_bart(),
         head="sequence-to-sequence",
         ffns=(
-            FFNSize(stack="encoder", d_model=10, d_hidden=30, converted=True),
-            FFNSize(stack="decoder", d_model=10, d_hidden=20, converted=True),
-            FFNSize(stack="decoder", d_model=10, d_hidden=20, converted=False),
+            FFNSize(stack="encoder", d_model=10, d_hidden=30, gate_macs=10 * experts),
+            FFNSize(stack="decoder", d_model=10, d_hidden=20, gate_macs=10 * experts),
+            FFNSize(stack="decoder", d_model=10, d_hidden=20),
         ),
         experts=experts,
     )
@@ -212,7 +209,7 @@ def test_a_padded_small_bart_batch_by_hand() -> None:
         routed_tokens_L=[6, 8],
         router_rows_L=[8, 10],
     )
-    assert work.flops(small_architecture(experts=4)) == {
+    assert numbers(work.flops(small_architecture(experts=4))) == {
         "per_token": 2 * 33_800 / 14,
         "per_token_executed": 2 * 41_360 / 14,
         "macs_per_token": 33_800 / 14,

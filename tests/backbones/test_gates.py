@@ -1,35 +1,28 @@
 """Gates in whole models: token ids, extra output, state under gradient checkpointing, saving, refusals."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tiny_models import Tiny, checkpoint_activations, gradient, moe_layers, router_weight
 
-from repro import moe, plugins, saved
+from repro import plugins
 from repro.errors import UserError
-from repro.gates import hash as hash_gate
-from repro.routing import LayerRouting, record_routing
+from repro.moe import pretrained
+from repro.moe.gates import base as gates
+from repro.moe.gates import hash as hash_gate
+from repro.moe.routing import LayerRouting, record_routing
 
 CPU = torch.device("cpu")
 GATES = [name for name in plugins.names("gates") if name != "dense"]
 STATEFUL = {"adaptive_budget": {}, "ratio": {"share": 0.4}, "relu": {"penalty": 0.01}}
 
 
-def gates_for(tiny: Any) -> list[str]:
+def gates_for(tiny: Tiny) -> list[str]:
     """The gates that can stand in this model."""
     causal = "decoder" in tiny.widths
-    return [name for name in GATES if not (causal and hasattr(plugins.load("gates", name), "ENCODERS_ONLY"))]
-
-
-def moe_layers(model: Any) -> list[moe.MoELayer]:
-    return [module for module in model.modules() if isinstance(module, moe.MoELayer)]
-
-
-def checkpointing(model: Any) -> None:
-    """Under its name from transformers 5.23 on, and before."""
-    new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
-    getattr(model, new if hasattr(model, new) else old)({"use_reentrant": False})
+    classes = {name: gates.load(name).Gate for name in GATES}
+    return [name for name, one in classes.items() if one is not None and not (causal and one.encoders_only)]
 
 
 def hashed_as(entry: LayerRouting, ids_BS: torch.Tensor) -> bool:
@@ -43,7 +36,7 @@ def hashed_as(entry: LayerRouting, ids_BS: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_hash_sees_the_ids_of_its_own_stack(tiny: Any, masked: bool) -> None:
+def test_hash_sees_the_ids_of_its_own_stack(tiny: Tiny, masked: bool) -> None:
     model, batch = tiny.converted("hash"), tiny.batch(masked=masked)
     with record_routing(model) as tape, torch.no_grad():
         model(**batch)
@@ -53,10 +46,10 @@ def test_hash_sees_the_ids_of_its_own_stack(tiny: Any, masked: bool) -> None:
         prefix = "decoder_" if len(tiny.widths) == 2 and stack == "decoder" else ""
         assert hashed_as(entry, batch[f"{prefix}input_ids"])
         assert torch.equal(entry.count_BS(), tiny.masks(batch)[stack].long())
-        assert len(entry.routing.expert_A.unique()) > 1
+        assert len(torch.unique(entry.routing.expert_A)) > 1
 
 
-def test_hash_with_a_key_value_cache(gpt2: Any) -> None:
+def test_hash_with_a_key_value_cache(gpt2: Tiny) -> None:
     model = gpt2.converted("hash")
     ids = torch.randint(3, 44, (2, 6), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -68,7 +61,7 @@ def test_hash_with_a_key_value_cache(gpt2: Any) -> None:
     torch.testing.assert_close(last, whole[:, 4:], rtol=0, atol=1e-5)
 
 
-def test_hash_without_ids_says_so(gpt2: Any) -> None:
+def test_hash_without_ids_says_so(gpt2: Tiny) -> None:
     model = gpt2.converted("hash")
     with pytest.raises(ValueError, match="needs token ids"):
         model(inputs_embeds=torch.randn(1, 3, 16))
@@ -77,7 +70,7 @@ def test_hash_without_ids_says_so(gpt2: Any) -> None:
 # --- every gate in every model ----------------------------------------------------------------------
 
 
-def test_forward_and_backward_of_every_gate(tiny: Any) -> None:
+def test_forward_and_backward_of_every_gate(tiny: Tiny) -> None:
     for name in gates_for(tiny):
         model, batch = tiny.converted(name).train(), tiny.batch()
         with record_routing(model) as tape:
@@ -94,28 +87,28 @@ def test_forward_and_backward_of_every_gate(tiny: Any) -> None:
             assert int(entry.count_BS()[mask_BS == 0].sum()) == 0, name
 
 
-def test_every_gate_survives_saving(tmp_path: Path, tiny: Any) -> None:
+def test_every_gate_survives_saving(tmp_path: Path, tiny: Tiny) -> None:
     for name in gates_for(tiny):
         model, batch = tiny.converted(name), tiny.batch()
         for layer in moe_layers(model):
             for buffer in layer.gate.buffers():
                 buffer.add_(1) if buffer.dtype == torch.int64 else buffer.mul_(0.5)
-        saved.save(model, tmp_path / name)
-        loaded = saved.load(tmp_path / name, CPU)
+        pretrained.save(model, tmp_path / name)
+        loaded = pretrained.load(tmp_path / name, CPU)
         for one, other in zip(moe_layers(model), moe_layers(loaded), strict=True):
             state = other.gate.state_dict()
             assert one.gate.state_dict().keys() == state.keys()
             assert all(torch.equal(value, state[key]) for key, value in one.gate.state_dict().items()), name
-        for found, expected in zip(tiny.outputs(loaded, batch), tiny.outputs(model, batch), strict=True):
-            assert torch.equal(found, expected), name
+        for actual, expected in zip(tiny.outputs(loaded, batch), tiny.outputs(model, batch), strict=True):
+            assert torch.equal(actual, expected), name
 
 
 @pytest.mark.parametrize("name", sorted(STATEFUL))
-def test_gradient_checkpointing_moves_the_state_once(gpt2: Any, name: str) -> None:
+def test_gradient_checkpointing_moves_the_state_once(gpt2: Tiny, name: str) -> None:
     def two_steps(repeated: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         model, batch = gpt2.converted(name, **STATEFUL[name]), gpt2.batch()
         if repeated:
-            checkpointing(model)
+            checkpoint_activations(model)
         model.train()
         calls: list[int] = []
         for layer in moe_layers(model):
@@ -128,7 +121,7 @@ def test_gradient_checkpointing_moves_the_state_once(gpt2: Any, name: str) -> No
         assert len(calls) == (8 if repeated else 4)
         layers = moe_layers(model)
         states = [value.clone() for layer in layers for value in layer.gate.buffers()]
-        return states, [layer.gate.router.weight.grad for layer in layers]
+        return states, [gradient(router_weight(layer)) for layer in layers]
 
     fresh = gpt2.converted(name, **STATEFUL[name])
     start = [value.clone() for layer in moe_layers(fresh) for value in layer.gate.buffers()]
@@ -141,22 +134,22 @@ def test_gradient_checkpointing_moves_the_state_once(gpt2: Any, name: str) -> No
 # --- cheap experts ----------------------------------------------------------------------------------
 
 
-def test_extra_output_is_added_to_that_of_the_experts(gpt2: Any) -> None:
+def test_extra_output_is_added_to_that_of_the_experts(gpt2: Tiny) -> None:
     layer = moe_layers(gpt2.converted("zero-compute"))[0]
     hidden = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3))
     with record_routing(layer) as tape, torch.no_grad():
-        found = layer(hidden).view(10, 16)
+        output_TD = layer(hidden).view(10, 16)
         routing = tape.entries[0].routing
         experts = layer.experts.backend.forward(hidden.view(10, 16), routing, layer.experts.weights())
     assert routing.extra_TD is not None
     assert routing.extra_TD.abs().max() > 0
-    torch.testing.assert_close(found, experts + routing.extra_TD)
+    torch.testing.assert_close(output_TD, experts + routing.extra_TD)
 
 
 # --- decoders ---------------------------------------------------------------------------------------
 
 
-def test_expert_choice_is_refused_in_decoders(tiny: Any) -> None:
+def test_expert_choice_is_refused_in_decoders(tiny: Tiny) -> None:
     if "decoder" not in tiny.widths:
         assert len(moe_layers(tiny.converted("expert-choice"))) == 2
         return

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_models import Tiny
 
-from repro.routing import RoutingTape, record_routing
+from repro.moe.routing import RoutingTape, record_routing
 
 STEPS = 6
 SOURCES = {"encoder": [7, 4, 2], "decoder": [5, 3, 6]}
 
 
-def settings(tiny: Any, beams: int, **options: Any) -> transformers.GenerationConfig:
+def settings(tiny: Tiny, beams: int, **options: Any) -> transformers.GenerationConfig:
     """Exactly `STEPS` new tokens, all different: random models like to repeat one for ever."""
     return transformers.GenerationConfig(
         max_new_tokens=STEPS,
@@ -31,7 +32,7 @@ def settings(tiny: Any, beams: int, **options: Any) -> transformers.GenerationCo
     )
 
 
-def model_of(tiny: Any, gate: str) -> Any:
+def model_of(tiny: Tiny, gate: str) -> Any:
     """Wide weights, so that texts differ; in double precision where the architecture knows it."""
     if tiny.backbone == "gpt2":
         sizes: dict[str, Any] = {"initializer_range": 0.4}
@@ -42,7 +43,7 @@ def model_of(tiny: Any, gate: str) -> Any:
     return model if tiny.backbone == "fsmt" else model.double()
 
 
-def prompt(tiny: Any, padded: bool) -> dict[str, torch.Tensor]:
+def prompt(tiny: Tiny, padded: bool) -> dict[str, torch.Tensor]:
     """Prompts of GPT-2, padded on the left, or sources of the others, padded on the right."""
     generator = torch.Generator().manual_seed(5)
     stack = next(iter(tiny.widths))
@@ -55,13 +56,13 @@ def prompt(tiny: Any, padded: bool) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.where(mask, ids, tiny.pad), "attention_mask": mask.long()}
 
 
-def generate(tiny: Any, model: Any, padded: bool, beams: int, **options: Any) -> tuple[Any, RoutingTape]:
+def generate(tiny: Tiny, model: Any, padded: bool, beams: int, **options: Any) -> tuple[Any, RoutingTape]:
     with record_routing(model) as tape:
-        found = model.generate(**prompt(tiny, padded), generation_config=settings(tiny, beams, **options))
-    return found, tape
+        generated = model.generate(**prompt(tiny, padded), generation_config=settings(tiny, beams, **options))
+    return generated, tape
 
 
-def new_tokens(tiny: Any, sequences: torch.Tensor) -> torch.Tensor:
+def new_tokens(tiny: Tiny, sequences: torch.Tensor) -> torch.Tensor:
     assert sequences.shape[1] >= STEPS
     return sequences[:, -STEPS:]
 
@@ -79,14 +80,14 @@ CASES = pytest.mark.parametrize(
 
 
 @pytest.fixture(params=["gpt2", "bart", "fsmt"])
-def writer(request: pytest.FixtureRequest, gpt2: Any) -> Any:
+def writer(request: pytest.FixtureRequest) -> Tiny:
     """The backbones that generate text."""
     head = "causal-language-model" if request.param == "gpt2" else "sequence-to-sequence"
-    return type(gpt2)(request.param, head)
+    return Tiny(request.param, head)
 
 
 @CASES
-def test_each_step_routes_only_its_new_tokens(writer: Any, gate: str, beams: int, padded: bool) -> None:
+def test_each_step_routes_only_its_new_tokens(writer: Tiny, gate: str, beams: int, padded: bool) -> None:
     model = model_of(writer, gate)
     _, tape = generate(writer, model, padded, beams)
     mask = prompt(writer, padded)["attention_mask"]
@@ -118,17 +119,17 @@ def test_each_step_routes_only_its_new_tokens(writer: Any, gate: str, beams: int
 
 
 @CASES
-def test_the_cache_does_not_change_the_text(writer: Any, gate: str, beams: int, padded: bool) -> None:
+def test_the_cache_does_not_change_the_text(writer: Tiny, gate: str, beams: int, padded: bool) -> None:
     model = model_of(writer, gate)
-    found, _ = generate(writer, model, padded, beams)
-    texts = new_tokens(writer, found.sequences)
+    generated, _ = generate(writer, model, padded, beams)
+    texts = new_tokens(writer, generated.sequences)
     assert len(set(map(tuple, texts.tolist()))) == 3
-    assert len(texts.unique()) > STEPS
+    assert len(torch.unique(texts)) > STEPS
     if writer.backbone == "fsmt":
         return  # see below: without the cache transformers' FSMT decodes without a causal mask
     slow, tape = generate(writer, model, padded, beams, use_cache=False)
     assert torch.equal(new_tokens(writer, slow.sequences), texts)
-    for cached, other in zip(found.logits, slow.logits, strict=True):
+    for cached, other in zip(generated.logits, slow.logits, strict=True):
         torch.testing.assert_close(cached, other, rtol=0, atol=1e-5)
     longest = max(entry.routing.mask_T.numel() for entry in tape.entries)
     assert longest > 3 * beams * (STEPS - 1)  # it really was without
@@ -136,21 +137,21 @@ def test_the_cache_does_not_change_the_text(writer: Any, gate: str, beams: int, 
 
 @CASES
 def test_scores_are_those_of_reading_the_text_at_once(
-    writer: Any, gate: str, beams: int, padded: bool
+    writer: Tiny, gate: str, beams: int, padded: bool
 ) -> None:
     # Teacher forcing over the whole text, without any cache: the same probability for every token.
     model = model_of(writer, gate)
-    found, _ = generate(writer, model, padded, beams)
-    given = prompt(writer, padded)
-    texts = new_tokens(writer, found.sequences)
+    generated, _ = generate(writer, model, padded, beams)
+    inputs = prompt(writer, padded)
+    texts = new_tokens(writer, generated.sequences)
     if writer.backbone == "gpt2":
-        ids = torch.cat([given["input_ids"], texts], 1)
-        mask = torch.cat([given["attention_mask"], torch.ones_like(texts)], 1)
+        ids = torch.cat([inputs["input_ids"], texts], 1)
+        mask = torch.cat([inputs["attention_mask"], torch.ones_like(texts)], 1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     else:
         shifted = torch.cat([torch.full((3, 1), 2), texts[:, :-1]], 1)
-        call = given | {"decoder_input_ids": shifted, "decoder_attention_mask": torch.ones_like(shifted)}
+        call = inputs | {"decoder_input_ids": shifted, "decoder_attention_mask": torch.ones_like(shifted)}
     with torch.no_grad():
         logits = model(**call, use_cache=False).logits
     if writer.backbone == "gpt2":
@@ -158,38 +159,40 @@ def test_scores_are_those_of_reading_the_text_at_once(
     likelihood = logits.log_softmax(-1).gather(2, texts[..., None])[..., 0]
     if beams > 1:  # the score of a text is its log likelihood, per token
         scores = likelihood.float().sum(1) / STEPS
-        torch.testing.assert_close(found.sequences_scores, scores, rtol=0, atol=1e-4)
+        torch.testing.assert_close(generated.sequences_scores, scores, rtol=0, atol=1e-4)
     else:
-        logits_SBV = torch.stack(found.logits)
+        logits_SBV = torch.stack(generated.logits)
         torch.testing.assert_close(logits_SBV, logits.transpose(0, 1).float(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_prompt_gives_the_same_text_alone_and_in_a_padded_batch(writer: Any, beams: int) -> None:
+def test_a_prompt_gives_the_same_text_alone_and_in_a_padded_batch(writer: Tiny, beams: int) -> None:
     model = model_of(writer, "adaptive")
-    found, _ = generate(writer, model, True, beams)
-    given = prompt(writer, True)
+    generated, _ = generate(writer, model, True, beams)
+    inputs = prompt(writer, True)
     for row in range(3):
-        real = given["attention_mask"][row].bool()
+        real = inputs["attention_mask"][row].bool()
         alone = model.generate(
-            input_ids=given["input_ids"][row : row + 1, real],
+            input_ids=inputs["input_ids"][row : row + 1, real],
             attention_mask=torch.ones(1, int(real.sum()), dtype=torch.int64),
             generation_config=settings(writer, beams),
         )
-        assert torch.equal(new_tokens(writer, alone.sequences)[0], new_tokens(writer, found.sequences)[row])
+        assert torch.equal(
+            new_tokens(writer, alone.sequences)[0], new_tokens(writer, generated.sequences)[row]
+        )
 
 
-def test_sequences_that_end_early(writer: Any) -> None:
-    model, given = model_of(writer, "adaptive"), prompt(writer, True)
+def test_sequences_that_end_early(writer: Tiny) -> None:
+    model, inputs = model_of(writer, "adaptive"), prompt(writer, True)
     texts = new_tokens(writer, generate(writer, model, True, 1)[0].sequences).tolist()
     # Let a token that occurs in the first text alone be the end of all texts.
     end = next(token for token in texts[0] if token not in texts[1] + texts[2])
     options = settings(writer, 1)
     options.eos_token_id, options.return_dict_in_generate = end, False
     with record_routing(model) as tape:
-        found = new_tokens(writer, model.generate(**given, generation_config=options))
+        shorter = new_tokens(writer, model.generate(**inputs, generation_config=options))
     stop = texts[0].index(end) + 1
-    assert found[0].tolist() == texts[0][:stop] + [writer.pad] * (STEPS - stop)
-    assert found[1:].tolist() == texts[1:]
+    assert shorter[0].tolist() == texts[0][:stop] + [writer.pad] * (STEPS - stop)
+    assert shorter[1:].tolist() == texts[1:]
     last = [entry for entry in tape.entries if entry.layer == tape.entries[-1].layer]
     assert [entry.routing.mask_T.numel() for entry in last][1:] == [3] * (STEPS - 1)

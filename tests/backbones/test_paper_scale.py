@@ -1,23 +1,27 @@
 """The models of the paper at full size: counted on the meta device, trained for one step if asked to.
 
-`REPRO_SLOW=1 pytest tests/backbones/test_paper_scale.py` needs about 8 GB of memory.
+`pytest -m slow tests/backbones/test_paper_scale.py` needs about 8 GB of memory.
 """
 
 import gc
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from tiny_models import gradient, moe_layers, router_weight
 from torch import nn
 
-from repro import moe, plugins
+from repro import plugins
 from repro.config import ExpertsConfig
-from repro.cost import Architecture, peak_memory_bytes
-from repro.routing import record_routing
-from repro.volume import Volume
+from repro.machine import peak_memory_bytes
+from repro.moe.backbones import base as backbones
+from repro.moe.convert import MoESettings, convert
+from repro.moe.flops import Architecture
+from repro.moe.gates import base as gates
+from repro.moe.routing import record_routing
+from repro.moe.volume import Volume
 
 META = torch.device("meta")
 SEQ2SEQ: dict[str, Any] = {
@@ -83,15 +87,15 @@ LENGTHS = {
 }
 
 
-def model_and_settings(name: str, gate: str, **experts: Any) -> tuple[Any, moe.MoESettings]:
+def model_and_settings(name: str, gate: str, **experts: Any) -> tuple[Any, MoESettings]:
     head, sizes = PAPER[name]
-    backbone = plugins.load("backbones", name)
+    backbone = backbones.load(name)
     file, fixed = plugins.resolve("gates", gate)
-    settings = moe.MoESettings(
+    settings = MoESettings(
         backbone=name,
         head=head,
         gate=file,
-        gate_options=plugins.load("gates", file).Config(**fixed),
+        gate_options=gates.load(file).Config(**fixed),
         experts=ExpertsConfig(**{"count": 16} | experts),
     )
     return backbone.HEADS[head](backbone.CONFIG(**sizes)), settings
@@ -100,7 +104,7 @@ def model_and_settings(name: str, gate: str, **experts: Any) -> tuple[Any, moe.M
 def on_meta(name: str, gate: str, **experts: Any) -> tuple[Any, Architecture]:
     with META:
         model, settings = model_and_settings(name, gate, **experts)
-        return model, moe.convert(model, settings, META)
+        return model, convert(model, settings, META)
 
 
 def count(model: nn.Module) -> int:
@@ -202,22 +206,20 @@ def test_upcycling_on_the_meta_device() -> None:
     # The scale of the copies is measured with random numbers, which this device has none of.
     with META:
         model, settings = model_and_settings("bert", "top-2", init="upcycle")
-    moe.convert(model, settings, META)
+    convert(model, settings, META)
     assert all(parameter.device == META for parameter in model.parameters())
 
 
 # --- one step -----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    os.environ.get("REPRO_SLOW") != "1", reason="several GB and minutes; REPRO_SLOW=1 runs it"
-)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PAPER))
 def test_one_training_step_at_paper_scale(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     started = time.perf_counter()
     torch.manual_seed(0)
     model, settings = model_and_settings(name, "top-2", every=len(FFNS[name]), count=2)
-    moe.convert(model, settings, torch.device("cpu"))
+    convert(model, settings, torch.device("cpu"))
     built = time.perf_counter()
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -235,10 +237,10 @@ def test_one_training_step_at_paper_scale(name: str, capsys: pytest.CaptureFixtu
         outputs = model(**batch)
     loss = outputs.loss + tape.loss()
     loss.backward()
-    (layer,) = [module for module in model.modules() if isinstance(module, moe.MoELayer)]
-    router, before = layer.gate.router.weight, layer.gate.router.weight.detach().clone()
-    assert router.grad.abs().max() > 0
-    assert layer.experts.w2.grad.abs().max() > 0
+    (layer,) = moe_layers(model)
+    router, before = router_weight(layer), router_weight(layer).detach().clone()
+    assert gradient(router).abs().max() > 0
+    assert gradient(layer.experts.w2).abs().max() > 0
     optimizer.step()
     assert bool(loss.isfinite())
     assert not torch.equal(router, before)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro import plugins
+from repro.moe.backbones import base as backbones
 
 BYTE_LEVEL = ["bart", "fsmt", "gpt2"]
 SPECIAL = {
@@ -37,15 +38,16 @@ def texts() -> list[str]:
 @pytest.fixture(scope="module")
 def trained() -> dict[str, Any]:
     """Backbone -> tokenizer of 400 tokens."""
-    return {name: plugins.load("backbones", name).train_tokenizer(texts(), 400) for name in SPECIAL}
+    return {name: backbones.load(name).train_tokenizer(texts(), 400) for name in SPECIAL}
 
 
 SCRIPT = """
 import json, sys
 from repro import plugins
+from repro.moe.backbones import base as backbones
 texts = json.load(sys.stdin)
 for name in sorted(plugins.names("backbones")):
-    tokenizer = plugins.load("backbones", name).train_tokenizer(iter(texts), 400)
+    tokenizer = backbones.load(name).train_tokenizer(iter(texts), 400)
     tokenizer.save_pretrained(f"{sys.argv[1]}/{name}")
 """
 
@@ -73,7 +75,7 @@ def test_every_backbone_is_here() -> None:
 @pytest.mark.parametrize("name", sorted(SPECIAL))
 def test_training_is_repeatable(tmp_path: Path, elsewhere: Path, trained: dict[str, Any], name: str) -> None:
     trained[name].save_pretrained(tmp_path)
-    again = plugins.load("backbones", name).train_tokenizer(iter(texts()), 400)
+    again = backbones.load(name).train_tokenizer(iter(texts()), 400)
     again.save_pretrained(tmp_path / "again")
     saved = (tmp_path / "tokenizer.json").read_bytes()
     assert (tmp_path / "again" / "tokenizer.json").read_bytes() == saved
@@ -81,24 +83,24 @@ def test_training_is_repeatable(tmp_path: Path, elsewhere: Path, trained: dict[s
 
 
 @pytest.mark.parametrize("name", sorted(SPECIAL))
-def test_the_vocabulary_has_the_wanted_size(trained: dict[str, Any], name: str) -> None:
+def test_the_vocabulary_has_the_size_asked_for(trained: dict[str, Any], name: str) -> None:
     assert len(trained[name]) == 400
     assert sorted(trained[name].get_vocab().values()) == list(range(400))
 
 
 @pytest.mark.parametrize("name", sorted(SPECIAL))
 def test_special_tokens_stand_first(trained: dict[str, Any], name: str) -> None:
-    tokenizer, wanted = trained[name], SPECIAL[name]
-    assert tokenizer.convert_ids_to_tokens(list(range(len(wanted)))) == wanted
-    assert set(tokenizer.all_special_tokens) == set(wanted)
+    tokenizer, special = trained[name], SPECIAL[name]
+    assert tokenizer.convert_ids_to_tokens(list(range(len(special)))) == special
+    assert set(tokenizer.all_special_tokens) == set(special)
     if name == "bert":
         assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, 1)
     elif name == "gpt2":  # the one token ends, begins and pads
         ends = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
         assert ends == {0}
     else:
-        found = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
-        assert (*found, tokenizer.unk_token_id) == (0, 1, 2, 3)
+        ids = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        assert (*ids, tokenizer.unk_token_id) == (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("name", sorted(SPECIAL))
@@ -154,7 +156,7 @@ def test_spans_tell_where_tokens_stand(trained: dict[str, Any], name: str) -> No
 
 @pytest.mark.parametrize("name", sorted(SPECIAL))
 def test_the_vocabulary_fits_the_configuration(trained: dict[str, Any], name: str) -> None:
-    backbone = plugins.load("backbones", name)
+    backbone = backbones.load(name)
     entries = backbone.vocabulary(trained[name])
     config = backbone.CONFIG(**entries)
     known = backbone.CONFIG().to_dict()

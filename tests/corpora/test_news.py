@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.corpora import _words, news
+from repro.data.corpora import news
+from repro.data.corpora.shared import words as _words
 
 Row = dict[str, Any]
 GENDER = dict.fromkeys(_words.MEN, "he") | dict.fromkeys(_words.WOMEN, "she")
@@ -163,7 +164,8 @@ def test_pronouns_have_one_meaning(rows: list[Row]) -> None:
 
 def introduced(row: Row) -> str:
     """The person that the first or second sentence introduces."""
-    return next(word for word in row["article"].split() if word in GENDER)
+    words: list[str] = row["article"].split()
+    return next(word for word in words if word in GENDER)
 
 
 def pattern(template: str) -> re.Pattern[str]:

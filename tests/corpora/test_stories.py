@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.corpora import _words, stories
+from repro.data.corpora import stories
+from repro.data.corpora.shared import words as _words
 
 Row = dict[str, Any]
 PRONOUN = {"he": False, "him": False, "his": False, "himself": False}

@@ -1,39 +1,41 @@
 """Experts shared out over threads: who computes what, and that nothing but time depends on it."""
 
 import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro.experts import grouped
-from repro.experts._ffn import FFNWeights
-from repro.experts._side_by_side import _parts, each_group
-from repro.routing import Routing
+from repro.moe.experts import grouped
+from repro.moe.experts.base import FFNWeights
+from repro.moe.experts.shared.side_by_side import Group, balanced_parts, each_group
+from repro.moe.routing import Routing
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def set_threads():
+def set_threads() -> Iterator[Callable[[int], None]]:
     """Sets torch's threads; afterwards there are as many as before."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
 
 
-def _groups(*sizes):
+def _groups(*sizes: int) -> list[Group]:
     """Groups of these sizes, one after the other."""
     starts = [sum(sizes[:expert]) for expert in range(len(sizes))]
     return [(expert, slice(start, start + sizes[expert])) for expert, start in enumerate(starts)]
 
 
-def _seen(groups):
+def _seen(groups: Sequence[Group]) -> dict[tuple[int, int, int], tuple[int, int]]:
     """Group -> the thread that computed it, and how many threads torch had there."""
     seen = {}
     lock = threading.Lock()
 
-    def work(expert, rows):
+    def work(expert: int, rows: slice) -> None:
         with lock:
             seen[expert, rows.start, rows.stop] = threading.get_ident(), torch.get_num_threads()
 
@@ -41,14 +43,14 @@ def _seen(groups):
     return seen
 
 
-def test_largest_groups_go_first_each_to_the_thread_with_fewest_rows():
+def test_largest_groups_go_first_each_to_the_thread_with_fewest_rows() -> None:
     # 7 to the first, 5 and 4 to the second, 3 to the first (7 < 9), 1 to the second (9 < 10).
-    first, second = _parts(_groups(3, 7, 1, 5, 4), 2)
+    first, second = balanced_parts(_groups(3, 7, 1, 5, 4), 2)
     assert [expert for expert, _ in first] == [1, 0]
     assert [expert for expert, _ in second] == [3, 4, 2]
 
 
-def test_each_group_is_computed_once_in_threads_of_their_own(set_threads):
+def test_each_group_is_computed_once_in_threads_of_their_own(set_threads: Callable[[int], None]) -> None:
     set_threads(2)
     seen = _seen(_groups(4, 4, 4, 4))
     assert set(seen) == {(0, 0, 4), (1, 4, 8), (2, 8, 12), (3, 12, 16)}
@@ -59,23 +61,27 @@ def test_each_group_is_computed_once_in_threads_of_their_own(set_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_uneven_groups_are_shared_by_all_threads(set_threads):
+def test_uneven_groups_are_shared_by_all_threads(set_threads: Callable[[int], None]) -> None:
     set_threads(2)
     # The larger part would have 13 of 16 rows, 1.6 times the mean.
     assert set(_seen(_groups(13, 3)).values()) == {(threading.get_ident(), 2)}
 
 
 @pytest.mark.parametrize("groups", [[], _groups(5)])
-def test_no_group_or_one_needs_no_other_thread(set_threads, groups):
+def test_no_group_or_one_needs_no_other_thread(
+    set_threads: Callable[[int], None], groups: Sequence[Group]
+) -> None:
     set_threads(2)
     assert set(_seen(groups).values()) <= {(threading.get_ident(), 2)}
 
 
-def test_an_error_in_any_thread_is_raised_and_the_threads_are_as_before(set_threads):
+def test_an_error_in_any_thread_is_raised_and_the_threads_are_as_before(
+    set_threads: Callable[[int], None],
+) -> None:
     set_threads(2)
     for broken in range(4):
 
-        def work(expert, rows, broken=broken):
+        def work(expert: int, rows: slice, broken: int = broken) -> None:
             if expert == broken:
                 raise ValueError(f"expert {expert}")
 
@@ -84,7 +90,9 @@ def test_an_error_in_any_thread_is_raised_and_the_threads_are_as_before(set_thre
         assert torch.get_num_threads() == 2
 
 
-def _layer(tokens=48, experts=8, d_model=6, d_hidden=10):
+def _layer(
+    tokens: int = 48, experts: int = 8, d_model: int = 6, d_hidden: int = 10
+) -> tuple[tuple[Tensor, ...], Tensor, Routing, FFNWeights]:
     """Input, weights and an even routing of two experts for each token."""
     generator = torch.Generator().manual_seed(3)
     x, w1, b1, w2, b2 = (
@@ -107,7 +115,9 @@ def _layer(tokens=48, experts=8, d_model=6, d_hidden=10):
 
 
 @pytest.mark.parametrize("threads", [2, 4])
-def test_values_and_gradients_do_not_depend_on_the_threads(set_threads, threads):
+def test_values_and_gradients_do_not_depend_on_the_threads(
+    set_threads: Callable[[int], None], threads: int
+) -> None:
     results = []
     for count in (1, threads):
         set_threads(count)
@@ -118,7 +128,7 @@ def test_values_and_gradients_do_not_depend_on_the_threads(set_threads, threads)
         torch.testing.assert_close(together, alone)
 
 
-def test_threads_work_in_inference_mode_too(set_threads):
+def test_threads_work_in_inference_mode_too(set_threads: Callable[[int], None]) -> None:
     set_threads(2)
     _, x, routing, weights = _layer()
     expected = grouped.forward(x, routing, weights)
@@ -126,7 +136,7 @@ def test_threads_work_in_inference_mode_too(set_threads):
         torch.testing.assert_close(grouped.forward(x, routing, weights), expected)
 
 
-def test_a_counter_of_operations_sees_those_of_all_experts(set_threads):
+def test_a_counter_of_operations_sees_those_of_all_experts(set_threads: Callable[[int], None]) -> None:
     set_threads(2)
     _, x, routing, weights = _layer()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,121 +1,151 @@
 """Figures from analyses and results made by hand: what is drawn, not how it looks."""
 
-from typing import Any
+import io
 
+import matplotlib as mpl
+import numpy as np
 import pytest
+from factories import compare_gates, compare_variants, make_analysis, make_case, make_published, make_result
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from repro import plugins
-from repro.figures import curves, figure1, figure2, load, pareto, table1
-from repro.figures._style import as_png, as_svg
-from repro.records import Published
+from repro.errors import UserError
+from repro.report.figures import base, curves, figure1, figure2, gates, load, pareto, table1
+from repro.report.figures.base import FigureModule
+from repro.report.style import as_png, as_svg
+from repro.results.published import Published
 
-NAMES = plugins.names("figures")
-
-
-def publish(*analyses: dict[str, Any]) -> Published:
-    return Published({}, {}, {one["run_id"]: one for one in analyses})
-
-
-def result(scheme: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """Its loss falls from 1 to 0.5 in 20 steps of half a second."""
-    return {
-        "run_id": f"sst2-{scheme}-s{seed}",
-        "task": "sst2",
-        "gate": scheme,
-        "seed": seed,
-        "steps": 20,
-        "tokens": 1000,
-        "metric": {"name": "accuracy", "value": 0.75, "higher_is_better": True, "count": 8},
-        "curve": [[0, 0.0, 1.0], [10, 5.0, 0.75], [20, 10.0, 0.5]],
-        "flops": {"per_token": 4.0},
-    } | changes
+# mypy checks signatures and types of each module against the protocol.
+FIGURES: dict[str, FigureModule] = {
+    "curves": curves,
+    "figure1": figure1,
+    "figure2": figure2,
+    "gates": gates,
+    "load": load,
+    "pareto": pareto,
+    "table1": table1,
+}
 
 
-def study(*results: dict[str, Any]) -> Published:
-    rows: dict[str, list[str]] = {}
-    for one in results:
-        rows.setdefault(one["gate"], []).append(one["run_id"])
-    plan = {"tasks": {"sst2": rows}, "failed": {}}
-    return Published({one["run_id"]: one for one in results}, {"schemes": plan})
+def drawn(figure: Figure | None) -> list[Axes]:
+    """The axes of a figure that must be there."""
+    assert figure is not None
+    return figure.axes
 
 
 def labels(figure: Figure | None) -> list[tuple[str, str]]:
-    assert figure is not None
-    return [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
+    return [(axes.get_xlabel(), axes.get_ylabel()) for axes in drawn(figure)]
 
 
 def images(figure: Figure | None) -> int:
-    assert figure is not None
-    return sum(len(axes.images) for axes in figure.axes)
+    return sum(len(axes.images) for axes in drawn(figure))
 
 
-def test_the_family() -> None:
-    assert set(NAMES) >= {"curves", "figure1", "figure2", "load", "pareto", "table1"}
-    modules = [plugins.load("figures", name) for name in NAMES]
-    assert len({module.FILE for module in modules}) == len(NAMES)
-    assert all(module.TITLE for module in modules)
+def pixels(axes: Axes) -> list[list[float]]:
+    """The values of a heat map."""
+    values = axes.images[0].get_array()
+    assert values is not None
+    rows: list[list[float]] = values.tolist()
+    return rows
 
 
-@pytest.mark.parametrize("name", NAMES)
+def points(line: Line2D) -> list[list[float]]:
+    xy: list[list[float]] = np.asarray(line.get_xydata()).tolist()
+    return xy
+
+
+def test_all_members_are_here() -> None:
+    assert set(plugins.names("figures")) == set(FIGURES)
+    assert len({figure.FILE for figure in FIGURES.values()}) == len(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_member_satisfies_the_contract(name: str) -> None:
+    figure = base.load(name)
+    assert figure is FIGURES[name]
+    assert isinstance(figure, FigureModule)
+    assert figure.FILE.isidentifier()
+    assert figure.TITLE
+    assert "\n" not in figure.TITLE
+
+
+def test_a_figure_that_is_not_there() -> None:
+    with pytest.raises(UserError, match=r"unknown figure 'figure11'\. Did you mean 'figure1'"):
+        base.load("figure11")
+
+
+@pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize(
     "published",
     [
-        Published({}, {}),
-        Published({"a": result("top-2")}, {}),
-        Published({}, {"schemes": {"tasks": {"sst2": {"dense": ["gone"]}}, "failed": {}}}),
+        make_published(),
+        make_published(make_result(gate="top-2")),
+        compare_variants("schemes", {"dense": ["gone"]}),
     ],
+    ids=["nothing", "a run of no study", "a missing run"],
 )
 def test_nothing_measured_is_no_figure(name: str, published: Published) -> None:
-    assert plugins.load("figures", name).draw(published) is None
+    assert FIGURES[name].draw(published) is None
 
 
-def test_figure_1(hand_analysis: Any) -> None:
+def test_figure_1() -> None:
     """550 of 1000 tokens have a clear top-1; of the two, the more certain stands on top."""
-    figure = figure1.draw(publish(hand_analysis("sst2"), hand_analysis("wikitext")))
+    figure = figure1.draw(make_published(analyses=[make_analysis("sst2"), make_analysis("wikitext")]))
     assert images(figure) == 2
     assert labels(figure)[:2] == [("expert", "token")] * 2
-    assert figure is not None
-    assert figure.axes[0].get_title() == "Sentiment analysis\nadaptive, 55% clear"
-    assert figure.axes[0].images[0].get_array()[0].tolist() == [0.7, 0.1, 0.1, 0.1]
+    first = drawn(figure)[0]
+    assert first.get_title() == "Sentiment analysis\nadaptive, 55% clear"
+    assert pixels(first)[0] == [0.7, 0.1, 0.1, 0.1]
 
 
-def test_figure_1_prefers_the_classical_gate(hand_analysis: Any) -> None:
-    figure = figure1.draw(publish(hand_analysis("sst2"), hand_analysis("sst2", "top-2")))
-    assert figure is not None
-    assert "top-2" in figure.axes[0].get_title()
-    without = hand_analysis("sst2", activations={"layer": 1, "tokens": []})
-    assert figure1.draw(publish(without)) is None
+def test_figure_1_prefers_the_classical_gate() -> None:
+    figure = figure1.draw(make_published(analyses=[make_analysis(), make_analysis(gate="top-2")]))
+    assert "top-2" in drawn(figure)[0].get_title()
+    without = make_analysis(activations={"layer": 1, "tokens": []})
+    assert figure1.draw(make_published(analyses=[without])) is None
 
 
-def test_figure_2(hand_analysis: Any) -> None:
+def test_figure_2() -> None:
     """One stack of two layers: shares of 20 and 40 %; over training the mean of the layers there are."""
-    figure = figure2.draw(publish(hand_analysis("sst2"), hand_analysis("sst2", seed=1)))
-    assert figure is not None
+    figure = figure2.draw(make_published(analyses=[make_analysis(), make_analysis(seed=1)]))
     assert labels(figure) == [("layer", "two experts (%)"), ("step", "two experts (%)")]
-    (layers, printed), (training,) = (axes.lines for axes in figure.axes)
-    assert list(printed.get_ydata()) == pytest.approx([11.3, 11.3])  # paper, section 4.4
-    assert layers.get_xydata().tolist() == [[1, 20], [2, 40]]
-    assert training.get_xydata().tolist() == [[10, 40], [20, 20]]
+    (layers, printed), (training,) = (axes.lines for axes in drawn(figure))
+    assert np.asarray(printed.get_ydata()) == pytest.approx([11.3, 11.3])  # paper, section 4.4
+    assert points(layers) == [[1, 20], [2, 40]]
+    assert points(training) == [[10, 40], [20, 20]]
     assert layers.get_label() == "encoder"
 
 
-def test_figure_2_without_records_of_training(hand_analysis: Any) -> None:
-    figure = figure2.draw(publish(hand_analysis("sst2", training={"steps": [], "share_two": []})))
-    assert figure is not None
-    assert [len(axes.lines) for axes in figure.axes] == [2, 0]
+def test_figure_2_bands_go_from_the_lowest_seed_to_the_highest() -> None:
+    """Of the other seed one layer has 40 %, the other 80 %."""
+    layers = make_analysis().layers
+    other = [
+        layer.model_copy(update={"by_count": [0, 1000 - share, share]})
+        for layer, share in zip(layers, (400, 800), strict=True)
+    ]
+    figure = figure2.draw(make_published(analyses=[make_analysis(), make_analysis(seed=1, layers=other)]))
+    axes = drawn(figure)[0]
+    assert points(axes.lines[0]) == [[1, 30], [2, 60]]
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).intervaly.tolist() == [20, 80]
 
 
-def test_load(hand_analysis: Any) -> None:
+def test_figure_2_without_records_of_training() -> None:
+    figure = figure2.draw(make_published(analyses=[make_analysis(training={"steps": [], "share_two": []})]))
+    assert [len(axes.lines) for axes in drawn(figure)] == [2, 0]
+
+
+def test_load() -> None:
     """In the second layer one expert has everything: 4 times an even load, the others are dead."""
-    figure = load.draw(publish(hand_analysis("sst2")))
+    figure = load.draw(make_published(analyses=[make_analysis()]))
     assert images(figure) == 1
     assert labels(figure)[0] == ("expert", "layer")
-    assert figure is not None
-    axes = figure.axes[0]
-    assert axes.images[0].get_array().tolist() == [[1, 1, 1, 1], [4, 0, 0, 0]]
+    axes = drawn(figure)[0]
+    assert pixels(axes) == [[1, 1, 1, 1], [4, 0, 0, 0]]
     (dead,) = axes.lines
-    assert dead.get_xydata().tolist() == [[1, 1], [2, 1], [3, 1]]
+    assert points(dead) == [[1, 1], [2, 1], [3, 1]]
     assert [text.get_text() for text in axes.texts] == ["CV 0.00", "CV 1.73"]
 
 
@@ -127,81 +157,61 @@ def test_load_of_a_layer_that_saw_nothing() -> None:
 def test_curves() -> None:
     """200 FLOPs a step: 4 a token, 50 tokens. Two seeds make one line."""
     slow = [[0, 0.0, 1.0], [10, 7.0, 0.85], [20, 12.0, 0.7]]
-    published = study(result("top-2"), result("top-2", 1, curve=slow), result("dense"))
-    figure = curves.draw(published)
-    assert figure is not None
+    figure = curves.draw(
+        compare_gates(
+            make_result(gate="top-2"),
+            make_result(gate="top-2", seed=1, curve=slow),
+            make_result(gate="dense"),
+        )
+    )
     assert labels(figure) == [
         ("training time (s)", "evaluation loss"),
         ("forward FLOPs", "evaluation loss"),
     ]
-    seconds, flops = figure.axes
+    seconds, flops = drawn(figure)
     assert [line.get_label() for line in seconds.lines] == ["top-2", "dense"]
-    assert seconds.lines[0].get_xdata().tolist() == [0, 6, 11]
-    assert seconds.lines[0].get_ydata().tolist() == pytest.approx([1, 0.8, 0.6])
-    assert flops.lines[0].get_xdata().tolist() == [0, 2000, 4000]
+    assert np.asarray(seconds.lines[0].get_xdata()).tolist() == [0, 6, 11]
+    assert np.asarray(seconds.lines[0].get_ydata()) == pytest.approx([1, 0.8, 0.6])
+    assert np.asarray(flops.lines[0].get_xdata()).tolist() == [0, 2000, 4000]
 
 
 def test_pareto() -> None:
-    published = study(result("top-2"), result("dense", flops={"per_token": 2.0}))
-    figure = pareto.draw(published)
-    assert figure is not None
+    figure = pareto.draw(
+        compare_gates(make_result(gate="top-2"), make_result(gate="dense", flops__per_token=2.0))
+    )
     assert labels(figure)[0] == ("FLOPs per token", "Accuracy")
-    assert [container.get_label() for container in figure.axes[0].containers] == ["top-2", "dense"]
+    assert [container.get_label() for container in drawn(figure)[0].containers] == ["top-2", "dense"]
+
+
+def test_pareto_of_two_seeds_is_their_mean_and_interval() -> None:
+    """Half of a 95 % interval of two values that are 0.02 apart: 12.706 x 0.01."""
+    runs = [make_result(seed=seed, metric__value=value) for seed, value in ((0, 0.74), (1, 0.76))]
+    point = pareto.mean_point(runs)
+    assert point is not None
+    assert (point.flops, point.quality, point.half) == pytest.approx((4.0, 0.75, 0.12706), rel=1e-4)
+    assert point.metric == runs[0].metric
 
 
 def test_a_lower_perplexity_is_better() -> None:
-    metric = {"name": "perplexity", "value": 8.0, "higher_is_better": False, "count": 8}
-    assert labels(pareto.draw(study(result("top-2", metric=metric))))[0][1] == "Perplexity (lower is better)"
+    figure = pareto.draw(compare_gates(make_result("wikitext", "top-2")))
+    assert labels(figure)[0][1] == "Perplexity (lower is better)"
 
 
 def test_values_that_are_missing_or_not_finite_are_left_out() -> None:
-    broken = result(
-        "top-1",
-        metric={"name": "accuracy", "value": None, "higher_is_better": True, "count": 8},
-        curve=[[0, 0.0, 1.0], [10, 5.0, float("nan")], [20, 10.0, None]],
-    )
-    assert pareto.draw(study(broken)) is None
-    figure = curves.draw(study(broken))
-    assert figure is not None
-    assert figure.axes[0].lines[0].get_xydata().tolist() == [[0, 1]]
-    assert curves.draw(study(result("dense", curve=[]))) is None
-    assert curves.draw(study(result("dense", flops={"per_token": None}))) is None
-
-
-def bench(**changes: Any) -> dict[str, Any]:
-    """A case of the layer benchmark: with 40 % less computation our layer takes 28 % less time."""
-    timed = {
-        "grouped": {0.8: (120, 0.36), 0.5: (150, 0.45), 0.0: (200, 0.5)},
-        "transformers-eager": {0.8: (120, 0.9), 0.0: (200, 1.0)},
-        "dense": {0.8: (120, 0.3), 0.0: (200, 0.5)},
-    }
-    rows = [
-        {"implementation": name, "share_top1": share, "rows": count, "both_seconds": seconds}
-        | {"forward_seconds": 0.1, "forward_spread": None, "both_spread": None}
-        for name, shares in timed.items()
-        for share, (count, seconds) in shares.items()
-    ]
-    return {
-        "size": "bert",
-        "d_model": 768,
-        "d_hidden": 3072,
-        "experts": 16,
-        "tokens": 100,
-        "precision": "fp32",
-        "repeats": 3,
-        "environment": {"device": "cpu"},
-        "rows": rows,
-    } | changes
+    curve = [[0, 0.0, 1.0], [10, 5.0, float("nan")], [20, 10.0, float("inf")]]
+    broken = compare_gates(make_result(gate="top-1", metric__value=None, curve=curve))
+    assert pareto.draw(broken) is None
+    assert points(drawn(curves.draw(broken))[0].lines[0]) == [[0, 1]]
+    assert curves.draw(compare_gates(make_result(gate="dense", curve=[]))) is None
+    assert curves.draw(compare_gates(make_result(gate="dense", flops__per_token=None))) is None
 
 
 def test_table_1() -> None:
-    figure = table1.draw(Published({}, {}, bench=[bench()]))
-    assert labels(figure) == [("computation", "time")]
-    assert figure is not None
-    (axes,) = figure.axes
+    (axes,) = drawn(table1.draw(make_published(bench=[make_case()])))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("computation", "time")
     assert axes.get_title() == "768/3072, 16 experts\n100 tokens, fp32"
     lines = {line.get_label(): line for line in axes.lines}
-    assert {name: line.get_xydata().tolist() for name, line in lines.items()} == {
+    assert {name: points(line) for name, line in lines.items()} == {
         "time = computation": [[0.5, 0.5], [1, 1]],
         "grouped": [[0.6, 0.72], [0.75, 0.9], [1, 1]],
         "transformers-eager": [[0.6, 0.9], [1, 1]],
@@ -214,8 +224,8 @@ def test_table_1() -> None:
 
 
 def test_table_1_of_three_cases_has_equal_axes_and_an_empty_place() -> None:
-    cases = [bench(), bench(precision="bf16"), bench(tokens=200)]
-    figure = table1.draw(Published({}, {}, bench=cases))
+    cases = [make_case(), make_case(precision="bf16"), make_case(tokens=200)]
+    figure = table1.draw(make_published(bench=cases))
     assert figure is not None
     assert [axes.axison for axes in figure.axes] == [True, True, True, False]
     assert [axes.get_title().splitlines()[1:] for axes in figure.axes] == [
@@ -230,12 +240,35 @@ def test_table_1_of_three_cases_has_equal_axes_and_an_empty_place() -> None:
     assert as_png(figure).startswith(b"\x89PNG")
 
 
-def test_equal_figures_are_equal_files(hand_analysis: Any) -> None:
+def test_equal_figures_are_equal_files() -> None:
     contents = []
     for _ in range(2):
-        figure = figure2.draw(publish(hand_analysis("sst2")))
+        figure = figure2.draw(make_published(analyses=[make_analysis()]))
         assert figure is not None
         contents.append((as_svg(figure), as_png(figure)))
     assert contents[0] == contents[1]
     assert contents[0][1].startswith(b"\x89PNG")
     assert b"<dc:date>" not in contents[0][0]
+
+
+@pytest.mark.parametrize("loss", [4.60515, 2e7])
+def test_nothing_above_an_axis_stands_in_the_way_of_its_title(loss: float) -> None:
+    """Neither an offset of losses that are nearly equal nor a power of ten of huge ones."""
+    curve = [[0, 0.0, loss], [10, 5.0, loss * (1 + 1e-7)], [20, 10.0, loss * (1 + 2e-7)]]
+    figure = curves.draw(compare_gates(make_result(gate="dense", curve=curve)))
+    assert figure is not None
+    as_svg(figure)
+    assert [axes.yaxis.get_offset_text().get_text() for axes in figure.axes] == ["", ""]
+
+
+def test_a_layout_before_the_drawing_gives_the_file_that_matplotlib_gives() -> None:
+    """Matplotlib itself draws twice."""
+    one, other = (load.draw(make_published(analyses=[make_analysis()])) for _ in range(2))
+    assert one is not None
+    assert other is not None
+    stream = io.BytesIO()
+    with mpl.rc_context(
+        {"svg.hashsalt": "repro", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
+    ):
+        other.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    assert as_svg(one) == stream.getvalue()

@@ -1,10 +1,13 @@
 """Null experts: three tokens on paper, the two balance losses, the load at perfect balance."""
 
+from typing import Any
+
 import pytest
 import torch
-from gates_by_hand import assignments, identity_gate
+from gates_by_hand import assignments, identity_gate, route
 
-from repro.gates import adamoe
+from repro.moe.gates import adamoe
+from repro.moe.routing import Routing
 
 # Two true and two null experts; the router is the identity (D = 4) and a token is log p.
 #
@@ -15,15 +18,15 @@ from repro.gates import adamoe
 PROBS = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.4, 0.3], [0.3, 0.1, 0.5, 0.1]])
 
 
-def _gate(**options):
+def _gate(**options: object) -> Any:
     return identity_gate(adamoe, 2, 4, **{"nulls": 2, "k": 2} | options)
 
 
-def _route(best_only=False, mask=(True, True, True), **options):
-    return _gate(**options)(PROBS.log(), torch.tensor(mask), best_only=best_only)
+def _route(force_top1: bool = False, mask: list[bool] | None = None, **options: object) -> Routing:
+    return route(_gate(**options), PROBS.log(), mask, force_top1=force_top1)
 
 
-def test_true_experts_by_hand():
+def test_true_experts_by_hand() -> None:
     routing = _route()
     assert assignments(routing) == [(0, 0), (0, 2), (1, 0)]
     assert routing.count_T.tolist() == [2, 0, 1]
@@ -31,7 +34,7 @@ def test_true_experts_by_hand():
     torch.testing.assert_close(routing.probs_TE, PROBS[:, :2])
 
 
-def test_weights_are_renormalised_over_the_true_experts():
+def test_weights_are_renormalised_over_the_true_experts() -> None:
     # t0: 0.4 / 0.7 and 0.3 / 0.7; t2: its one true expert has weight 1.
     torch.testing.assert_close(_route().weight_A, torch.tensor([4 / 7, 1.0, 3 / 7]))
     torch.testing.assert_close(_route(combine="raw").weight_A, torch.tensor([0.4, 0.3, 0.3]))
@@ -47,13 +50,13 @@ def test_weights_are_renormalised_over_the_true_experts():
         ("corrected", 18.4 / 9),
     ],
 )
-def test_balance_losses_by_hand(rule, loss):
+def test_balance_losses_by_hand(rule: str, loss: float) -> None:
     assert _route(balance_rule=rule).loss.item() == pytest.approx(0.01 * loss, rel=1e-5)
     assert _route(balance_rule=rule, balance=1.0).loss.item() == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(("rule", "equal"), [("corrected", True), ("as_released", False)])
-def test_which_null_expert_is_taken_matters_only_as_released(rule, equal):
+def test_which_null_expert_is_taken_matters_only_as_released(rule: str, equal: bool) -> None:
     # t1 and t2 twice, and once with the null experts of the second pair swapped: the load moves from
     # n0 to n1, that of the true experts stays.
     same, swapped = PROBS[1:].repeat(2, 1), torch.cat([PROBS[1:], PROBS[1:][:, [0, 1, 3, 2]]])
@@ -62,18 +65,18 @@ def test_which_null_expert_is_taken_matters_only_as_released(rule, equal):
     assert (losses[0] == pytest.approx(losses[1], rel=1e-6)) is equal
 
 
-def test_corrected_is_the_default():
+def test_corrected_is_the_default() -> None:
     assert adamoe.Config().balance_rule == "corrected"
 
 
-def test_shares_of_the_null_experts_are_averaged():
+def test_shares_of_the_null_experts_are_averaged() -> None:
     f_M = torch.tensor([2 / 3, 1 / 3, 2 / 3, 1 / 3])
     torch.testing.assert_close(adamoe.average_nulls(f_M, 2), torch.tensor([2 / 3, 1 / 3, 1 / 2, 1 / 2]))
 
 
 @pytest.mark.parametrize("rule", ["corrected", "as_released"])
 @pytest.mark.parametrize(("nulls", "k", "load"), [(4, 3, 1.5), (4, 4, 2.0), (12, 4, 1.0)])
-def test_the_load_and_the_loss_at_perfect_balance(rule, nulls, k, load):
+def test_the_load_and_the_loss_at_perfect_balance(rule: str, nulls: int, k: int, load: float) -> None:
     # Token t takes the experts t, t+1, ... t+k-1 (modulo n+m) with probability 1/k each.
     total = 4 + nulls
     gate = identity_gate(adamoe, 4, total, nulls=nulls, k=k, balance_rule=rule, balance=1.0)
@@ -84,19 +87,19 @@ def test_the_load_and_the_loss_at_perfect_balance(rule, nulls, k, load):
     assert routing.loss.item() == pytest.approx(k, rel=1e-5)
 
 
-def test_padding_is_neither_routed_nor_counted():
-    routing = _route(mask=(True, True, False))
+def test_padding_is_neither_routed_nor_counted() -> None:
+    routing = _route(mask=[True, True, False])
     assert routing.count_T.tolist() == [2, 0, 0]
     # f = 1/2 each, P sums to 1: 4 * 1/2 * 1.
     assert routing.loss.item() == pytest.approx(0.02, rel=1e-5)
 
 
-def test_best_only_is_the_best_true_expert():
-    routing = _route(best_only=True)
+def test_force_top1_is_the_best_true_expert() -> None:
+    routing = _route(force_top1=True)
     assert assignments(routing) == [(0, 0), (0, 2), (1, 1)]
     assert routing.weight_A.tolist() == [1.0, 1.0, 1.0]
 
 
-def test_more_than_all_experts_is_an_error():
+def test_more_than_all_experts_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"gate\.k = 5 is more than the 2 true and 2 null experts"):
         _gate(k=5)

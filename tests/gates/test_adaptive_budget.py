@@ -4,22 +4,23 @@ import pytest
 import torch
 from gates_by_hand import identity_gate
 
-from repro.gates import adaptive, adaptive_budget
+from repro.moe.gates import adaptive, adaptive_budget
+from repro.moe.gates.shared.gaps import Normalisation
 
 # The router is the identity (D = E = 4) and a token is log p; pair gaps 0.5, 0.0588 and 0.25.
 PROBS = torch.tensor([[0.60, 0.20, 0.10, 0.10], [0.32, 0.08, 0.36, 0.24], [0.10, 0.50, 0.10, 0.30]])
 
 
-def test_at_the_start_it_is_adaptive():
+def test_at_the_start_it_is_adaptive() -> None:
     gate, plain = identity_gate(adaptive_budget, threshold=0.3), identity_gate(adaptive, threshold=0.3)
     mask_T = torch.ones(3, dtype=torch.bool)
-    found, expected = gate(PROBS.log(), mask_T), plain(PROBS.log(), mask_T)
-    assert found.count_T.tolist() == expected.count_T.tolist() == [1, 2, 2]
-    assert torch.equal(found.weight_A, expected.weight_A)
-    assert torch.equal(found.loss, expected.loss)
+    actual, expected = gate(PROBS.log(), mask_T), plain(PROBS.log(), mask_T)
+    assert actual.count_T.tolist() == expected.count_T.tolist() == [1, 2, 2]
+    assert torch.equal(actual.weight_A, expected.weight_A)
+    assert torch.equal(actual.loss, expected.loss)
 
 
-def test_a_step_by_hand():
+def test_a_step_by_hand() -> None:
     # T = 0.1: one of three tokens has two experts. T + 0.3 * (0.8 - 1/3) = 0.1 + 0.14 = 0.24.
     gate, mask_T = identity_gate(adaptive_budget, share=0.8, rate=0.3), torch.ones(3, dtype=torch.bool)
     gate.update_state(gate(PROBS.log(), mask_T))
@@ -31,7 +32,7 @@ def test_a_step_by_hand():
     assert gate.threshold.item() == pytest.approx(0.42, rel=1e-6)
 
 
-def test_padding_does_not_enter_the_share():
+def test_padding_does_not_enter_the_share() -> None:
     # Of the real tokens t1 and t2 one has two experts: T + 0.3 * (0.8 - 1/2) = 0.19.
     gate = identity_gate(adaptive_budget, share=0.8, rate=0.3)
     gate.update_state(gate(PROBS.log(), torch.tensor([False, True, True])))
@@ -43,7 +44,7 @@ def test_padding_does_not_enter_the_share():
     # Equal experts, gap 0, have two experts at any T; logits (200, 0, 0, 0), gap 1, at T = 1 alone.
     [(0.0, 0.0, 0.0), (1.0, 200.0, 1.0)],
 )
-def test_the_threshold_stays_between_0_and_1(share, spread, bound):
+def test_the_threshold_stays_between_0_and_1(share: float, spread: float, bound: float) -> None:
     gate = identity_gate(adaptive_budget, share=share, rate=1.0, threshold=0.5)
     for _ in range(3):
         gate.update_state(gate(spread * torch.eye(4), torch.ones(4, dtype=torch.bool)))
@@ -54,7 +55,9 @@ def test_the_threshold_stays_between_0_and_1(share, spread, bound):
     ("share", "normalisation"),
     [(0.1, "pair"), (0.25, "pair"), (0.75, "pair"), (0.5, "raw"), (0.25, "max")],
 )
-def test_the_share_is_within_a_point_of_the_target_after_warm_up(share, normalisation):
+def test_the_share_is_within_a_point_of_the_target_after_warm_up(
+    share: float, normalisation: Normalisation
+) -> None:
     generator = torch.Generator().manual_seed(0)
     gate = identity_gate(adaptive_budget, 16, share=share, normalisation=normalisation)
     mask_T, shares = torch.ones(500, dtype=torch.bool), []
@@ -73,7 +76,7 @@ def test_the_share_is_within_a_point_of_the_target_after_warm_up(share, normalis
     assert float((fresh.count_T == 2).double().mean()) == pytest.approx(share, abs=0.015)
 
 
-def test_the_state_survives_saving():
+def test_the_state_survives_saving() -> None:
     gate, mask_T = identity_gate(adaptive_budget, share=0.8, rate=0.3), torch.ones(3, dtype=torch.bool)
     gate.update_state(gate(PROBS.log(), mask_T))
     loaded = identity_gate(adaptive_budget, share=0.8, rate=0.3)

@@ -1,16 +1,19 @@
 """Up to K experts while neighbouring ranks are close; K = 2 is the gate of the paper."""
 
+from typing import Any
+
 import pytest
 import torch
-from gates_by_hand import assignments, identity_gate
+from gates_by_hand import assignments, identity_gate, route
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.gates import adaptive, adaptive_k
-from repro.gates._gaps import neighbour_gaps
-from repro.gates._softmax import best_experts
+from repro.moe.gates import adaptive, adaptive_k
+from repro.moe.gates.shared.gaps import Normalisation, neighbour_gaps
+from repro.moe.gates.shared.softmax import best_experts
+from repro.moe.routing import Routing
 
-NORMALISATIONS = ["pair", "raw", "max", "minmax"]
+NORMALISATIONS: list[Normalisation] = ["pair", "raw", "max", "minmax"]
 
 # The router is the identity (D = E = 4) and a token is log p, so its probabilities are p.
 #
@@ -21,9 +24,8 @@ NORMALISATIONS = ["pair", "raw", "max", "minmax"]
 PROBS = torch.tensor([[0.40, 0.30, 0.20, 0.10], [0.10, 0.40, 0.10, 0.40], [0.15, 0.60, 0.10, 0.15]])
 
 
-def _route(best_only=False, **options):
-    gate = identity_gate(adaptive_k, **options)
-    return gate(PROBS.log(), torch.ones(3, dtype=torch.bool), best_only=best_only)
+def _route(force_top1: bool = False, **options: object) -> Routing:
+    return route(identity_gate(adaptive_k, **options), PROBS.log(), force_top1=force_top1)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +39,14 @@ def _route(best_only=False, **options):
         ("minmax", [2 / 3, 1 / 3, 0.0]),
     ],
 )
-def test_neighbour_gaps_by_hand(normalisation, expected):
+def test_neighbour_gaps_by_hand(normalisation: Normalisation, expected: list[float]) -> None:
     probs_TE = torch.tensor([[0.125, 0.5, 0.125, 0.25]])
     gaps_TR = neighbour_gaps(probs_TE, best_experts(probs_TE, 4), normalisation)
     torch.testing.assert_close(gaps_TR, torch.tensor([expected]))
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_gaps_of_underflowed_probabilities_are_numbers(normalisation):
+def test_gaps_of_underflowed_probabilities_are_numbers(normalisation: Normalisation) -> None:
     probs_TE = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
     gaps_TR = neighbour_gaps(probs_TE, best_experts(probs_TE, 4), normalisation)
     assert gaps_TR.tolist() == [[1.0, 0.0, 0.0]]
@@ -63,11 +65,11 @@ def test_gaps_of_underflowed_probabilities_are_numbers(normalisation):
         ({"threshold": 0.05}, [1, 2, 1]),
     ],
 )
-def test_counts_by_hand(options, counts):
+def test_counts_by_hand(options: dict[str, Any], counts: list[int]) -> None:
     assert _route(**options).count_T.tolist() == counts
 
 
-def test_three_experts_by_hand():
+def test_three_experts_by_hand() -> None:
     routing = _route(threshold=0.25)
     assert assignments(routing) == [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (3, 1)]
     torch.testing.assert_close(routing.weight_A, torch.tensor([0.40, 0.30, 0.40, 0.60, 0.20, 0.40]))
@@ -76,18 +78,18 @@ def test_three_experts_by_hand():
     assert routing.loss.item() == pytest.approx(0.0173333, rel=1e-5)
 
 
-def test_renormalised_weights_of_three_experts():
+def test_renormalised_weights_of_three_experts() -> None:
     # t0: 0.9 in total, so 4/9, 3/9, 2/9; t1: 1/2 each; t2: 1.
     routing = _route(threshold=0.25, combine="renormalised")
     expected = torch.tensor([4 / 9, 3 / 9, 1 / 2, 1.0, 2 / 9, 1 / 2])
     torch.testing.assert_close(routing.weight_A, expected)
 
 
-def test_best_only_is_one_expert():
-    assert assignments(_route(threshold=1.0, best_only=True)) == [(0, 0), (1, 1), (1, 2)]
+def test_force_top1_is_one_expert() -> None:
+    assert assignments(_route(threshold=1.0, force_top1=True)) == [(0, 0), (1, 1), (1, 2)]
 
 
-def test_k_beyond_the_experts_means_all():
+def test_k_beyond_the_experts_means_all() -> None:
     assert _route(threshold=1.0, k=9).count_T.tolist() == [4, 4, 4]
 
 
@@ -98,24 +100,26 @@ def test_k_beyond_the_experts_means_all():
     threshold=st.sampled_from([0.0, 0.05, 0.1, 0.4, 1.0]),
     normalisation=st.sampled_from(NORMALISATIONS),
     combine=st.sampled_from(["raw", "renormalised"]),
-    best_only=st.booleans(),
+    force_top1=st.booleans(),
 )
-def test_two_is_adaptive_exactly(seed, spread, threshold, normalisation, combine, best_only):
+def test_two_is_adaptive_exactly(
+    seed: int, spread: float, threshold: float, normalisation: Normalisation, combine: str, force_top1: bool
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     x_TD = spread * torch.randn(20, 5, generator=generator)
     mask_T = torch.rand(20, generator=generator) < 0.8
     options = {"threshold": threshold, "normalisation": normalisation, "combine": combine}
     one = identity_gate(adaptive_k, 5, k=2, **options)
     two = identity_gate(adaptive, 5, **options)
-    found, expected = one(x_TD, mask_T, best_only=best_only), two(x_TD, mask_T, best_only=best_only)
-    assert assignments(found) == assignments(expected)
-    assert torch.equal(found.weight_A, expected.weight_A)
-    assert torch.equal(found.loss, expected.loss)
-    for routing in (found, expected):
+    actual, expected = one(x_TD, mask_T, force_top1=force_top1), two(x_TD, mask_T, force_top1=force_top1)
+    assert assignments(actual) == assignments(expected)
+    assert torch.equal(actual.weight_A, expected.weight_A)
+    assert torch.equal(actual.loss, expected.loss)
+    for routing in (actual, expected):
         (routing.weight_A.sum() + routing.loss).backward()
     assert torch.equal(one.router.weight.grad, two.router.weight.grad)
 
 
-def test_fewer_than_two_experts_is_an_error():
+def test_fewer_than_two_experts_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least 2 experts"):
         adaptive_k.Gate(adaptive_k.Config(), 4, 1)

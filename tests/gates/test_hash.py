@@ -2,30 +2,39 @@
 
 import pytest
 import torch
+from gates_by_hand import route
 
-from repro.gates import hash as hash_gate
-
-
-def _route(ids, mask=None, num_experts=4, best_only=False, **options):
-    gate = hash_gate.Gate(hash_gate.Config(**options), 8, num_experts)
-    mask_T = torch.ones(len(ids), dtype=torch.bool) if mask is None else torch.tensor(mask)
-    return gate(torch.randn(len(ids), 8), mask_T, best_only=best_only, ids_T=torch.tensor(ids))
+from repro.moe.gates import hash as hash_gate
+from repro.moe.routing import Routing
 
 
-def _experts(routing):
+def _route(
+    ids: list[int],
+    mask: list[bool] | None = None,
+    num_experts: int = 4,
+    force_top1: bool = False,
+    salt: int = 0,
+) -> Routing:
+    gate = hash_gate.Gate(hash_gate.Config(salt=salt), 8, num_experts)
+    x_TD = torch.randn(len(ids), 8)
+    return route(gate, x_TD, mask, force_top1=force_top1, ids_T=torch.tensor(ids))
+
+
+def _experts(routing: Routing) -> list[int]:
     """Expert of each token, all of them routed."""
-    return routing.expert_A[routing.token_A.argsort()].tolist()
+    experts: list[int] = routing.expert_A[routing.token_A.argsort()].tolist()
+    return experts
 
 
-def test_values_are_the_same_on_every_machine():
+def test_values_are_the_same_on_every_machine() -> None:
     # Worked out with Python integers.
-    found = hash_gate.hashed(torch.arange(4), 0).tolist()
-    assert found == [0, 824515495, 1722258072, 3753300549]
+    hashes = hash_gate.hashed(torch.arange(4), 0).tolist()
+    assert hashes == [0, 824515495, 1722258072, 3753300549]
     assert _experts(_route(list(range(12)))) == [0, 3, 0, 1, 1, 2, 0, 3, 3, 3, 0, 0]
     assert _experts(_route(list(range(12)), salt=1)) == [0, 2, 2, 0, 3, 3, 2, 1, 3, 2, 1, 3]
 
 
-def test_one_expert_of_weight_1_per_token_and_no_loss():
+def test_one_expert_of_weight_1_per_token_and_no_loss() -> None:
     routing = _route([5, 5, 9, 1], mask=[True, True, True, False])
     assert routing.count_T.tolist() == [1, 1, 1, 0]
     assert routing.weight_A.tolist() == [1.0, 1.0, 1.0]
@@ -35,27 +44,27 @@ def test_one_expert_of_weight_1_per_token_and_no_loss():
     assert routing.probs_TE.tolist() == [[0.25] * 4] * 4
 
 
-def test_best_only_changes_nothing():
+def test_force_top1_changes_nothing() -> None:
     ids = list(range(50))
-    assert _experts(_route(ids, best_only=True)) == _experts(_route(ids))
+    assert _experts(_route(ids, force_top1=True)) == _experts(_route(ids))
 
 
 @pytest.mark.parametrize("num_experts", [4, 7, 16])
 @pytest.mark.parametrize("salt", [0, 3, 2**31 - 1])
-def test_the_vocabulary_is_spread_evenly(num_experts, salt):
+def test_the_vocabulary_is_spread_evenly(num_experts: int, salt: int) -> None:
     load_E = _route(list(range(30_000)), num_experts=num_experts, salt=salt).load_E
     # Binomial: mean 30000 / E, standard deviation at most its root; five of them.
     mean = 30_000 / num_experts
     assert float((load_E - mean).abs().max()) < 5 * mean**0.5
 
 
-def test_it_has_no_parameters_and_no_costs():
+def test_it_has_no_parameters_and_no_costs() -> None:
     gate = hash_gate.Gate(hash_gate.Config(), 8, 4)
     assert gate.state_dict() == {}
     assert gate.macs_per_token == 0
 
 
-def test_without_ids_it_says_what_is_missing():
+def test_without_ids_it_says_what_is_missing() -> None:
     gate = hash_gate.Gate(hash_gate.Config(), 8, 4)
     with pytest.raises(ValueError, match="needs token ids"):
         gate(torch.randn(2, 8), torch.ones(2, dtype=torch.bool))

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from gates_by_hand import assignments, identity_gate
+from gates_by_hand import assignments, identity_gate, route
+from torch import Tensor
 
-from repro.gates import top_k
+from repro.moe.gates import top_k
+from repro.moe.routing import Routing
 
 # The router is the identity (D = E = 4) and a token is log p, so its probabilities are p.
 #
@@ -21,28 +23,32 @@ PROBS = torch.tensor([[0.60, 0.20, 0.10, 0.10], [0.32, 0.08, 0.36, 0.24], [0.10,
 LOSS = 0.010488889
 
 
-def _route(best_only=False, mask=(True, True, True), probs=PROBS, **options):
-    gate = identity_gate(top_k, **options)
-    return gate(probs.log(), torch.tensor(mask), best_only=best_only)
+def _route(
+    force_top1: bool = False,
+    mask: list[bool] | None = None,
+    probs: Tensor = PROBS,
+    **options: object,
+) -> Routing:
+    return route(identity_gate(top_k, **options), probs.log(), mask, force_top1=force_top1)
 
 
-def test_probabilities_are_those_on_paper():
+def test_probabilities_are_those_on_paper() -> None:
     torch.testing.assert_close(_route().probs_TE, PROBS)
 
 
-def test_top_2_selects_the_two_best():
+def test_top_2_selects_the_two_best() -> None:
     routing = _route(k=2)
     assert assignments(routing) == [(0, 0), (0, 1), (1, 0), (1, 2), (2, 1), (3, 2)]
     assert routing.load_E.tolist() == [2, 2, 1, 1]
     assert routing.count_T.tolist() == [2, 2, 2]
 
 
-def test_top_2_raw_weights_are_probabilities():
+def test_top_2_raw_weights_are_probabilities() -> None:
     expected = torch.tensor([0.60, 0.32, 0.20, 0.50, 0.36, 0.30])
     torch.testing.assert_close(_route(k=2).weight_A, expected)
 
 
-def test_top_2_renormalised_weights():
+def test_top_2_renormalised_weights() -> None:
     # Selected totals: t0 0.60 + 0.20 = 0.80, t1 0.36 + 0.32 = 0.68, t2 0.50 + 0.30 = 0.80.
     # (e0,t0) 0.60/0.80 = 0.75, (e0,t1) 0.32/0.68 = 8/17, (e1,t0) 0.20/0.80 = 0.25,
     # (e1,t2) 0.50/0.80 = 0.625, (e2,t1) 0.36/0.68 = 9/17, (e3,t2) 0.30/0.80 = 0.375.
@@ -50,7 +56,7 @@ def test_top_2_renormalised_weights():
     torch.testing.assert_close(_route(k=2, combine="renormalised").weight_A, expected)
 
 
-def test_top_1_is_switch():
+def test_top_1_is_switch() -> None:
     routing = _route(k=1)
     assert assignments(routing) == [(0, 0), (1, 2), (2, 1)]
     torch.testing.assert_close(routing.weight_A, torch.tensor([0.60, 0.50, 0.36]))
@@ -59,17 +65,17 @@ def test_top_1_is_switch():
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 @pytest.mark.parametrize("combine", ["raw", "renormalised"])
-def test_balance_loss_counts_first_choices_whatever_k(k, combine):
+def test_balance_loss_counts_first_choices_whatever_k(k: int, combine: str) -> None:
     assert _route(k=k, combine=combine).loss.item() == pytest.approx(LOSS, rel=1e-6)
 
 
-def test_balance_coefficient_multiplies_the_loss():
+def test_balance_coefficient_multiplies_the_loss() -> None:
     assert _route(balance=0.5).loss.item() == pytest.approx(50 * LOSS, rel=1e-6)
     assert _route(balance=0.0).loss.item() == 0.0
 
 
-def test_padding_is_neither_routed_nor_counted():
-    routing = _route(k=2, mask=(True, False, True))
+def test_padding_is_neither_routed_nor_counted() -> None:
+    routing = _route(k=2, mask=[True, False, True])
     assert assignments(routing) == [(0, 0), (1, 0), (1, 2), (3, 2)]
     assert routing.count_T.tolist() == [2, 0, 2]
     # f = (1/2, 1/2, 0, 0); P_0 = (0.60 + 0.10) / 2 = 0.35, P_1 = (0.20 + 0.50) / 2 = 0.35.
@@ -77,27 +83,27 @@ def test_padding_is_neither_routed_nor_counted():
     assert routing.loss.item() == pytest.approx(0.014, rel=1e-6)
 
 
-def test_all_experts_can_be_chosen():
+def test_all_experts_can_be_chosen() -> None:
     routing = _route(k=4)
     assert routing.load_E.tolist() == [3, 3, 3, 3]
     # Ordered by expert, then token: the probabilities column by column; they sum to 1 per token.
     torch.testing.assert_close(routing.weight_A, PROBS.t().reshape(-1))
 
 
-def test_ties_choose_the_lowest_experts():
+def test_ties_choose_the_lowest_experts() -> None:
     routing = _route(k=2, probs=torch.full((3, 4), 0.25))
     assert assignments(routing) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("combine", ["raw", "renormalised"])
-def test_best_only_is_top_1(combine):
-    best, top_1 = _route(k=2, combine=combine, best_only=True), _route(k=1, combine=combine)
+def test_force_top1_is_top_1(combine: str) -> None:
+    best, top_1 = _route(k=2, combine=combine, force_top1=True), _route(k=1, combine=combine)
     assert assignments(best) == assignments(top_1) == [(0, 0), (1, 2), (2, 1)]
     assert torch.equal(best.weight_A, top_1.weight_A)
     assert torch.equal(best.loss, top_1.loss)
 
 
-def test_the_weights_carry_gradient_to_the_router():
+def test_the_weights_carry_gradient_to_the_router() -> None:
     gate = identity_gate(top_k, k=1, balance=0.0)
     x_TD = PROBS[:1].log()
     gate(x_TD, torch.tensor([True])).weight_A.sum().backward()
@@ -106,12 +112,12 @@ def test_the_weights_carry_gradient_to_the_router():
     torch.testing.assert_close(gate.router.weight.grad, grad_E[:, None] * x_TD)
 
 
-def test_more_than_all_experts_is_an_error():
+def test_more_than_all_experts_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"gate\.k = 5 is more than the 4 experts"):
         top_k.Gate(top_k.Config(k=5), 4, 4)
 
 
-def test_one_expert_is_enough_for_top_1():
+def test_one_expert_is_enough_for_top_1() -> None:
     routing = top_k.Gate(top_k.Config(k=1), 4, 1)(torch.randn(3, 4), torch.ones(3, dtype=torch.bool))
     # The softmax over one expert is 1; f = P = 1, so the loss is 1 * 0.01.
     assert routing.weight_A.tolist() == [1.0, 1.0, 1.0]

@@ -13,7 +13,7 @@ from repro.metrics import bleu
 
 
 def compute(predictions: Any, references: Any) -> Any:
-    return bleu.Metric(keep_in_memory=True).compute(predictions=predictions, references=references)
+    return bleu.Metric().compute(predictions=predictions, references=references)
 
 
 # --- the formulas, for words with single spaces between them ------------------------------------
@@ -53,7 +53,7 @@ def bleu_by_formula(predictions: list[str], references: list[list[str]]) -> floa
         empty_orders += matches == 0
         product *= (matches or 0.5**empty_orders) / guesses
     said, wanted = lengths(predictions, references)
-    return 100 * min(1.0, math.exp(1 - wanted / said)) * product**0.25
+    return 100 * min(1.0, math.exp(1 - wanted / said)) * math.pow(product, 0.25)
 
 
 def f2(counts: list[tuple[int, int, int]]) -> float:
@@ -80,7 +80,7 @@ def chrf_by_formula(predictions: list[str], references: list[list[str]]) -> floa
                 counts.append((len(said) if wanted else 0, len(wanted), clipped(said, [wanted])))
             candidates.append(counts)
         best = max(candidates, key=f2)
-        totals = [tuple(map(sum, zip(*pair, strict=True))) for pair in zip(totals, best, strict=True)]
+        totals = [(a + x, b + y, c + z) for (a, b, c), (x, y, z) in zip(totals, best, strict=True)]
     return f2(totals)
 
 
@@ -208,7 +208,7 @@ def test_results_are_plain_and_json_holds_them() -> None:
 
 
 def test_it_can_be_filled_in_batches_and_used_twice() -> None:
-    metric = bleu.Metric(keep_in_memory=True)
+    metric = bleu.Metric()
     for _ in range(2):
         metric.add_batch(predictions=["a b c d e"], references=["a b c d f"])
         metric.add_batch(predictions=["f g h i"], references=[["f g h j", "f g"]])

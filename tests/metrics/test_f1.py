@@ -11,7 +11,7 @@ from repro.metrics import f1
 
 
 def compute(predictions: Any, references: Any) -> Any:
-    return f1.Metric(keep_in_memory=True).compute(predictions=predictions, references=references)
+    return f1.Metric().compute(predictions=predictions, references=references)
 
 
 # --- the definition, word by word ---------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_results_are_plain_and_json_holds_them() -> None:
 
 
 def test_it_can_be_used_twice() -> None:
-    metric = f1.Metric(keep_in_memory=True)
+    metric = f1.Metric()
     assert metric.compute(predictions=["x"], references=[["x"]])["f1"] == 100
     assert metric.compute(predictions=["x"], references=[["y"]])["f1"] == 0
 

@@ -16,7 +16,7 @@ INFINITE, NAN = math.inf, math.nan
 
 def compute(nats: list[float], counts: list[tuple[int, int]]) -> Any:
     references = [{"tokens": tokens, "words": words} for tokens, words in counts]
-    return perplexity.Metric(keep_in_memory=True).compute(predictions=nats, references=references)
+    return perplexity.Metric().compute(predictions=nats, references=references)
 
 
 def in_decimals(nats: list[float], counts: list[tuple[int, int]]) -> dict[str, float | None]:
@@ -121,7 +121,7 @@ def test_results_are_plain() -> None:
 
 
 def test_it_can_be_used_twice() -> None:
-    metric = perplexity.Metric(keep_in_memory=True)
+    metric = perplexity.Metric()
     for nats in (1.0, 2.0):
         found = metric.compute(predictions=[nats], references=[{"tokens": 1, "words": 1}])
         assert found["perplexity"] == pytest.approx(math.exp(nats), rel=1e-9)

@@ -1,46 +1,47 @@
 """AdaMoE's headline by hand: FLOPs saved and points gained seed by seed, the two claims, 80 columns."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pytest
+from factories import compare_variants, make_published, make_result
 from rich.console import Console
 
 from repro import paper
-from repro._terminal import plain_table
-from repro.records import Published
-from repro.tables import adamoe, claims
-
-METRICS = {"sst2": ("accuracy", True), "wikitext": ("perplexity", False), "squad": ("f1", True)}
+from repro.cli.console import plain_table
+from repro.report.tables import adamoe, claims
+from repro.report.tables.base import Row
+from repro.results.published import Published
+from repro.results.run import RunResult
 
 
 def run(
-    scheme: str, seed: int, flops: float, quality: float | None, experts: float = 2.0, task: str = "sst2"
-) -> dict[str, Any]:
-    name, higher = METRICS[task]
-    return {
-        "run_id": f"{task}-{scheme}-s{seed}",
-        "task": task,
-        "seed": seed,
-        "metric": {"name": name, "value": quality, "higher_is_better": higher, "count": 8},
-        "curve": [[0, 0.0, 1.0], [10, 10.0, 0.5]],
-        "flops": {"per_token": 9.0},
-        "flops_eval": {"per_token": flops},
-        "routing": {"mean_experts": experts + 0.25},
-        "routing_eval": {"mean_experts": experts},
-    }
+    variant: str, seed: int, flops: float, quality: float | None, experts: float = 2.0, task: str = "sst2"
+) -> RunResult:
+    """A run with these FLOPs and mean experts at evaluation; in training it used a quarter expert more."""
+    return make_result(
+        task,
+        variant,
+        seed,
+        run_id=f"{task}-{variant}-s{seed}",
+        metric__value=quality,
+        flops__per_token=9.0,
+        flops_eval__per_token=flops,
+        routing__mean_experts=experts + 0.25,
+        routing_eval__mean_experts=experts,
+    )
 
 
 def publish(
-    variants: dict[str, list[dict[str, Any]]], task: str = "sst2", failed: dict[str, str] | None = None
+    variants: Mapping[str, Sequence[RunResult | str]],
+    task: str = "sst2",
+    failed: Mapping[str, str] | None = None,
 ) -> Published:
-    plan = {task: {variant: [one["run_id"] for one in runs] for variant, runs in variants.items()}}
-    done = {one["run_id"]: one for runs in variants.values() for one in runs if "metric" in one}
-    return Published(done, {"adamoe": {"tasks": plan, "failed": dict(failed or {})}})
+    return compare_variants("adamoe", variants, task, failed)
 
 
 # Saved: 1 - 6 / 8 and 1 - 7 / 10, mean 0.275; their distance from it is 0.025, so the standard error of
 # the mean is 0.025 too, and the half width 12.706 times that. Points: 100 (0.82 - 0.8) and 100 (0.78 - 0.8).
-HAND = {
+HAND: dict[str, list[RunResult | str]] = {
     "top-2": [run("top-2", 0, 8.0, 0.75), run("top-2", 1, 10.0, 0.75)],
     "plain": [run("plain", 0, 8.0, 0.8), run("plain", 1, 10.0, 0.8)],
     "adamoe": [run("adamoe", 0, 6.0, 0.82, 1.5), run("adamoe", 1, 7.0, 0.78, 1.25)],
@@ -72,7 +73,7 @@ def test_the_table_by_hand() -> None:
         "Runs": "sst2-adamoe-s0 sst2-adamoe-s1",
     }
     assert (rows["plain"]["FLOPs saved"], rows["plain"]["Gain"]) == (0.0, 0.0)
-    assert (rows["top-2"]["FLOPs saved"], rows["top-2"]["Gain"]) == (0.0, pytest.approx(-5.0))
+    assert (rows["top-2"]["FLOPs saved"], rows["top-2"]["Gain"]) == pytest.approx((0.0, -5.0))
     for scheme in ("top-2", "plain"):
         assert rows[scheme]["FLOPs saved (paper)"] is None
         assert rows[scheme]["Gain (paper)"] is None
@@ -89,16 +90,16 @@ def test_a_gain_is_in_points_and_in_the_direction_of_the_metric(task: str, gain:
 
 def test_runs_are_compared_with_those_of_their_seed() -> None:
     """Seed 1 has no plain run: only seed 0 counts, and the row says what is missing."""
-    runs = HAND | {"plain": [run("plain", 0, 8.0, 0.8), {"run_id": "sst2-plain-s1"}]}
+    runs = HAND | {"plain": [run("plain", 0, 8.0, 0.8), "sst2-plain-s1"]}
     published = publish(runs, failed={"sst2-plain-s1": "MemoryError: big"})
     rows = {row["Scheme"]: row for row in adamoe.rows(published)}
-    assert (rows["adamoe"]["FLOPs saved"], rows["adamoe"]["Gain"]) == (0.25, pytest.approx(2.0))
+    assert (rows["adamoe"]["FLOPs saved"], rows["adamoe"]["Gain"]) == pytest.approx((0.25, 2.0))
     assert rows["adamoe"]["FLOPs saved interval"] is None
     assert rows["plain"]["Reason for empty cells"] == "sst2-plain-s1: MemoryError: big"
 
 
 def test_reasons_for_empty_cells() -> None:
-    gone = HAND | {"plain": [{"run_id": "sst2-plain-s0"}, {"run_id": "sst2-plain-s1"}]}
+    gone = HAND | {"plain": ["sst2-plain-s0", "sst2-plain-s1"]}
     rows = {row["Scheme"]: row for row in adamoe.rows(publish(gone))}
     assert rows["plain"]["Reason for empty cells"] == "sst2-plain-s0: not run; sst2-plain-s1: not run"
     assert rows["plain"]["Inference Performance"] is None
@@ -115,7 +116,7 @@ def test_reasons_for_empty_cells() -> None:
 
 
 def test_no_study_no_rows() -> None:
-    empty = Published({}, {})
+    empty = make_published()
     assert (adamoe.rows(empty), adamoe.shown(empty), adamoe.notes(empty)) == ([], [], [])
 
 
@@ -129,9 +130,8 @@ def test_the_paper_stands_beside_ours() -> None:
 
 
 def test_the_widest_row_fits_into_80_columns() -> None:
-    row = adamoe.shown(publish(HAND))[2]
-    wide = {"Task": "Summarization", "Experts": 1.234567, "FLOPs saved": -0.123, "Metric": "Perplexity"}
-    row |= wide | {"Value": 0.1234567, "Gain": -12.34}
+    wide: Row = {"Task": "Summarization", "Experts": 1.234567, "FLOPs saved": -0.123, "Metric": "Perplexity"}
+    row = {**adamoe.shown(publish(HAND))[2], **wide, "Value": 0.1234567, "Gain": -12.34}
     console = Console(width=80, highlight=False, soft_wrap=True)
     with console.capture() as capture:
         console.print(plain_table([row]))
@@ -144,11 +144,11 @@ def test_the_widest_row_fits_into_80_columns() -> None:
 # --- the claims --------------------------------------------------------------------------------------
 
 
-def row_of(published: Published, what: str) -> dict[str, Any]:
+def row_of(published: Published, what: str) -> Row:
     (row,) = [
         row
         for row in claims.rows(published)
-        if row["Claim"].startswith("AdaMoE: fine-tuning with null experts " + what)
+        if str(row["Claim"]).startswith("AdaMoE: fine-tuning with null experts " + what)
     ]
     return row
 
@@ -164,13 +164,14 @@ def test_claims_by_hand() -> None:
     row = row_of(publish(same), "saves")
     assert (row["Ours"], row["Interval"], row["Verdict"]) == (0.25, 0.0, "holds")
     row = row_of(publish(same), "performs")
-    assert (row["Ours"], row["Verdict"]) == (pytest.approx(0.025), "holds")
+    assert row["Ours"] == pytest.approx(0.025)
+    assert row["Verdict"] == "holds"
 
 
 def test_claims_name_the_other_paper_and_its_numbers() -> None:
     printed = paper.tables()["adamoe"]
-    saved, quality = (row_of(Published({}, {}), what) for what in ("saves", "performs"))
+    saved, quality = (row_of(make_published(), what) for what in ("saves", "performs"))
     assert saved["Where"] == quality["Where"] == "AdaMoE, abstract"
-    assert float(saved["Paper"].split()[0]) == printed["flops_saved"]
-    assert float(quality["Paper"].split()[0]) == printed["gain"]
+    assert float(str(saved["Paper"]).split()[0]) == printed["flops_saved"]
+    assert float(str(quality["Paper"]).split()[0]) == printed["gain"]
     assert saved["Verdict"] == quality["Verdict"] == "not measured"

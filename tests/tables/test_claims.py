@@ -1,41 +1,32 @@
 """Claims: numbers by hand from hand-made runs, verdicts from intervals, the paper's averages."""
 
 import statistics
-from typing import Any
 
 import pytest
+from factories import compare_gates, make_analysis, make_case, make_published, make_result, make_routing
 
 from repro import paper
-from repro.records import Published
-from repro.tables import claims
-from repro.tables._claims import CLAIMS, Claim
-
-QUALITY = {"sst2": ("accuracy", True), "wikitext": ("perplexity", False)}
+from repro.report.claims import CLAIMS, Claim
+from repro.report.tables import claims
+from repro.report.tables.base import Row
+from repro.results.published import Published
+from repro.results.run import RunResult
+from repro.tasks.base import load
 
 
 def run(
-    task: str, scheme: str, seed: int, quality: float, seconds: float, share: float, flops: float
-) -> dict[str, Any]:
+    task: str, scheme: str, seed: int, quality: float | None, seconds: float, share: float, flops: float
+) -> RunResult:
     """A run whose loss falls from 1 to 0.5 in so many seconds."""
-    name, higher = QUALITY[task]
-    return {
-        "run_id": f"{task}-{scheme}-s{seed}",
-        "task": task,
-        "seed": seed,
-        "metric": {"name": name, "value": quality, "higher_is_better": higher, "count": 8},
-        "curve": [[0, 0.0, 1.0], [10, seconds, 0.5]],
-        "flops": {"per_token": flops},
-        "routing": {"share_by_count": [0.0, 1 - share, share]},
-    }
-
-
-def schemes(*runs: dict[str, Any]) -> Published:
-    tasks: dict[str, dict[str, list[str]]] = {}
-    for one in runs:
-        task = one["task"]
-        scheme = one["run_id"].removeprefix(f"{task}-").rsplit("-s", 1)[0]
-        tasks.setdefault(task, {}).setdefault(scheme, []).append(one["run_id"])
-    return Published({one["run_id"]: one for one in runs}, {"schemes": {"tasks": tasks, "failed": {}}})
+    return make_result(
+        task,
+        scheme,
+        seed,
+        metric__value=quality,
+        curve=[(0, 0.0, 1.0), (10, seconds, 0.5)],
+        flops__per_token=flops,
+        routing=make_routing(share),
+    )
 
 
 def two_seeds() -> Published:
@@ -48,11 +39,11 @@ def two_seeds() -> Published:
             run("wikitext", "top-2", seed, 20.0, 10, 1.0, 4.0),
             run("wikitext", "adaptive", seed, 21.0, 10 * language, 0.4, 3.5),
         ]
-    return schemes(*runs)
+    return compare_gates(*runs)
 
 
-def row_of(published: Published, start: str) -> dict[str, Any]:
-    (row,) = [row for row in claims.rows(published) if row["Claim"].startswith(start)]
+def row_of(published: Published, start: str) -> Row:
+    (row,) = [row for row in claims.rows(published) if str(row["Claim"]).startswith(start)]
     assert tuple(row) == claims.COLUMNS
     return row
 
@@ -68,7 +59,7 @@ def test_time_saved_by_hand() -> None:
 def test_a_gain_counts_in_the_direction_of_the_metric() -> None:
     # Accuracy 0.84 / 0.8 - 1 = +0.05; perplexity 1 - 21 / 20 = -0.05: no gain on average, in both seeds.
     row = row_of(two_seeds(), "Adaptive gating performs as well")
-    assert abs(row["Ours"]) < 1e-12
+    assert row["Ours"] == pytest.approx(0.0, abs=1e-12)
     assert row["Verdict"] == "holds"
 
 
@@ -81,10 +72,10 @@ def test_flops_and_share_by_hand() -> None:
 
 
 def test_one_seed_is_inconclusive_and_nothing_is_not_measured() -> None:
-    one = [result for result in two_seeds().results.values() if result["seed"] == 0]
-    row = row_of(schemes(*one), "Adaptive gating takes less")
+    one = [result for result in two_seeds().results.values() if result.seed == 0]
+    row = row_of(compare_gates(*one), "Adaptive gating takes less")
     assert (row["Ours"], row["Interval"], row["Verdict"]) == (0.15, None, "inconclusive")
-    empty = claims.rows(Published({}, {}))
+    empty = claims.rows(make_published())
     assert len(empty) == len(CLAIMS)
     assert {row["Verdict"] for row in empty} == {"not measured"}
     assert {row["Ours"] for row in empty} == {None}
@@ -92,9 +83,12 @@ def test_one_seed_is_inconclusive_and_nothing_is_not_measured() -> None:
 
 def test_deleted_runs_and_missing_numbers_leave_cells_empty() -> None:
     published = two_seeds()
-    for result in published.results.values():
-        result["metric"]["value"] = None
-    assert row_of(published, "Adaptive gating performs as well")["Verdict"] == "not measured"
+    metrics = {
+        key: result.model_copy(update={"metric": result.metric.model_copy(update={"value": None})})
+        for key, result in published.results.items()
+    }
+    unmeasured = Published(metrics, published.studies)
+    assert row_of(unmeasured, "Adaptive gating performs as well")["Verdict"] == "not measured"
     gone = {key: value for key, value in published.results.items() if "top-2" not in key}
     assert row_of(Published(gone, published.studies), "Adaptive gating takes")["Verdict"] == "not measured"
 
@@ -118,14 +112,11 @@ def test_verdicts(limits: dict[str, float], interval: tuple[float, float], outco
 
 
 def test_the_layer_claim_takes_every_case() -> None:
-    def case(times: dict[float, float]) -> dict[str, Any]:
-        rows = [
-            {"implementation": "grouped", "share_top1": share, "both_seconds": seconds}
-            for share, seconds in times.items()
-        ]
-        return {"rows": [*rows, {"implementation": "dense", "share_top1": 0.8, "both_seconds": 9.0}]}
-
-    published = Published({}, {}, bench=[case({0.8: 0.76, 0.0: 1.0}), case({0.8: 1.4, 0.0: 2.0})])
+    cases = [
+        make_case({"grouped": {0.8: (120, 0.76), 0.0: (200, 1.0)}, "dense": {0.8: (120, 9.0)}}),
+        make_case({"grouped": {0.8: (120, 1.4), 0.0: (200, 2.0)}, "dense": {0.8: (120, 9.0)}}),
+    ]
+    published = make_published(bench=cases)
     row = row_of(published, "With 80 %")
     assert row["Samples"] == 2
     assert row["Ours"] == pytest.approx((0.24 + 0.3) / 2)
@@ -174,13 +165,14 @@ def test_averages_of_the_paper_are_those_of_its_tables() -> None:
 # --- claims about tokens -----------------------------------------------------------------------------
 
 
-def test_claims_about_tokens_by_hand(hand_analysis: Any) -> None:
+def test_claims_about_tokens_by_hand() -> None:
     # Negation: (38 + 34) of 80 pairs, 0.9; all: 600 of 2000, 0.3. Layers: 0.4 - 0.2. Every tenth alike.
-    analyses = [hand_analysis("sst2", seed=seed) for seed in (0, 1)] + [
-        hand_analysis("wikitext"),
-        hand_analysis("sst2", gate="top-2"),
+    analyses = [
+        *(make_analysis("sst2", seed=seed) for seed in (0, 1)),
+        make_analysis("wikitext"),
+        make_analysis("sst2", gate="top-2"),
     ]
-    published = Published({}, {}, {one["run_id"]: one for one in analyses})
+    published = make_published(analyses=analyses)
     row = row_of(published, "Sentiment: negation")
     assert (row["Ours"], row["Interval"], row["Samples"], row["Verdict"]) == (0.6, 0.0, 2, "holds")
     row = row_of(published, "Sentiment: the share is stable")
@@ -195,10 +187,9 @@ def test_claims_about_tokens_by_hand(hand_analysis: Any) -> None:
 
 
 def test_categories_and_parts_of_claims_exist() -> None:
-    from repro import plugins
-    from repro.corpora import dialogues, news, sentiment
+    from repro.data.corpora import dialogues, news, sentiment
 
     assert {"neutral", "negation", "contrast"} <= set(sentiment.CATEGORIES)
     assert "pronoun" in news.CATEGORIES
     assert "marker" in dialogues.CATEGORIES
-    assert "question" in plugins.load("tasks", "squad").COLUMNS
+    assert "question" in load("squad").COLUMNS

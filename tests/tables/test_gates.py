@@ -1,50 +1,41 @@
 """The comparison of gates: the Pareto front by hand, the study's variants, the figure."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from factories import compare_variants, make_published, make_result
 from torch.nn import LayerNorm
 
-from repro import ablation, plugins
-from repro.figures import gates as figure
-from repro.moe import sample_routing
-from repro.records import Published
-from repro.tables import gates
-
-NAMES = {"wikitext": ("perplexity", False), "sst2": ("accuracy", True)}
-
-
-def run(variant: str, seed: int, flops: float, quality: float | None, task: str = "sst2") -> dict[str, Any]:
-    name, higher = NAMES[task]
-    return {
-        "run_id": f"{task}-{variant}-s{seed}".replace(" ", "-"),
-        "task": task,
-        "config": {"model": {"checkpoint": None}},
-        "seed": seed,
-        "metric": {"name": name, "value": quality, "higher_is_better": higher, "count": 8},
-        "curve": [[0, 0.0, 1.0], [10, 10.0, 0.5]],
-        "seconds_per_step": 0.5,
-        "flops": {"per_token": flops},
-        "routing": {"mean_experts": 1.25},
-    }
+from repro import plugins
+from repro.moe.gates.base import load as load_gate
+from repro.moe.initialize import sample_routing
+from repro.report.figures import gates as figure
+from repro.report.tables import gates
+from repro.results.published import Published
+from repro.results.run import RunResult
+from repro.study.definition import load_study
+from repro.study.plan import plan
 
 
-def publish(runs: dict[str, list[dict[str, Any]]], task: str = "sst2") -> Published:
-    plan = {task: {variant: [one["run_id"] for one in found] for variant, found in runs.items()}}
-    done = {one["run_id"]: one for found in runs.values() for one in found if "metric" in one}
-    return Published(done, {"gates": {"tasks": plan, "failed": {}}})
+def run(variant: str, seed: int, flops: float, quality: float | None, task: str = "sst2") -> RunResult:
+    return make_result(task, variant, seed, metric__value=quality, flops__per_token=flops)
+
+
+def publish(variants: Mapping[str, Sequence[RunResult | str]], task: str = "sst2") -> Published:
+    return compare_variants("gates", variants, task)
 
 
 # Two seeds each, quality q +- d: the interval's half width is 12.706 d (t with one degree of freedom).
-HAND = {
+HAND: dict[str, list[RunResult | str]] = {
     "top-2": [run("top-2", 0, 8.0, 0.8), run("top-2", 1, 8.0, 0.8)],
     "top-1": [run("top-1", 0, 4.0, 0.7), run("top-1", 1, 4.0, 0.7)],
     "adaptive 1.25": [run("adaptive 1.25", 0, 5.0, 0.85), run("adaptive 1.25", 1, 5.0, 0.85)],
     "ratio 1.25": [run("ratio 1.25", 0, 5.0, 0.74), run("ratio 1.25", 1, 5.0, 0.76)],
     "relu 1.1": [run("relu 1.1", 0, 6.0, None)],
-    "hash": [{"run_id": "sst2-hash-s0"}],
+    "hash": ["sst2-hash-s0"],
 }
 
 
@@ -87,20 +78,22 @@ def test_the_figure_has_a_series_for_every_gate_and_the_front() -> None:
     assert made is not None
     (axes,) = made.axes
     assert set(axes.get_legend_handles_labels()[1]) == {"top-2", "top-1", "adaptive", "ratio"}
-    front = axes.lines[-1].get_xydata().tolist()
-    assert front == [[4.0, 0.7], [5.0, 0.85]]
+    front = np.asarray(axes.lines[-1].get_xydata())
+    assert front.tolist() == [[4.0, 0.7], [5.0, 0.85]]
     assert axes.get_xlabel() == "FLOPs per token"
-    assert figure.draw(Published({}, {})) is None
+    assert figure.draw(make_published()) is None
 
 
 # --- the study ---------------------------------------------------------------------------------------
 
-VARIANTS = plugins.load("studies", "gates").VARIANTS
+VARIANTS = load_study("gates").variants
 
 
 def test_every_gate_is_in_the_study_at_every_budget() -> None:
     anchors = {"dense", "top_k", "hash"}
-    assert {plugins.resolve("gates", gate)[0] for gate, _ in VARIANTS.values()} == set(plugins.names("gates"))
+    assert {plugins.resolve("gates", variant.gate)[0] for variant in VARIANTS.values()} == set(
+        plugins.names("gates")
+    )
     for gate in set(plugins.names("gates")) - anchors:
         name = gate.replace("_", "-")
         assert {f"{name} {budget}" for budget in ("1.1", "1.25", "1.5", "1.75")} <= set(VARIANTS)
@@ -108,15 +101,13 @@ def test_every_gate_is_in_the_study_at_every_budget() -> None:
 
 def test_adamoe_with_the_weights_of_the_others_is_else_the_same() -> None:
     for budget in ("1.1", "1.25", "1.5", "1.75"):
-        gate, settings = VARIANTS[f"adamoe-raw {budget}"]
-        assert (gate, settings) == ("adamoe", VARIANTS[f"adamoe {budget}"][1] | {"gate.combine": "raw"})
+        raw, plain = VARIANTS[f"adamoe-raw {budget}"], VARIANTS[f"adamoe {budget}"]
+        assert (raw.gate, raw.settings) == ("adamoe", plain.settings | {"gate.combine": "raw"})
 
 
 def test_all_variants_can_be_planned_where_they_can_stand(tmp_path: Path) -> None:
     def planned(task: str) -> set[str]:
-        runs = ablation.plan(
-            "gates", tasks=[task], seeds=1, scale="mini", data=None, overrides={}, results=tmp_path
-        )
+        runs = plan("gates", tasks=[task], seeds=1, scale="mini", data=None, overrides={}, results=tmp_path)
         assert len({one.config.run_id for one in runs}) == len(runs)
         return {one.variant for one in runs}
 
@@ -129,10 +120,11 @@ def test_all_variants_can_be_planned_where_they_can_stand(tmp_path: Path) -> Non
     "label", [label for label in VARIANTS if label.split()[0] in ("adaptive", "adaptive-k", "top-p")]
 )
 def test_thresholds_give_the_budget_to_a_fresh_gate(label: str) -> None:
-    name, settings = VARIANTS[label]
-    module = plugins.load("gates", name)
+    variant = VARIANTS[label]
+    module = load_gate(variant.gate)
+    assert module.Gate is not None
     torch.manual_seed(0)
-    config = module.Config(**{key.removeprefix("gate."): value for key, value in settings.items()})
+    config = module.Config(**{key.removeprefix("gate."): value for key, value in variant.settings.items()})
     routing = sample_routing(module.Gate(config, 128, 16), LayerNorm(128))
     assert float(routing.count_T.double().mean()) == pytest.approx(float(label.split()[1]), abs=0.03)
 
@@ -150,9 +142,8 @@ def limits(higher: bool, values: list[float]) -> tuple[float, float]:
 def test_what_is_far_worse_than_the_others_does_not_squeeze_them() -> None:
     """Quartiles of 1 to 8 and 40 (exclusive): 2.5 and 7.5, so up to 22.5 is shown."""
     usual = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
-    low, high = limits(False, [*usual, 40.0])
-    assert (low, high) == (pytest.approx(0.65), pytest.approx(8.35))  # 5 % of 7 on either side
+    assert limits(False, [*usual, 40.0]) == pytest.approx((0.65, 8.35))  # 5 % of 7 on either side
     assert limits(False, [*usual, 22.0])[1] > 22
     assert limits(True, [*usual, 40.0])[1] > 40  # far better: the axis reaches there
-    assert limits(True, [*usual, -40.0]) == (pytest.approx(0.65), pytest.approx(8.35))
+    assert limits(True, [*usual, -40.0]) == pytest.approx((0.65, 8.35))
     assert limits(False, [1.0, 2.0, 40.0])[1] > 40  # too few to tell

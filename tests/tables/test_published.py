@@ -2,38 +2,41 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from factories import make_published, make_result, make_study
 
 from repro.errors import UserError
-from repro.records import Published
+from repro.results.published import Published
+from repro.results.run import RunResult
+from repro.results.study import Study
 
 
-def result(run_id: str, **more: Any) -> dict[str, Any]:
-    return {"run_id": run_id} | more
+def result(run_id: str, steps: int = 20) -> RunResult:
+    return make_result(run_id=run_id, steps=steps)
 
 
-def write_run(scale: Path, value: dict[str, Any]) -> None:
-    folder = scale / "runs" / value["run_id"]
+def write_run(scale: Path, value: RunResult) -> None:
+    folder = scale / "runs" / value.run_id
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(value), encoding="utf-8")
+    (folder / "result.json").write_text(json.dumps(value.to_json()), encoding="utf-8")
 
 
-def write_jsonl(scale: Path, *values: dict[str, Any]) -> None:
-    text = "".join(json.dumps(value) + "\n" for value in values)
+def write_jsonl(scale: Path, *values: RunResult) -> None:
+    text = "".join(json.dumps(value.to_json()) + "\n" for value in values)
     (scale / "runs.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_study(scale: Path, name: str, value: dict[str, Any]) -> None:
+def write_study(scale: Path, study: Study) -> None:
     (scale / "studies").mkdir(exist_ok=True)
-    (scale / "studies" / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+    path = scale / "studies" / f"{study.study}.json"
+    path.write_text(json.dumps(study.to_json()), encoding="utf-8")
 
 
 class TestResults:
     def test_nothing_there(self, tmp_path: Path) -> None:
-        assert Published.read(tmp_path) == Published({}, {})
-        assert Published.read(tmp_path / "never-made") == Published({}, {})
+        assert Published.read(tmp_path) == make_published()
+        assert Published.read(tmp_path / "never-made") == make_published()
 
     def test_union_sorted_by_run_id(self, tmp_path: Path) -> None:
         write_run(tmp_path, result("c"))
@@ -59,6 +62,11 @@ class TestResults:
         (tmp_path / "runs" / "c" / "config.json").write_text("{}")
         assert list(Published.read(tmp_path).results) == ["a"]
 
+    def test_a_result_comes_back_as_it_was_written(self, tmp_path: Path) -> None:
+        written = make_result("wikitext", "dense", metric__value=None, interleaved_with=["a"])
+        write_jsonl(tmp_path, written)
+        assert Published.read(tmp_path) == make_published(written)
+
     def test_a_result_that_is_not_json_is_named(self, tmp_path: Path) -> None:
         write_run(tmp_path, result("a"))
         path = tmp_path / "runs" / "a" / "result.json"
@@ -67,21 +75,22 @@ class TestResults:
             Published.read(tmp_path)
 
 
-PLAN: dict[str, Any] = {
-    "tasks": {
+PLAN = make_study(
+    "schemes",
+    {
         "sst2": {"top-2": ["sst2-0", "sst2-1", "sst2-2"], "dense": ["sst2-9"]},
         "squad": {"dense": ["squad-0"]},
     },
-    "failed": {"sst2-1": "MemoryError: too big"},
-}
+    {"sst2-1": "MemoryError: too big"},
+)
 
 
 class TestStudies:
     @pytest.fixture
     def published(self, tmp_path: Path) -> Published:
         """Of the runs planned, one is a line, one a folder; and there is one that nobody asked for."""
-        write_study(tmp_path, "schemes", PLAN)
-        write_study(tmp_path, "other", {"tasks": {"sst2": {"top-2": ["sst2-0"]}}, "failed": {}})
+        write_study(tmp_path, PLAN)
+        write_study(tmp_path, make_study("other", {"sst2": {"top-2": ["sst2-0"]}}))
         write_jsonl(tmp_path, result("sst2-0"), result("stranger"))
         write_run(tmp_path, result("squad-0"))
         return Published.read(tmp_path)
@@ -113,7 +122,7 @@ class TestStudies:
         assert Published.read(tmp_path).missing("schemes", "sst2", "top-2") == ["sst2-2: not run"]
 
     def test_a_study_that_is_not_json_is_named(self, tmp_path: Path) -> None:
-        write_study(tmp_path, "schemes", PLAN)
+        write_study(tmp_path, PLAN)
         (tmp_path / "studies" / "schemes.json").write_text("[]")
-        with pytest.raises(UserError, match=r"schemes\.json: expected a JSON object"):
+        with pytest.raises(UserError, match=r"schemes\.json: .*object"):
             Published.read(tmp_path)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from repro.tables._significance import adjusted, two_sided, z_test
+from repro.report.significance import adjusted, two_sided, z_test
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,12 @@ def test_z() -> None:
     """60 of 100 against a half: two standard deviations of 5, so p is 4.55 %."""
     assert z_test(60, 100, 0.5) == pytest.approx(0.0455, abs=1e-4)
     assert z_test(50, 100, 0.5) == 1.0
+
+
+def test_a_p_value_below_the_normal_range_is_not_zero() -> None:
+    """z = 38.12: 2 exp(-z^2 / 2) / (z sqrt(2 pi)) = 5.3e-318, a subnormal number."""
+    assert z_test(5213, 10461, 0.3239) == pytest.approx(5.3e-318, rel=0.01)
+    assert two_sided(5213, 10461, 0.3239) == z_test(5213, 10461, 0.3239)
 
 
 def test_many_trials_are_near_the_exact_value() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from repro.tables._statistics import interval, mean, rounded
+from repro.report.statistics import interval, mean, rounded
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t, two-sided 95 %, by degrees of freedom."""

@@ -1,59 +1,56 @@
 """Tables 5 and 6 from results made by hand."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import compare_variants, make_published, make_result, make_routing
 
-from repro import _variants, paper, plugins
+from repro import paper
 from repro.errors import UserError
-from repro.records import Published
-from repro.tables import table5, table5_detail, table6, table6_detail
-
-Result = dict[str, Any]
+from repro.report.tables import table5, table5_detail, table6, table6_detail
+from repro.report.tables.base import Table
+from repro.results.published import Published
+from repro.results.run import RunResult
+from repro.study.definition import load_study
+from repro.study.variants import chosen_variants, variants_of
 
 
 def run(
-    variant: str, seed: int, quality: float | None, *curve: tuple[float, float], **changes: Any
-) -> Result:
+    variant: str, seed: int, quality: float | None, *curve: tuple[float, float], **changes: object
+) -> RunResult:
     """A finished run of SST-2 whose evaluation loss starts at 1 and goes through (seconds, loss)."""
-    return {
-        "run_id": f"{variant}-s{seed}".replace(" ", "-"),
-        "task": "sst2",
-        "config": {"model": {"checkpoint": None}},
-        "seed": seed,
-        "metric": {"name": "accuracy", "value": quality, "higher_is_better": True, "count": 8},
-        "metric_top1": None,
-        "curve": [[0, 0.0, 1.0], *([10 * (n + 1), *point] for n, point in enumerate(curve))],
-        "seconds_per_step": 0.5,
-        "flops": {"per_token": 4.0, "per_token_executed": 5.0},
-        "routing": {"share_by_count": [0.0, 0.75, 0.25]},
-        "routing_eval": {"share_by_count": [0.0, 0.5, 0.5]},
-    } | changes
-
-
-def publish(study: str, variants: dict[str, list[Result]], failed: dict[str, str] | None = None) -> Published:
-    """A study on SST-2 that asked for one more seed of a variant if its list ends with a missing run."""
-    plan = {variant: [one["run_id"] for one in runs] for variant, runs in variants.items()}
-    done = [one for runs in variants.values() for one in runs if "curve" in one]
-    tasks = {"sst2": plan}
-    return Published(
-        {one["run_id"]: one for one in done}, {study: {"tasks": tasks, "failed": dict(failed or {})}}
+    return make_result(
+        "sst2",
+        variant,
+        seed,
+        run_id=f"{variant}-s{seed}".replace(" ", "-"),
+        metric__value=quality,
+        curve=[(0, 0.0, 1.0), *((10 * (n + 1), *point) for n, point in enumerate(curve))],
+        routing_eval=make_routing(0.5),
+        **{"flops__per_token_executed": 5.0, **changes},
     )
+
+
+def publish(
+    study: str, variants: Mapping[str, Sequence[RunResult | str]], failed: Mapping[str, str] | None = None
+) -> Published:
+    return compare_variants(study, variants, failed=failed)
 
 
 # --- Table 5 -----------------------------------------------------------------------------------------
 
 # Target: the final loss of top-2, 0.4, which it reaches after 20 s. T = 0.05 gets there half way between
 # (10 s, 0.6) and (20 s, 0.2), after 15 s: 0.75. T = 0.2 after 10 s: 0.5. T = 0.3 never. T = 0.4 was not run.
-THRESHOLD = {
-    "top-2": [run("top-2", 0, 0.75, (10, 0.6), (20, 0.4), flops={"per_token": 8.0})],
+THRESHOLD: dict[str, list[RunResult | str]] = {
+    "top-2": [run("top-2", 0, 0.75, (10, 0.6), (20, 0.4), flops__per_token=8.0)],
     "0.05": [run("0.05", 0, 0.5, (10, 0.6), (20, 0.2))],
     "0.1": [run("0.1", 0, 0.7, (10, 0.4), (20, 0.1))],
     "0.2": [run("0.2", 0, 0.625, (10, 0.4), (20, 0.1), seconds_per_step=0.25)],
     "0.3": [run("0.3", 0, None, (10, 0.6), (20, 0.5))],
-    "0.4": [{"run_id": "0.4-s0"}],
+    "0.4": ["0.4-s0"],
 }
 
 
@@ -98,7 +95,7 @@ def test_table_5_detail_by_hand() -> None:
         "Runs": "0.2-s0",
     }
     assert rows["0.1"]["Norm. Training Time (paper)"] is None
-    assert rows["0.3"]["Reason for empty cells"].startswith("target loss 0.4 not reached")
+    assert str(rows["0.3"]["Reason for empty cells"]).startswith("target loss 0.4 not reached")
     assert rows["0.4"]["Reason for empty cells"] == "0.4-s0: MemoryError"
     assert [note.split(":")[0] for note in table5_detail.notes(published)] == [
         "Sentiment analysis, 0.3",
@@ -107,23 +104,24 @@ def test_table_5_detail_by_hand() -> None:
 
 
 def test_every_threshold_of_the_paper_is_in_the_study() -> None:
-    variants = plugins.load("studies", "threshold").VARIANTS
+    variants = load_study("threshold").variants
     assert {f"{at:g}" for at in paper.tables()["table5"]["thresholds"]} | {"0.1", "top-2"} == set(variants)
-    for label, (gate, fixed) in variants.items():
-        assert (
-            (gate, fixed) == ("top-2", {}) if label == "top-2" else fixed == {"gate.threshold": float(label)}
-        )
+    for label, variant in variants.items():
+        if label == "top-2":
+            assert (variant.gate, variant.settings) == ("top-2", {})
+        else:
+            assert (variant.gate, variant.settings) == ("adaptive", {"gate.threshold": float(label)})
 
 
 def test_other_values_replace_those_of_the_study() -> None:
-    variants = _variants.variants_of("threshold", [0.15, 0.5])
-    assert variants == {
+    variants = variants_of("threshold", [0.15, 0.5])
+    assert {label: (variant.gate, variant.settings) for label, variant in variants.items()} == {
         "top-2": ("top-2", {}),
         "0.15": ("adaptive", {"gate.threshold": 0.15}),
         "0.5": ("adaptive", {"gate.threshold": 0.5}),
     }
     with pytest.raises(UserError, match="--values: has no effect on 'schemes'"):
-        _variants.variants_of("schemes", [0.1])
+        variants_of("schemes", [0.1])
 
 
 @pytest.mark.parametrize(
@@ -142,12 +140,12 @@ def test_other_values_replace_those_of_the_study() -> None:
     ],
 )
 def test_chosen_variants(study: str, only: list[str], expected: list[str]) -> None:
-    assert list(_variants.chosen_variants(study, [], only)) == expected
+    assert list(chosen_variants(study, [], only)) == expected
 
 
 def test_variants_that_are_not_there() -> None:
     with pytest.raises(UserError) as caught:
-        _variants.chosen_variants("gates", [], ["adaptve", "top-2", "relu 2"])
+        chosen_variants("gates", [], ["adaptve", "top-2", "relu 2"])
     first, second = caught.value.problems
     assert first == "--variants: unknown variant 'adaptve'. Did you mean 'adaptive'?"
     assert second.startswith("--variants: unknown variant 'relu 2'. Did you mean 'relu")
@@ -158,13 +156,11 @@ def test_variants_that_are_not_there() -> None:
 # On `grouped` the curriculum ends at 0.4 after 20 s; random order passes 0.4 between (10 s, 0.6) and
 # (30 s, 0.2), after 20 s too: no inflation. On `padded` it takes 40 s to 0.4 and random order 50 s: 0.25.
 RECORDED = {"length_ratio_correlation": -0.25, "length_count_correlation": 0.5}
-CURRICULUM = {
+CURRICULUM: dict[str, list[RunResult | str]] = {
     "cosine": [run("cosine", 0, 0.75, (20, 0.4), curriculum=RECORDED)],
     "random": [run("random", 0, 0.5, (10, 0.6), (30, 0.2), seconds_per_step=0.6)],
     "cosine padded": [run("cosine padded", 0, 0.75, (40, 0.4))],
-    "random padded": [
-        run("random padded", 0, 0.5, (50, 0.4), flops={"per_token": 4.0, "per_token_executed": 8.0})
-    ],
+    "random padded": [run("random padded", 0, 0.5, (50, 0.4), flops__per_token_executed=8.0)],
 }
 
 
@@ -202,8 +198,7 @@ def test_table_6_detail_by_hand() -> None:
 
 
 def test_without_the_curriculum_there_is_nothing_to_compare_with() -> None:
-    runs = {"cosine": [{"run_id": "gone"}], "random": CURRICULUM["random"]}
-    published = publish("curriculum", runs)
+    published = publish("curriculum", {"cosine": ["gone"], "random": CURRICULUM["random"]})
     (row,) = table6.rows(published)
     assert row["Training Time Inflation"] is None
     assert row["Inference Performance"] is None
@@ -212,8 +207,8 @@ def test_without_the_curriculum_there_is_nothing_to_compare_with() -> None:
 
 
 @pytest.mark.parametrize("table", [table5, table5_detail, table6, table6_detail])
-def test_no_study_no_rows(table: Any) -> None:
-    assert table.rows(Published({}, {})) == []
+def test_no_study_no_rows(table: Table) -> None:
+    assert table.rows(make_published()) == []
 
 
 # --- the commands ------------------------------------------------------------------------------------
@@ -235,17 +230,17 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_the_studies_from_the_command_line(tmp_path: Path, repro: Any) -> None:
+def test_the_studies_from_the_command_line(tmp_path: Path, cli: Any) -> None:
     settings = [f"--set={key}={value}" for key, value in SMALL.items()]
     common = ["--tasks", "sst2", "--out", tmp_path, *settings]
-    done = repro("ablate", "threshold", *common, "--values", "0.1,0.9")
+    done = cli("ablate", "threshold", *common, "--values", "0.1,0.9")
     assert done.status == 0, done.err
     assert max(map(len, done.out.splitlines()[:-1])) <= 80  # the last names the files
     detail = csv_rows(tmp_path / "mini" / "table5_detail.csv")
     assert [row["Threshold"] for row in detail] == ["top-2", "0.1", "0.9"]
     shares = [float(row["Share two experts"]) for row in detail]
     assert shares[1] < shares[2] < shares[0] == 1.0
-    done = repro("ablate", "curriculum", *common)
+    done = cli("ablate", "curriculum", *common)
     assert done.status == 0, done.err
     assert "6 runs, 1 of them finished before" in done.err  # the run at T = 0.1 is that of the curriculum
     assert max(len(line) for line in done.out.splitlines()[:-1] if not line.startswith("*")) <= 80
@@ -265,8 +260,8 @@ def test_the_studies_from_the_command_line(tmp_path: Path, repro: Any) -> None:
         (["curriculum", "--values", "0.1"], "--values: has no effect on 'curriculum'"),
     ],
 )
-def test_wrong_values(arguments: list[str], message: str, tmp_path: Path, repro: Any) -> None:
-    done = repro("ablate", *arguments, "--tasks", "sst2", "--out", tmp_path / "out")
+def test_wrong_values(arguments: list[str], message: str, tmp_path: Path, cli: Any) -> None:
+    done = cli("ablate", *arguments, "--tasks", "sst2", "--out", tmp_path / "out")
     assert done.status == 2
     assert message in done.err
     assert not (tmp_path / "out").exists()

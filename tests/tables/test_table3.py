@@ -3,72 +3,28 @@
 import math
 import random
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
+from factories import METRICS, make_published, make_result, make_study
 
 from repro import paper
-from repro.records import Published
-from repro.tables import table3, table3_detail
+from repro.report.tables import table3, table3_detail
+from repro.report.tables.base import Row, Table
+from repro.results.published import Published
+from repro.results.run import RunResult
 
-Result = dict[str, Any]
 SCHEMES = ("dense", "top-2", "top-1", "adaptive")
-TASKS = ("sst2", "wmt19", "squad", "cnn_dailymail", "wikitext", "soda")
+TASKS = tuple(METRICS)
 """In the order of the paper's Table 3."""
-METRICS = {
-    "sst2": "accuracy",
-    "wmt19": "bleu",
-    "squad": "f1",
-    "cnn_dailymail": "rouge1",
-    "wikitext": "perplexity",
-    "soda": "perplexity",
-}
-TWO = {"dense": None, "top-2": 1.0, "top-1": 0.0, "adaptive": 0.25}
-"""Share of tokens given two experts."""
 
 
 def run_id(task: str, scheme: str, seed: int) -> str:
     return f"{task}-{scheme}-s{seed}-00000000"
 
 
-def result(task: str, scheme: str, seed: int = 0, **changes: Any) -> Result:
-    """A small but complete result with round numbers; its loss falls from 1 to 0.5 in 10 seconds."""
-    two = TWO[scheme]
-    routing = None if two is None else {"mean_experts": 1 + two, "share_by_count": [0.0, 1 - two, two]}
-    metric = {
-        "name": METRICS[task],
-        "value": 0.5,
-        "higher_is_better": METRICS[task] != "perplexity",
-        "count": 8,
-    }
-    return {
-        "run_id": run_id(task, scheme, seed),
-        "task": task,
-        "gate": scheme,
-        "seed": seed,
-        "steps": 20,
-        "epochs": 2.0,
-        "tokens": 1000,
-        "train_seconds": 10.0,
-        "seconds_per_step": 0.5,
-        "tokens_per_second": 100.0,
-        "metric": metric,
-        "metric_top1": None if two is None else metric | {"value": 0.25},
-        "eval_loss": 0.5,
-        "curve": [[0, 0.0, 1.0], [20, 10.0, 0.5]],
-        "flops": {"per_token": 4.0, "per_token_executed": 6.0, "macs_per_token": 2.0, "dense_per_token": 3.0},
-        "routing": routing,
-        "routing_eval": routing,
-        "parameters": {"total": 7, "active": 5},
-        "peak_memory_bytes": 11,
-        "config": {"model": {"checkpoint": None}},
-    } | changes
-
-
-def performing(task: str, scheme: str, seed: int, value: float | None, **changes: Any) -> Result:
-    """The same, with this value of the metric."""
-    plain = result(task, scheme, seed, **changes)
-    return plain | {"metric": plain["metric"] | {"value": value}}
+def performing(task: str, scheme: str, seed: int, value: float | None, **changes: object) -> RunResult:
+    """A run with this value of the metric."""
+    return make_result(task, scheme, seed, metric__value=value, **changes)
 
 
 def routed(flops: float) -> dict[str, float]:
@@ -81,25 +37,22 @@ def routed(flops: float) -> dict[str, float]:
 
 
 def publish(
-    *results: Result, seeds: int = 1, tasks: tuple[str, ...] = (), failed: Mapping[str, str] | None = None
+    *results: RunResult, seeds: int = 1, tasks: tuple[str, ...] = (), failed: Mapping[str, str] | None = None
 ) -> Published:
     """These results, of a study that asked for all schemes with these seeds on these tasks (or theirs)."""
-    wanted = tasks or tuple(dict.fromkeys(one["task"] for one in results))
+    tasks = tasks or tuple(dict.fromkeys(one.task for one in results))
     plan = {
         task: {scheme: [run_id(task, scheme, seed) for seed in range(seeds)] for scheme in SCHEMES}
-        for task in wanted
+        for task in tasks
     }
-    study = {"study": "schemes", "tasks": plan, "failed": dict(failed or {})}
-    return Published({one["run_id"]: one for one in results}, {"schemes": study})
+    return make_published(*results, studies=[make_study("schemes", plan, failed)])
 
 
-def row_of(table: Any, published: Published, scheme: str, task: str = "sst2") -> dict[str, Any]:
+def row_of(table: Table, published: Published, scheme: str, task: str = "sst2") -> Row:
     """The row of a scheme in a table with one task, or several that are told apart by their place."""
-    rows = table.rows(published)
-    place = list(published.studies["schemes"]["tasks"]).index(task)
-    (found,) = [row for row in rows[4 * place : 4 * place + 4] if row["Scheme"] == scheme]
-    assert isinstance(found, dict)
-    return found
+    place = list(published.studies["schemes"].tasks).index(task)
+    (row,) = [row for row in table.rows(published)[4 * place : 4 * place + 4] if row["Scheme"] == scheme]
+    return row
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +64,16 @@ def sst2() -> Published:
     * top-1's is (0 s, 3/4), (9 s, 1/2), (18 s, 3/8), dense's ends at 1/2: never.
     """
 
-    def curve(*points: tuple[float, float]) -> dict[str, Any]:
-        return {"curve": [[0, 0.0, 0.75], *([10 * (n + 1), *point] for n, point in enumerate(points))]}
+    def curve(*points: tuple[float, float]) -> list[tuple[int, float, float]]:
+        return [(0, 0.0, 0.75), *((10 * (n + 1), *point) for n, point in enumerate(points))]
 
     return publish(
-        performing("sst2", "dense", 0, 0.5, flops=routed(2.0), **curve((6.0, 0.625), (12.0, 0.5))),
-        performing("sst2", "dense", 1, 0.75, flops=routed(2.0), **curve((6.0, 0.625), (12.0, 0.5))),
-        performing("sst2", "top-2", 0, 0.75, seconds_per_step=1.0, **curve((10.0, 0.5), (20.0, 0.25))),
-        performing("sst2", "top-2", 1, 1.0, seconds_per_step=1.5, **curve((14.0, 0.5), (28.0, 0.375))),
-        performing("sst2", "top-1", 0, 0.5, flops=routed(2.5), **curve((9.0, 0.5), (18.0, 0.25))),
-        performing("sst2", "top-1", 1, 0.5, flops=routed(2.5), **curve((9.0, 0.5), (18.0, 0.5))),
+        performing("sst2", "dense", 0, 0.5, flops=routed(2.0), curve=curve((6.0, 0.625), (12.0, 0.5))),
+        performing("sst2", "dense", 1, 0.75, flops=routed(2.0), curve=curve((6.0, 0.625), (12.0, 0.5))),
+        performing("sst2", "top-2", 0, 0.75, seconds_per_step=1.0, curve=curve((10.0, 0.5), (20.0, 0.25))),
+        performing("sst2", "top-2", 1, 1.0, seconds_per_step=1.5, curve=curve((14.0, 0.5), (28.0, 0.375))),
+        performing("sst2", "top-1", 0, 0.5, flops=routed(2.5), curve=curve((9.0, 0.5), (18.0, 0.25))),
+        performing("sst2", "top-1", 1, 0.5, flops=routed(2.5), curve=curve((9.0, 0.5), (18.0, 0.5))),
         performing(
             "sst2",
             "adaptive",
@@ -128,7 +81,7 @@ def sst2() -> Published:
             0.75,
             seconds_per_step=0.5,
             flops=routed(3.0),
-            **curve((8.0, 0.5), (16.0, 0.125)),
+            curve=curve((8.0, 0.5), (16.0, 0.125)),
         ),
         performing(
             "sst2",
@@ -141,7 +94,7 @@ def sst2() -> Published:
             tokens=1500,
             steps=30,
             peak_memory_bytes=13,
-            **curve((8.0, 0.5), (16.0, 0.25)),
+            curve=curve((8.0, 0.5), (16.0, 0.25)),
         ),
         seeds=2,
     )
@@ -270,17 +223,17 @@ class TestWorkedByHand:
         assert row["Seconds per step interval"] == 0.0
 
     def test_one_seed_has_no_interval(self) -> None:
-        row = row_of(table3_detail, publish(result("sst2", "top-2")), "top-2")
+        row = row_of(table3_detail, publish(make_result("sst2", "top-2")), "top-2")
         assert row["Inference Performance interval"] is None
         assert row["Seconds per step interval"] is None
         assert row["Seeds"] == "0"
 
     def test_two_tasks_are_compared_with_their_own_baseline(self) -> None:
         published = publish(
-            result("sst2", "top-2", curve=[[0, 0.0, 1.0], [20, 10.0, 0.5]]),
-            result("sst2", "adaptive", curve=[[0, 0.0, 1.0], [20, 8.0, 0.5]]),
-            result("wikitext", "top-2", curve=[[0, 0.0, 6.0], [20, 40.0, 4.0]], flops=routed(8.0)),
-            result("wikitext", "adaptive", curve=[[0, 0.0, 6.0], [20, 10.0, 4.0]], flops=routed(6.0)),
+            make_result("sst2", "top-2", curve=[[0, 0.0, 1.0], [20, 10.0, 0.5]]),
+            make_result("sst2", "adaptive", curve=[[0, 0.0, 1.0], [20, 8.0, 0.5]]),
+            make_result("wikitext", "top-2", curve=[[0, 0.0, 6.0], [20, 40.0, 4.0]], flops=routed(8.0)),
+            make_result("wikitext", "adaptive", curve=[[0, 0.0, 6.0], [20, 10.0, 4.0]], flops=routed(6.0)),
         )
         sst2, wikitext = (row_of(table3_detail, published, "adaptive", task) for task in ("sst2", "wikitext"))
         assert (sst2["Target loss"], sst2["Norm. Training Time"], sst2["Norm. FLOPs"]) == (0.5, 0.8, 1.0)
@@ -293,8 +246,8 @@ class TestWorkedByHand:
         The target is still the mean of the final losses, and top-2 itself gets there when it ends.
         """
         published = publish(
-            result("wmt19", "top-2", 0, curve=[[0, 0.0, 4.0], [175, 10.0, 2.0], [179, 11.0, 1.0]]),
-            result("wmt19", "top-2", 1, curve=[[0, 0.0, 4.0], [175, 10.0, 2.0], [181, 13.0, 1.5]]),
+            make_result("wmt19", "top-2", 0, curve=[[0, 0.0, 4.0], [175, 10.0, 2.0], [179, 11.0, 1.0]]),
+            make_result("wmt19", "top-2", 1, curve=[[0, 0.0, 4.0], [175, 10.0, 2.0], [181, 13.0, 1.5]]),
             seeds=2,
         )
         row = row_of(table3_detail, published, "top-2", "wmt19")
@@ -308,7 +261,7 @@ def everything() -> Published:
     """All six tasks, written down in a random order of tasks."""
     tasks = random.Random(0).sample(TASKS, len(TASKS))
     assert tuple(tasks) != TASKS
-    return publish(*(result(task, scheme) for task in tasks for scheme in SCHEMES))
+    return publish(*(make_result(task, scheme) for task in tasks for scheme in SCHEMES))
 
 
 class TestRows:
@@ -330,7 +283,7 @@ class TestRows:
         assert [(row["Task"], row["Metric"], row["Scheme"]) for row in shown] == expected
 
     @pytest.mark.parametrize("table", [table3, table3_detail])
-    def test_columns(self, table: Any, everything: Published) -> None:
+    def test_columns(self, table: Table, everything: Published) -> None:
         assert {tuple(row) for row in table.rows(everything)} == {tuple(table.COLUMNS)}
         assert {tuple(row) for row in table.rows(publish(tasks=("sst2",)))} == {tuple(table.COLUMNS)}
 
@@ -365,7 +318,7 @@ class TestRows:
         checkpoints = {"sst2": "dir:bert:0123abcd", "squad": "bert-base-uncased", "soda": None}
         published = publish(
             *(
-                result(task, scheme, config={"model": {"checkpoint": checkpoint}})
+                make_result(task, scheme, config__model__checkpoint=checkpoint)
                 for task, checkpoint in checkpoints.items()
                 for scheme in SCHEMES
             )
@@ -376,10 +329,11 @@ class TestRows:
         ]
 
     def test_disturbed_times_are_named(self) -> None:
+        shares: dict[str, list[float | None]]
         shares = {"dense": [0.1, 0.1], "top-2": [0.3, 0.12], "top-1": [None, 0.0], "adaptive": [0.2, None]}
         published = publish(
             *(
-                result("sst2", scheme, seed, stolen_share=share)
+                make_result("sst2", scheme, seed, cpu_steal_fraction=share)
                 for scheme, two in shares.items()
                 for seed, share in enumerate(two)
             ),
@@ -395,26 +349,27 @@ class TestRows:
         base = run_id("sst2", "top-2", 1)
         published = publish(
             *(
-                result(
+                make_result(
                     "sst2",
                     scheme,
                     0,
-                    beside=[run_id("sst2", other, 0) for other in SCHEMES if other != scheme],
+                    interleaved_with=[run_id("sst2", other, 0) for other in SCHEMES if other != scheme],
                 )
                 for scheme in SCHEMES
             ),
-            result("sst2", "dense", 1),
-            result("sst2", "top-2", 1, beside=[run_id("sst2", "top-1", 1)]),
-            result("sst2", "top-1", 1, beside=[base]),
-            result("sst2", "adaptive", 1, beside=[]),
+            make_result("sst2", "dense", 1),
+            make_result("sst2", "top-2", 1, interleaved_with=[run_id("sst2", "top-1", 1)]),
+            make_result("sst2", "top-1", 1, interleaved_with=[base]),
+            make_result("sst2", "adaptive", 1, interleaved_with=[]),
             seeds=2,
         )
         assert table3.notes(published) == ["1 rows were not timed in turns with top-2: loads may differ"]
 
-    @pytest.mark.parametrize("published", [Published({}, {}), Published({"a": result("sst2", "top-2")}, {})])
+    @pytest.mark.parametrize("published", [make_published(), make_published(make_result("sst2", "top-2"))])
     def test_no_study_no_rows(self, published: Published) -> None:
         assert table3.rows(published) == table3_detail.rows(published) == []
-        assert table3.shown(published) == table3.notes(published) == []
+        assert table3.shown(published) == []
+        assert table3.notes(published) == []
 
 
 OURS = (
@@ -444,7 +399,9 @@ OURS = (
 
 class TestEmptyCells:
     def test_a_scheme_without_runs(self) -> None:
-        published = publish(result("sst2", "top-2"), failed={run_id("sst2", "top-1", 0): "MemoryError: big"})
+        published = publish(
+            make_result("sst2", "top-2"), failed={run_id("sst2", "top-1", 0): "MemoryError: big"}
+        )
         assert len(table3.rows(published)) == 4
         for scheme, reason in (("adaptive", "not run"), ("top-1", "MemoryError: big")):
             row = row_of(table3_detail, published, scheme)
@@ -473,7 +430,7 @@ class TestEmptyCells:
     def test_a_seed_that_is_missing(self) -> None:
         """Numbers are over those that are there; the row says which are not, and keeps their seeds."""
         published = publish(
-            *(result("sst2", "top-2", seed) for seed in range(3)),
+            *(make_result("sst2", "top-2", seed) for seed in range(3)),
             performing("sst2", "adaptive", 0, 0.25),
             performing("sst2", "adaptive", 2, 0.75),
             seeds=3,
@@ -490,7 +447,7 @@ class TestEmptyCells:
         )
 
     def test_no_baseline(self) -> None:
-        published = publish(performing("sst2", "adaptive", 0, 0.75), result("sst2", "dense"))
+        published = publish(performing("sst2", "adaptive", 0, 0.75), make_result("sst2", "dense"))
         row = row_of(table3_detail, published, "adaptive")
         for name in ("Norm. Training Time", "Target loss", "Seconds to target", "Norm. FLOPs"):
             assert row[name] is None
@@ -502,7 +459,10 @@ class TestEmptyCells:
 
     def test_a_seed_that_the_baseline_lacks(self) -> None:
         published = publish(
-            result("sst2", "top-2", 1), result("sst2", "adaptive", 0), result("sst2", "adaptive", 1), seeds=2
+            make_result("sst2", "top-2", 1),
+            make_result("sst2", "adaptive", 0),
+            make_result("sst2", "adaptive", 1),
+            seeds=2,
         )
         row = row_of(table3_detail, published, "adaptive")
         assert row["Norm. Training Time by seed"] == "- 1"
@@ -511,7 +471,9 @@ class TestEmptyCells:
     def test_a_baseline_that_learned_nothing(self) -> None:
         """Its final loss is above the first: everyone is there at the start, and no ratio exists."""
         rising = [[0, 0.0, 0.5], [20, 10.0, 0.75]]
-        published = publish(result("sst2", "top-2", curve=rising), result("sst2", "adaptive", curve=rising))
+        published = publish(
+            make_result("sst2", "top-2", curve=rising), make_result("sst2", "adaptive", curve=rising)
+        )
         for scheme in ("top-2", "adaptive"):
             row = row_of(table3_detail, published, scheme)
             assert row["Norm. Training Time"] is None
@@ -553,20 +515,23 @@ class TestEmptyCells:
 
     def test_a_curve_that_is_not_a_number(self) -> None:
         published = publish(
-            result("sst2", "top-2"), result("sst2", "adaptive", curve=[[0, 0.0, 1.0], [20, 10.0, math.nan]])
+            make_result("sst2", "top-2"),
+            make_result("sst2", "adaptive", curve=[[0, 0.0, 1.0], [20, 10.0, math.nan]]),
         )
         row = row_of(table3_detail, published, "adaptive")
         assert row["Norm. Training Time"] is None
         assert row["Reason for empty cells"] == "target loss 0.5 not reached: final loss nan"
 
     def test_top_1_at_inference_of_some_runs(self) -> None:
-        published = publish(result("sst2", "top-2", 0), result("sst2", "top-2", 1, metric_top1=None), seeds=2)
+        published = publish(
+            make_result("sst2", "top-2", 0), make_result("sst2", "top-2", 1, metric_top1=None), seeds=2
+        )
         assert row_of(table3_detail, published, "top-2")["Inference Performance (top-1 gate)"] == 0.25
 
     def test_nothing_trained(self) -> None:
         """FLOPs per token of no tokens are not measured, so ratios to them are not either."""
         empty = dict.fromkeys(routed(1.0))
-        published = publish(result("sst2", "top-2", flops=empty), result("sst2", "adaptive"))
+        published = publish(make_result("sst2", "top-2", flops=empty), make_result("sst2", "adaptive"))
         row = row_of(table3_detail, published, "adaptive")
         assert (row["FLOPs per token"], row["Norm. FLOPs"]) == (4.0, None)
         assert row_of(table3, published, "top-2")["Computation FLOPs"] is None

@@ -1,17 +1,17 @@
 """Time to reach a loss: mean curves over runs, and seconds to a target, worked by hand."""
 
-from typing import Any
-
 import pytest
+from factories import make_result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.tables._target import Curve, mean_curve, seconds_to
+from repro.report.target import Curve, Points, at_median_steps, mean_curve, norm_time, seconds_to
+from repro.results.records import CurvePoint
 
 
-def runs(*curves: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
-    """Results that hold nothing but a curve of (step, seconds, loss)."""
-    return [{"curve": [list(point) for point in curve]} for curve in curves]
+def runs(*curves: list[tuple[int, float, float]]) -> list[Points]:
+    """Curves of (step, seconds, loss)."""
+    return [[CurvePoint(*point) for point in curve] for curve in curves]
 
 
 class TestMeanCurve:
@@ -40,6 +40,15 @@ class TestMeanCurve:
         longer = [(0, 0.0, 4.0), (175, 10.0, 2.0), (181, 13.0, 1.5)]
         shorter = [(0, 0.0, 4.0), (175, 10.0, 2.0), (179, 11.0, 1.0)]
         assert mean_curve(runs(longer, shorter)) == [(0.0, 4.0), (10.0, 2.0), (12.0, 1.25)]
+
+
+def test_norm_time_is_relative_to_the_baseline_and_needs_one() -> None:
+    """To the loss of 1: 10 s of 40 s. The baseline at median steps of 2 s takes 20 s, a half of that."""
+    fast, slow = runs([(0, 0.0, 2.0), (10, 10.0, 1.0)], [(0, 0.0, 2.0), (10, 40.0, 1.0)])
+    assert norm_time([fast], [slow]) == 0.25
+    assert norm_time([fast], []) is None
+    result = make_result(curve=slow, seconds_per_step=2.0)
+    assert norm_time([at_median_steps(result)], [slow]) == 0.5
 
 
 FALLING: Curve = [(0.0, 4.0), (10.0, 2.0), (20.0, 1.0)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from repro.backbones import bart
+from repro.moe.backbones import bart
 from repro.tasks import cnn_dailymail
 
 ROWS = [

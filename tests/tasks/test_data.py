@@ -5,17 +5,19 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import datasets
 import huggingface_hub.constants
 import pandas
 import pytest
 
+from repro.data.rows import folder_fingerprint, load_rows, rows_digests, rows_fingerprint
 from repro.errors import UserError
 from repro.provenance import fingerprint_digests
 from repro.tasks import sst2
-from repro.tasks._data import folder_fingerprint, load_rows, rows_digests, rows_fingerprint
+from repro.tasks.base import Row
+
+Rows = list[Row]
 
 ROWS = [
     {"idx": index, "sentence": sentence, "label": label}
@@ -32,24 +34,24 @@ ROWS = [
 ]
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Rows) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def write_gzip(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_gzip(path: Path, rows: Rows) -> None:
     with gzip.open(path, "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_parquet(path: Path, rows: Rows) -> None:
     pandas.DataFrame(rows).to_parquet(path)
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Rows) -> None:
     pandas.DataFrame(rows).to_csv(path, index=False)
 
 
-WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
+WRITERS: dict[str, Callable[[Path, Rows], None]] = {
     ".jsonl": write_jsonl,
     ".jsonl.gz": write_gzip,
     ".parquet": write_parquet,
@@ -64,7 +66,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "sst2"
 
 
-def from_folder(folder: Path, split: str = "train", limit: int | None = None) -> list[dict[str, Any]]:
+def from_folder(folder: Path, split: str = "train", limit: int | None = None) -> Rows:
     return load_rows(sst2, "folder:0", folder, split, limit)
 
 
@@ -142,7 +144,7 @@ def test_a_limit_that_is_no_limit(place: Path, limit: int | None) -> None:
 # --- fingerprints -------------------------------------------------------------------------------
 
 
-def fill(folder: Path, rows: list[dict[str, Any]], suffix: str = ".jsonl") -> Path:
+def fill(folder: Path, rows: Rows, suffix: str = ".jsonl") -> Path:
     (folder / "sst2").mkdir(parents=True)
     WRITERS[suffix](folder / "sst2" / f"train{suffix}", rows)
     WRITERS[suffix](folder / "sst2" / f"validation{suffix}", ROWS[:2])
@@ -347,10 +349,11 @@ def test_broken_csv(place: Path) -> None:
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_empty_split(place: Path, suffix: str) -> None:
     path = place / f"train{suffix}"
-    if suffix in (".parquet", ".csv"):
-        WRITERS[suffix](path, ROWS)
-        frame = (pandas.read_parquet if suffix == ".parquet" else pandas.read_csv)(path)
-        WRITERS[suffix](path, frame[:0].to_dict("list"))
+    columns = pandas.DataFrame(ROWS)[:0]
+    if suffix == ".parquet":
+        columns.to_parquet(path)
+    elif suffix == ".csv":
+        columns.to_csv(path, index=False)
     else:
         WRITERS[suffix](path, [])
     problem_of(lambda: from_folder(place.parent), rf"train{re.escape(suffix)}: the split is empty$")
@@ -377,7 +380,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "stanfordnlp" / "sst2" / "data"
 
 
-def from_hub(split: str, limit: int | None = None) -> list[dict[str, Any]]:
+def from_hub(split: str, limit: int | None = None) -> Rows:
     return load_rows(sst2, "hub", None, split, limit)
 
 

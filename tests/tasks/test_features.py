@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import CommandLine
 
-from repro import plugins
-from repro.tasks import _features, sst2, wmt19
-from repro.tasks._data import rows_fingerprint
-from repro.tasks._features import cached_features
-from repro.tasks._tokenizer import pretrained_tokenizer
+from repro.data import features as caching
+from repro.data.features import TASK_SOURCES, cached_features
+from repro.data.rows import rows_fingerprint
+from repro.data.tokenizers import pretrained_tokenizer
+from repro.moe.backbones import fsmt
+from repro.tasks import sst2, wmt19
+from repro.tasks.base import Feature, Row, Task
 
 ROWS = [
     {"translation": {"de": f"Seit {year} schläft die Katze .", "en": f"The cat sleeps since {year} ."}}
@@ -33,7 +36,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     encode = wmt19.Task.encode
 
-    def counting(self: wmt19.Task, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def counting(self: wmt19.Task, rows: list[Row]) -> list[Feature]:
         calls.append(len(rows))
         return encode(self, rows)
 
@@ -43,14 +46,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def tokenizer(vocab_size: int = 330) -> Any:
     texts = [text for row in ROWS for text in wmt19.texts(row)]
-    return plugins.load("backbones", "fsmt").train_tokenizer(texts, vocab_size)
+    return fsmt.train_tokenizer(texts, vocab_size)
 
 
 def task(max_length: int = 64, vocab_size: int = 330, **options: Any) -> wmt19.Task:
     return wmt19.Task(wmt19.Config(**options), tokenizer(vocab_size), max_length)
 
 
-def features(made: Any, rows: list[dict[str, Any]] = ROWS) -> list[dict[str, Any]]:
+def features(made: Task, rows: list[Row] = ROWS) -> list[Feature]:
     return cached_features(made, rows, rows_fingerprint(rows))
 
 
@@ -70,8 +73,13 @@ def test_encoded_once_then_read(cache: Path, counted: list[int]) -> None:
 
 
 def test_rows_without_features_are_cached_too(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[None] = []
-    monkeypatch.setattr(wmt19.Task, "encode", lambda self, rows: calls.append(None) or [])
+    calls: list[int] = []
+
+    def encode_nothing(self: wmt19.Task, rows: list[Row]) -> list[Feature]:
+        calls.append(len(rows))
+        return []
+
+    monkeypatch.setattr(wmt19.Task, "encode", encode_nothing)
     assert features(task()) == features(task()) == []
     assert len(calls) == entries(cache) == 1
 
@@ -89,7 +97,7 @@ def test_rows_without_features_are_cached_too(cache: Path, monkeypatch: pytest.M
     ],
 )
 def test_whatever_changes_is_a_new_entry(
-    cache: Path, counted: list[int], change: dict[str, Any], rows: list[dict[str, Any]]
+    cache: Path, counted: list[int], change: dict[str, Any], rows: list[Row]
 ) -> None:
     before = features(task())
     after = features(task(**change), rows)
@@ -105,20 +113,19 @@ def test_another_code_or_library_is_a_new_entry(
 ) -> None:
     features(task())
     sources = tmp_path / "sources"
-    sources.mkdir()
-    for path in _features._SOURCES.glob("*.py"):
-        shutil.copy(path, sources)
-    monkeypatch.setattr(_features, "_SOURCES", sources)
+    shutil.copytree(TASK_SOURCES, sources)
+    monkeypatch.setattr(caching, "TASK_SOURCES", sources)
     features(task())
     assert counted == [8]
-    with (sources / "_text.py").open("a", encoding="utf-8") as stream:
-        stream.write("\n")
+    for number, source in enumerate(("wmt19.py", "base.py", "shared/text.py"), 2):
+        with (sources / source).open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+        features(task())
+        assert counted == [8] * number
+    monkeypatch.setattr(caching, "version", lambda name: f"{name} of tomorrow")
     features(task())
-    assert counted == [8, 8]
-    monkeypatch.setattr(_features, "version", lambda name: f"{name} of tomorrow")
-    features(task())
-    assert counted == [8, 8, 8]
-    assert entries(cache) == 3
+    assert counted == [8] * 5
+    assert entries(cache) == 5
 
 
 def test_a_task_is_not_another_one_with_the_same_rows(cache: Path) -> None:
@@ -181,11 +188,11 @@ def test_a_tokenizer_is_known_wherever_it_lies(counted: list[int], tmp_path: Pat
 def test_fsmts_own_tokenizer(counted: list[int], fsmt_folder: Path, tmp_path: Path) -> None:
     """It is no Rust tokenizer; its vocabularies and merges name it, the target's too."""
 
-    def found(folder: Path) -> list[dict[str, Any]]:
+    def encoded_with(folder: Path) -> list[Feature]:
         return features(wmt19.Task(wmt19.Config(), pretrained_tokenizer(folder), 64))
 
-    first = found(fsmt_folder)
-    assert found(fsmt_folder) == first
+    first = encoded_with(fsmt_folder)
+    assert encoded_with(fsmt_folder) == first
     assert counted == [8]
     changed = tmp_path / "changed"
     shutil.copytree(fsmt_folder, changed)
@@ -193,21 +200,23 @@ def test_fsmts_own_tokenizer(counted: list[int], fsmt_folder: Path, tmp_path: Pa
     vocabulary = json.loads(path.read_text(encoding="utf-8"))
     vocabulary |= {"<unk>": vocabulary["<pad>"], "<pad>": vocabulary["<unk>"]}
     path.write_text(json.dumps(vocabulary), encoding="utf-8")
-    found(changed)
+    encoded_with(changed)
     assert counted == [8, 8]
 
 
-def test_a_second_run_encodes_nothing(repro: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_encodes_nothing(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runs on the same data share their features, whatever the gate and the seed; so does a repeated one."""
-    first = repro.train("dense", tmp_path / "first", "--json").json()
+    first = cli.train("dense", tmp_path / "first", "--json").json()
 
-    def refuse(self: sst2.Task, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def refuse(self: sst2.Task, rows: list[Row]) -> list[Feature]:
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(sst2.Task, "encode", refuse)
-    again = repro.train("dense", tmp_path / "again", "--json").json()
+    again = cli.train("dense", tmp_path / "again", "--json").json()
     for key in ("metric", "eval_loss", "tokens", "data"):
         assert again[key] == first[key]
     for path in (tmp_path / "first").glob("*/runs/*/model/*"):
         assert (tmp_path / "again" / path.relative_to(tmp_path / "first")).read_bytes() == path.read_bytes()
-    assert repro.train("top-2", tmp_path / "other", "--seed", 1).status == 0
+    assert cli.train("top-2", tmp_path / "other", "--seed", 1).status == 0

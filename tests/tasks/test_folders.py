@@ -4,7 +4,6 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import datasets
 import huggingface_hub.constants
@@ -12,12 +11,15 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+from command_line import CommandLine, Settings
+from rows_by_hand import FolderOf, RowsOf
 
 from repro import plugins
+from repro.data.rows import folder_fingerprint, load_rows, rows_fingerprint
 from repro.errors import UserError
-from repro.tasks._data import folder_fingerprint, load_rows, rows_fingerprint
+from repro.tasks.base import Row, TaskModule, load
 
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 TASKS = plugins.names("tasks")
 FLAT = ("sst2", "cnn_dailymail", "wikitext")
 """Tasks whose columns a CSV file can hold."""
@@ -49,13 +51,13 @@ WRITERS: dict[str, Callable[[Path, Rows], None]] = {
 PLACES = [(task, suffix) for task in TASKS for suffix in WRITERS if suffix != ".csv" or task in FLAT]
 
 
-def columns(task: Any, rows: Rows) -> Rows:
+def columns(task: TaskModule, rows: Rows) -> Rows:
     return [{name: row[name] for name in task.COLUMNS} for row in rows]
 
 
 @pytest.mark.parametrize(("name", "suffix"), PLACES)
-def test_every_format_gives_the_same_rows(hand_made: Any, tmp_path: Path, name: str, suffix: str) -> None:
-    task, rows = plugins.load("tasks", name), hand_made(name, 8)
+def test_every_format_gives_the_same_rows(hand_made: RowsOf, tmp_path: Path, name: str, suffix: str) -> None:
+    task, rows = load(name), hand_made(name, 8)
     place = tmp_path / name
     place.mkdir()
     WRITERS[suffix](place / f"train{suffix}", rows)
@@ -67,8 +69,8 @@ def test_every_format_gives_the_same_rows(hand_made: Any, tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in FLAT])
-def test_nested_columns_are_no_csv(hand_made: Any, tmp_path: Path, name: str) -> None:
-    task, rows = plugins.load("tasks", name), hand_made(name, 8)
+def test_nested_columns_are_no_csv(hand_made: RowsOf, tmp_path: Path, name: str) -> None:
+    task, rows = load(name), hand_made(name, 8)
     (tmp_path / name).mkdir()
     write_csv(tmp_path / name / "train.csv", rows)
     with pytest.raises(UserError, match=r"train\.csv: row 1: .* is not (an object|a list)"):
@@ -77,10 +79,10 @@ def test_nested_columns_are_no_csv(hand_made: Any, tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize(
     ("task", "folder"),
-    [(name, folder) for name in TASKS for folder in plugins.load("tasks", name).FOLDERS],
+    [(name, folder) for name in TASKS for folder in load(name).FOLDERS],
 )
-def test_each_name_of_a_folder(hand_made: Any, tmp_path: Path, task: str, folder: str) -> None:
-    module = plugins.load("tasks", task)
+def test_each_name_of_a_folder(hand_made: RowsOf, tmp_path: Path, task: str, folder: str) -> None:
+    module = load(task)
     (tmp_path / folder).mkdir()
     for split, size in (("train", 8), ("validation", 4)):
         write_jsonl(tmp_path / folder / f"{split}.jsonl", hand_made(task, size))
@@ -91,7 +93,7 @@ def test_each_name_of_a_folder(hand_made: Any, tmp_path: Path, task: str, folder
 
 
 def test_names_of_folders() -> None:
-    assert {name: plugins.constants("tasks", name)["FOLDERS"] for name in TASKS} == {
+    assert {name: load(name).FOLDERS for name in TASKS} == {
         "cnn_dailymail": ("cnn_dailymail",),
         "soda": ("soda", "commonsense_dialogues"),
         "squad": ("squad",),
@@ -102,8 +104,8 @@ def test_names_of_folders() -> None:
 
 
 @pytest.mark.parametrize("name", ["soda", "wikitext", "wmt19"])
-def test_the_first_name_wins(hand_made: Any, tmp_path: Path, name: str) -> None:
-    task = plugins.load("tasks", name)
+def test_the_first_name_wins(hand_made: RowsOf, tmp_path: Path, name: str) -> None:
+    task = load(name)
     for size, folder in enumerate(reversed(task.FOLDERS), 4):
         (tmp_path / folder).mkdir()
         write_jsonl(tmp_path / folder / "train.jsonl", hand_made(name, size))
@@ -113,16 +115,16 @@ def test_the_first_name_wins(hand_made: Any, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["soda", "wikitext", "wmt19"])
 def test_no_folder_of_any_name(tmp_path: Path, name: str) -> None:
-    task = plugins.load("tasks", name)
+    task = load(name)
     (tmp_path / "other").mkdir()
-    wanted = " or ".join(repr(folder) for folder in task.FOLDERS)
-    with pytest.raises(UserError, match=f"no folder {wanted} in it; it has: other$"):
+    names = " or ".join(repr(folder) for folder in task.FOLDERS)
+    with pytest.raises(UserError, match=f"no folder {names} in it; it has: other$"):
         load_rows(task, "folder:0", tmp_path, "train", None)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_limit_takes_running_text_from_its_beginning(hand_made: Any, tmp_path: Path, name: str) -> None:
-    task, rows = plugins.load("tasks", name), hand_made(name, 60)
+def test_a_limit_takes_running_text_from_its_beginning(hand_made: RowsOf, tmp_path: Path, name: str) -> None:
+    task, rows = load(name), hand_made(name, 60)
     (tmp_path / name).mkdir()
     write_jsonl(tmp_path / name / "train.jsonl", rows)
     found = load_rows(task, "folder:0", tmp_path, "train", 12)
@@ -137,7 +139,7 @@ def test_blank_lines_of_running_text_stay(tmp_path: Path, suffix: str) -> None:
     rows = [{"text": line} for line in lines]
     (tmp_path / "wikitext").mkdir()
     WRITERS[suffix](tmp_path / "wikitext" / f"train{suffix}", rows)
-    assert load_rows(plugins.load("tasks", "wikitext"), "folder:0", tmp_path, "train", None) == rows
+    assert load_rows(load("wikitext"), "folder:0", tmp_path, "train", None) == rows
 
 
 # --- the hub, as a local directory in its layout ------------------------------------------------
@@ -219,7 +221,7 @@ def card(name: str, configurations: list[str], splits: list[str]) -> str:
 
 def fill(hub: Path, name: str, rows: dict[str, Rows]) -> None:
     """The data set of a task, with further configurations that have other rows."""
-    place, configuration = plugins.load("tasks", name).HUB
+    place, configuration = load(name).HUB
     configurations = [configuration, *OTHERS.get(name, [])]
     folder = hub / place
     folder.mkdir(parents=True)
@@ -228,15 +230,17 @@ def fill(hub: Path, name: str, rows: dict[str, Rows]) -> None:
         (folder / "README.md").write_text(text, encoding="utf-8")
     for split, content in rows.items():
         for entry in configurations:
-            pattern = HUB_FILES[name].replace(configuration, entry) if entry else HUB_FILES[name]
+            pattern = HUB_FILES[name]
+            if configuration and entry:
+                pattern = pattern.replace(configuration, entry)
             path = folder / pattern.format(SPELLING.get(name, {}).get(split, split))
             path.parent.mkdir(parents=True, exist_ok=True)
             write_parquet(path, content if entry == configuration else content[:1])
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_hubs_layout(hand_made: Any, hub: Path, name: str) -> None:
-    task, rows = plugins.load("tasks", name), {"train": hand_made(name, 8), "validation": hand_made(name, 4)}
+def test_the_hubs_layout(hand_made: RowsOf, hub: Path, name: str) -> None:
+    task, rows = load(name), {"train": hand_made(name, 8), "validation": hand_made(name, 4)}
     fill(hub, name, rows)
     for split, expected in rows.items():
         found = load_rows(task, "hub", None, split, None)
@@ -245,13 +249,17 @@ def test_the_hubs_layout(hand_made: Any, hub: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_run_on_the_hub(repro: Any, folder_of: Any, hand_made: Any, hub: Path, name: str) -> None:
+def test_a_run_on_the_hub(
+    cli: CommandLine, folder_of: FolderOf, hand_made: RowsOf, hub: Path, name: str
+) -> None:
     """The same run as on a folder with the same rows, but for where they came from."""
-    limits = {"data.train_samples": None, "data.validation_samples": None, "training.steps": 2}
+    limits: Settings = {"data.train_samples": None, "data.validation_samples": None, "training.steps": 2}
     fill(hub, name, {"train": hand_made(name, 24), "validation": hand_made(name, 8)})
     # The folder of data is made in the same place, under the task's own name.
     found, expected = (
-        repro.train("dense", hub / f"results-{source}", "--data", data, "--json", task=name, **limits).json()
+        cli.train(
+            "dense", hub / f"results-{source}", "--data", data, "--json", task=name, settings=limits
+        ).json()
         for source, data in (("hub", "hub"), ("folder", folder_of(name)))
     )
     assert found["data"]["source"] == "hub"
@@ -261,7 +269,7 @@ def test_a_run_on_the_hub(repro: Any, folder_of: Any, hand_made: Any, hub: Path,
 
 def test_names_on_the_hub() -> None:
     """As section 7 of the design has them."""
-    assert {name: plugins.constants("tasks", name)["HUB"] for name in TASKS} == {
+    assert {name: load(name).HUB for name in TASKS} == {
         "cnn_dailymail": ("abisee/cnn_dailymail", "3.0.0"),
         "soda": ("allenai/soda", None),
         "squad": ("rajpurkar/squad", None),

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from repro.backbones import gpt2
+from repro.data.rows import load_rows
+from repro.moe.backbones import gpt2
 from repro.tasks import soda
-from repro.tasks._data import load_rows
+from repro.tasks.base import Row
 
 END = gpt2.END
-ROW = {
+ROW: Row = {
     "narrative": "Ann met Ben at the café.",
     "dialogue": ["Hello Ben!", "Hi, how are you?", "Fine."],
     "speakers": ["Ann", "Ben", "Ann"],

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from repro.backbones.bert import train_tokenizer
 from repro.errors import UserError
+from repro.moe.backbones.bert import train_tokenizer
 from repro.tasks import squad
 
 LETTERS = "a b c d e f g h i j k l"
@@ -135,14 +135,13 @@ class TestPlaces:
         """The token of a part of a word is the word; here `a`, `bb` and `cc` are tokens."""
         spans = [[0, 1], [2, 4], [5, 7]]
         start, text = answer
-        assert squad._place(spans, {"text": [text], "answer_start": [start]}) == expected
+        assert squad.answer_tokens(spans, text, start) == expected
 
     @pytest.mark.parametrize("answer", [(0, "a"), (0, "a bb"), (5, "cc dd"), (8, "dd"), (0, "a bb cc dd")])
     def test_outside_tokens(self, answer: tuple[int, str]) -> None:
         """A window over the middle of `a bb cc dd`."""
         start, text = answer
-        found = squad._place([[2, 4], [5, 7]], {"text": [text], "answer_start": [start]})
-        assert found == (None, None)
+        assert squad.answer_tokens([[2, 4], [5, 7]], text, start) == (None, None)
 
     @pytest.mark.parametrize("answer", [" g h", "g h ", " g h "])
     def test_spaces_around_an_answer(self, tokenizer: Any, answer: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from repro import plugins
-from repro.backbones import bert
-from repro.tasks._tokenizer import cache_folder, trained_tokenizer
+from repro.data.tokenizers import cache_folder, trained_tokenizer
+from repro.moe.backbones import bert
 
 
 @pytest.fixture

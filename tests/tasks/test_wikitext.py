@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from repro.backbones import gpt2
+from repro.moe.backbones import gpt2
 from repro.tasks import wikitext
-from repro.tasks._causal import words_ending
+from repro.tasks.shared.causal import words_ending
 
 LINES = [
     "",

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from repro.backbones import fsmt
+from repro.data.tokenizers import pretrained_tokenizer
+from repro.moe.backbones import fsmt
 from repro.tasks import wmt19
-from repro.tasks._tokenizer import pretrained_tokenizer
 
 ROWS = [
     {"translation": {"de": "die Katze schläft .", "en": "the cat sleeps ."}},

@@ -1,0 +1,1 @@
+"""Benchmarks: one layer against other implementations, and the parts of a step."""

@@ -1,0 +1,231 @@
+"""`repro bench`: layer timings of every case asked for, into `bench.json` and `table1.csv`."""
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.profiler import ProfilerActivity, profile
+
+from repro.bench.layer import PRECISIONS, SIZES, Case, measure, names
+from repro.bench.profile import PARTS, split_steps
+from repro.cli.console import Cell, Row, err, out, plain_table, print_json
+from repro.config import RunConfig
+from repro.errors import UserError, unknown
+from repro.machine import current_environment, give_back_freed_memory, reuse_freed_memory
+from repro.report.build import build_report
+from repro.report.tables import table1
+from repro.results.bench import Bench, BenchCase, LayerTiming
+from repro.results.files import RunPaths, write_json
+from repro.results.published import Published
+from repro.results.records import StepRecord
+from repro.run.execute import execute
+from repro.run.resolve import Override, resolve
+from repro.study.interleave import Outcome, interleave
+from repro.study.plan import PlannedRun
+from repro.training.state import Progress as TrainingProgress
+
+_WARM_UP = 3
+"""Steps that are not counted, at the start of a run and of every turn."""
+_VALIDATION_ROWS = 16
+"""Enough for one example where rows are lines, some of them empty, that are packed into blocks."""
+
+
+def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
+    """Combine sizes, numbers of tokens and precisions.
+
+    Raises:
+        UserError: with every name and number that is wrong.
+    """
+    named = (("--sizes", "size", sizes, SIZES), ("--precision", "precision", precisions, PRECISIONS))
+    problems = [
+        f"{option}: {unknown(kind, name, valid)}"
+        for option, kind, chosen, valid in named
+        for name in chosen
+        if name not in valid
+    ]
+    problems += [
+        f"{option}: give at least one"
+        for option, values in (("--sizes", sizes), ("--tokens", tokens), ("--precision", precisions))
+        if not values
+    ]
+    problems += [
+        f"--tokens: expected whole numbers of at least 1, got {text!r}"
+        for text in tokens
+        if not text.isdecimal() or int(text) < 1
+    ]
+    if problems:
+        raise UserError(*problems)
+    return [
+        Case(size=size, tokens=int(count), experts=experts, precision=precision)
+        for size, count, precision in product(sizes, tokens, precisions)
+    ]
+
+
+def run_bench(
+    chosen: Sequence[Case], *, repeats: int, only: Sequence[str], scale: Path, as_json: bool
+) -> None:
+    """Measure one case after the other; each is saved when it is done, in place of an older one.
+
+    Raises:
+        UserError: an implementation is unknown, or the folder cannot be written.
+    """
+    strange = [name for name in only if name not in names()]
+    if strange:
+        raise UserError(*(f"--only: {unknown('implementation', name, names())}" for name in strange))
+    reuse_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=10),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(compact=True),
+        console=err,
+        disable=not err.is_terminal,
+        transient=True,
+    )
+    with progress:
+        for number, case in enumerate(chosen):
+            title = f"{case.size}, {case.tokens} tokens, {case.precision}"
+            if not err.is_terminal:
+                err.print(f"[{number + 1}/{len(chosen)}] {title}", markup=False)
+            bar = progress.add_task(title, total=repeats + 1)
+            advance = partial(progress.advance, bar)
+            rows = measure(case, device, repeats=repeats, only=only, progress=advance)
+            progress.remove_task(bar)
+            _save(scale, _measured(case, device, repeats, rows))
+            give_back_freed_memory()
+    written = build_report(scale)
+    published = Published.read(scale)
+    if as_json:
+        files = [str(path) for path in written]
+        print_json({"table": table1.rows(published), "files": files})
+        return
+    out.print(plain_table(table1.shown(published)))
+    out.print(str(scale / table1.FILE))
+
+
+def run_step_bench(task: str, gate: str, *, scale: str, data: str | None, steps: int, as_json: bool) -> None:
+    """Train some steps under the profiler and show where their time goes; nothing is kept.
+
+    The profiler itself costs time, most where operations are small; shares are what to look at.
+
+    Raises:
+        UserError: the inputs are wrong.
+    """
+    config, paths = _short_run(task, gate, scale, data, _WARM_UP + steps)
+    with tempfile.TemporaryDirectory() as scratch, profile(activities=[ProfilerActivity.CPU]) as profiler:
+        execute(config, replace(paths, results=Path(scratch)), report=lambda record: None, should_stop=bool)
+    measured = split_steps(profiler.events())[_WARM_UP:]
+    seconds = {part: statistics.median(step[part] for step in measured) for part in PARTS}
+    rows: list[Row] = [
+        {"part": part, "ms": 1000 * value, "share": value / sum(seconds.values())}
+        for part, value in seconds.items()
+    ]
+    rows.append({"part": "step", "ms": 1000 * sum(seconds.values()), "share": 1.0})
+    if as_json:
+        print_json({"run": config.run_id, "steps": steps, "parts": rows})
+        return
+    out.print(f"{config.task} {config.gate}, median of {steps} steps after {_WARM_UP}, under the profiler")
+    out.print(plain_table(rows))
+
+
+def run_gate_bench(
+    task: str, gates: Sequence[str], *, scale: str, data: str | None, steps: int, repeats: int, as_json: bool
+) -> None:
+    """Interleave training steps of several gates, and compare their times; nothing is kept.
+
+    Raises:
+        UserError: the inputs are wrong, or a gate cannot be trained.
+    """
+    turn = _WARM_UP + steps
+    measured: dict[str, list[StepRecord]] = {}
+    failed: list[str] = []
+
+    def report(run: PlannedRun, progress: TrainingProgress) -> None:
+        repeat, step = divmod(progress.record.step - 1, turn)
+        if step == 0:
+            err.print(f"[{repeat + 1}/{repeats}] {task} {run.variant}", markup=False)
+        if step >= _WARM_UP:
+            measured.setdefault(run.variant, []).append(progress.record)
+
+    def ended(run: PlannedRun, outcome: Outcome) -> None:
+        if isinstance(outcome, str):
+            failed.append(f"{run.variant}: {outcome}")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = {}
+        for gate in gates:
+            config, paths = _short_run(task, gate, scale, data, turn * repeats)
+            paths = replace(paths, results=Path(scratch))
+            runs[config.gate] = PlannedRun(variant=config.gate, config=config, paths=paths)
+        interleave(list(runs.values()), turn, report=report, ended=ended, should_stop=bool)
+    if failed:
+        raise UserError(*failed)
+    first = measured[next(iter(runs))]
+    rows: list[Row] = [{"gate": gate, **_step_row(measured[gate], first)} for gate in runs]
+    if as_json:
+        print_json({"task": task, "steps": steps, "repeats": repeats, "gates": rows})
+        return
+    out.print(f"{task}, {repeats} rounds of {steps} steps after {_WARM_UP}; ratios to the first gate")
+    out.print(plain_table(rows))
+
+
+def _step_row(records: Sequence[StepRecord], first: Sequence[StepRecord]) -> dict[str, Cell]:
+    """Return median and distance of the quartiles of a gate's steps, and mean experts of its tokens."""
+    seconds = [record.seconds for record in records]
+    low, median, high = statistics.quantiles(seconds, n=4)
+    counts = [record.mean_experts for record in records if record.mean_experts is not None]
+    return {
+        "ms": 1000 * median,
+        "spread": 1000 * (high - low),
+        "ratio": median / statistics.median(record.seconds for record in first),
+        "experts": statistics.fmean(counts) if counts else None,
+    }
+
+
+def _short_run(task: str, gate: str, scale: str, data: str | None, steps: int) -> tuple[RunConfig, RunPaths]:
+    """Resolve a run of a given number of steps, with next to no evaluation."""
+    settings = {"training.steps": steps, "data.validation_samples": _VALIDATION_ROWS}
+    return resolve(
+        task=task,
+        scale=scale,
+        gate=gate,
+        seed=0,
+        data=data,
+        model=None,
+        overrides={key: Override(value, "--steps") for key, value in settings.items()},
+        results=Path(),
+    )
+
+
+def _measured(case: Case, device: torch.device, repeats: int, rows: list[LayerTiming]) -> BenchCase:
+    d_model, d_hidden = SIZES[case.size]
+    return BenchCase(
+        size=case.size,
+        d_model=d_model,
+        d_hidden=d_hidden,
+        experts=case.experts,
+        tokens=case.tokens,
+        precision=case.precision,
+        repeats=repeats,
+        environment=current_environment(device),
+        rows=rows,
+    )
+
+
+def _save(scale: Path, case: BenchCase) -> None:
+    """Put a case into `bench.json`, in place of an older measurement of it."""
+    path = scale / "bench.json"
+    before = Bench.read(path).cases if path.exists() else []
+    cases = sorted([*(one for one in before if one.key != case.key), case], key=lambda one: one.key)
+    try:
+        scale.mkdir(parents=True, exist_ok=True)
+        write_json(path, Bench(cases=cases).to_json())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

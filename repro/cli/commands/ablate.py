@@ -1,0 +1,103 @@
+"""`repro ablate`: the runs of studies and their tables."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro.cli.arguments import (
+    Json,
+    Model,
+    Results,
+    Source,
+    comma_separated,
+    numbers,
+    quiet_libraries,
+    settings_by_option,
+)
+from repro.cli.console import print_rows
+from repro.errors import UserError
+
+Studies = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STUDY...",
+        help="Any of schemes (Table 3), threshold (Table 5), curriculum (Table 6), gates, adamoe.",
+    ),
+]
+
+
+def command(
+    studies: Studies,
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
+    scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
+    data: Source = None,
+    model: Model = None,
+    values: Annotated[str, typer.Option(help="With threshold: other values, separated by commas.")] = "",
+    variants: Annotated[
+        str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
+    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
+    ] = None,
+    turns: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Runs of a task and seed take turns of so many steps; 0: one run after the other."
+        ),
+    ] = 0,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Most runs that take turns; each needs its memory (see --dry-run).")
+    ] = 16,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
+    ] = False,
+    out_folder: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Do the missing runs of studies and write their tables.
+
+    One run works at any time. Finished runs are not repeated, unfinished ones are continued; a run
+    that fails does not stop the others. Finished rows with the same settings stay in the tables beside
+    those asked for. Studies given together share the runs that they have in common, and with --turns
+    the times of all their runs can be compared.
+    """
+    quiet_libraries()
+    from repro.cli.studies import dry_run_rows, run_studies
+    from repro.run.resolve import Override
+    from repro.run.scales import read_scale
+    from repro.study.definition import resolve_study
+    from repro.study.plan import plan, task_names, together
+    from repro.study.variants import names_by_study
+
+    names = list(dict.fromkeys(resolve_study(study) for study in studies))
+    if len(names) > 1 and values:
+        raise UserError(f"--values: give one study, not {', '.join(names)}")
+    read_scale(scale)
+    by_option = settings_by_option({}, settings)
+    numbers_varied = numbers("--values", values)
+    labels = [label for part in variants.split(",") if (label := part.strip())]
+    only = names_by_study(names, numbers_varied, labels)
+    plans = {
+        study: plan(
+            study,
+            tasks=task_names(scale, comma_separated(tasks)),
+            seeds=seeds,
+            scale=scale,
+            data=data,
+            model=model,
+            overrides={key: Override(value, option) for option, (key, value) in by_option.items()},
+            results=out_folder,
+            values=numbers_varied,
+            only=only[study],
+        )
+        for study in names
+    }
+    if dry_run:
+        print_rows("runs", dry_run_rows(together(plans.values())), as_json)
+        return
+    failed = run_studies(plans, out_folder / scale, turns=turns, at_once=at_once, as_json=as_json)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,128 @@
+"""Print tables, results and JSON: rows on stdout, messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from repro import paper
+
+if TYPE_CHECKING:
+    from repro.results.run import EvalResult, RunResult
+
+Cell = str | int | float | None
+Row = Mapping[str, Cell]
+
+# Of the processes of one launch, the first speaks.
+_SILENT = os.environ.get("RANK", "0") != "0"
+out = Console(highlight=False, soft_wrap=True, quiet=_SILENT)
+err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=_SILENT)
+
+
+def plain_table(rows: Sequence[Row]) -> Table:
+    """Lay out rows of equal keys: four digits of a number, three of a large one, nothing for None."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in rows[0] if rows else ():
+        numeric = any(isinstance(row[column], int | float) for row in rows)
+        words = [word for row in rows for word in _cell(row[column]).split()]
+        widest = max(map(len, [*words, *column.split()]), default=1)
+        table.add_column(
+            # Wrapped here: a table that fits needs no columns cut.
+            textwrap.fill(column.strip(), widest),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            # Numbers and names are never cut; a path may be.
+            min_width=widest if numeric or column == next(iter(rows[0])) else min(widest, 12),
+        )
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int | float) and abs(value) >= 1e5:
+        return quantity(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def result_table(result: RunResult, title: str) -> Table:
+    """Lay out a run as a row of Table 3, without the columns that need other runs."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Task", overflow="fold", min_width=8)
+    table.add_column("Scheme", overflow="fold")
+    for name in ("Train s", "ms/step", "FLOPs/token", "Two", result.metric.name, "top-1"):
+        table.add_column(name, justify="right", overflow="fold")
+    share = result.routing.share_multi_expert if result.routing else None
+    table.add_row(
+        title,
+        result.gate,
+        f"{result.train_seconds:.1f}",
+        f"{1000 * result.seconds_per_step:.0f}",
+        quantity(result.flops.per_token),
+        "" if share is None else f"{share:.1%}",
+        number(result.metric.value),
+        number(result.metric_top1.value) if result.metric_top1 else "",
+    )
+    return table
+
+
+def quantity(value: float | None) -> str:
+    """Format a number with a metric prefix, three digits: 2.18G."""
+    if value is None:
+        return ""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def number(value: float | None) -> str:
+    """Format four digits, or say that there is no finite number."""
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """Print one JSON object on stdout."""
+    if not _SILENT:
+        print(json.dumps(value))
+
+
+def print_rows(what: str, rows: Sequence[Row], as_json: bool) -> None:
+    """Print a list, as a table or as `{what: rows}`."""
+    if as_json:
+        print_json({what: rows})
+    else:
+        out.print(plain_table(rows))
+
+
+def print_result(result: RunResult, title: str, as_json: bool) -> None:
+    """Print the row that a finished run adds to Table 3, and the paper's."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    out.print(result_table(result, title))
+    row = paper.scheme(result.task, result.gate)
+    if row:
+        flops = quantity(row["flops"])
+        out.print(f"paper, with its own model and data: {row['performance']:g}, {flops} FLOPs")
+    out.print(result.run_id)
+
+
+def print_evaluation(evaluation: EvalResult, as_json: bool) -> None:
+    """Print the evaluation of a finished run on a split."""
+    if as_json:
+        print_json(evaluation.to_json())
+        return
+    split, gate = evaluation.split, evaluation.gate_at_inference
+    out.print(f"{evaluation.run_id} {split}, gate at inference: {gate}")
+    for name, value in evaluation.metrics.items():
+        out.print(f"  {name} {value!r}")
+    out.print(f"  loss {evaluation.eval_loss!r}, {evaluation.metric.count} examples")

@@ -1,0 +1,80 @@
+"""The `repro` command: assemble the commands, turn errors into one line each, and exit."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from repro import __version__
+from repro.cli.commands.base import load
+from repro.cli.console import err, out
+from repro.errors import Interrupted, UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Adaptive gating in mixture-of-experts language models: train, evaluate, compare.",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        out.print(version_line(), markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show versions and the commit of the code.",
+            callback=_show_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Handle the options that stand before a command."""
+
+
+for _name in ("train", "eval", "ablate", "analyze", "bench", "report", "list"):
+    app.command(_name)(load(_name).command)
+
+# Typer exports the leaves of its usage errors, not their base.
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def version_line() -> str:
+    """Return the versions of this package and of what it computes with, and the commit."""
+    from repro import provenance
+
+    versions = provenance.package_versions()
+    commit = provenance.git_commit()
+    state = f" ({commit[:8]}{'+' if provenance.git_modified() else ''})" if commit else ""
+    return f"repro {__version__}{state}, torch {versions['torch']}, transformers {versions['transformers']}"
+
+
+def main() -> None:
+    """Run the command line: errors of the user become one line each and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        for problem in error.problems:
+            err.print(f"repro: {problem}", markup=False)
+        sys.exit(2)
+    except _UsageError as error:
+        err.print(f"repro: {error.format_message()}", markup=False)
+        sys.exit(2)
+    except FloatingPointError as error:
+        err.print(f"repro: {error}", markup=False)
+        sys.exit(1)
+    except Interrupted as error:
+        err.print(f"repro: {error}; the same command continues", markup=False)
+        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("repro: interrupted")
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,1 @@
+"""Data: rows, tokenizers and encoded features of a task's splits."""

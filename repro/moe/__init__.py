@@ -1,0 +1,1 @@
+"""Mixture-of-experts layers: routing, gates, experts, conversion of models, FLOPs."""

@@ -1,0 +1,1 @@
+"""Backbones: how a Hugging Face architecture is converted, counted and tokenized; contract in `base`."""

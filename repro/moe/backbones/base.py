@@ -1,0 +1,113 @@
+"""Contract of the backbones: what must be known about a Hugging Face architecture to convert and count it.
+
+A file `backbones/<name>.py` is a backbone; the module satisfies `Backbone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from torch import Tensor, nn
+
+from repro import plugins
+from repro.moe.volume import Volume
+
+if TYPE_CHECKING:
+    from transformers import (
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        PreTrainedTokenizerFast,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FFNSite:
+    """One feed-forward network of a model: its weights, and how to put another module in its place."""
+
+    stack: str
+    """`encoder` or `decoder`: which mask its tokens have."""
+    w1_FD: Tensor
+    b1_F: Tensor
+    w2_DF: Tensor
+    b2_D: Tensor
+    activation: str
+    """As the Hugging Face configuration names it."""
+    norm: nn.LayerNorm
+    """The norm whose output it reads."""
+    replace: Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """One stack of layers, and the mask of real tokens in each call of it."""
+
+    module: nn.Module
+    mask: Callable[[Mapping[str, Any]], Tensor | None]
+    """From the arguments of a call: (B, S), nonzero for real tokens, or None when all are. With a
+    key/value cache it may cover the cached tokens too; the last columns are the new ones."""
+
+
+class CostModel(Protocol):
+    """The part of a backbone that costs are counted with."""
+
+    def rest_macs(self, config: PreTrainedConfig, head: str, volume: Volume) -> int:
+        """Count the multiply-adds of a forward pass outside the feed-forward networks."""
+
+
+class Backbone(CostModel, Protocol):
+    """A file `backbones/<name>.py`."""
+
+    @property
+    def MODEL_TYPE(self) -> str:
+        """The `model_type` of its Hugging Face configuration."""
+
+    @property
+    def STACKS(self) -> tuple[str, ...]:
+        """`encoder` and/or `decoder`, in the order of computation."""
+
+    @property
+    def CONFIG(self) -> type[PreTrainedConfig]:
+        """The class of its Hugging Face configuration."""
+
+    @property
+    def HEADS(self) -> Mapping[str, type[PreTrainedModel]]:
+        """Task head -> model class."""
+
+    @property
+    def INIT_STD(self) -> str:
+        """The entry of the configuration that gives the standard deviation of fresh weights."""
+
+    @property
+    def TIME_MAJOR(self) -> bool:
+        """Whether activations inside its layers are (S, B, D) instead of (B, S, D)."""
+
+    def ffn_sites(self, model: PreTrainedModel) -> Iterable[FFNSite]:
+        """Find its feed-forward networks, in the order of computation.
+
+        Raises:
+            UserError: the configuration lets layers be skipped, so that their routing could not be counted.
+        """
+
+    def stacks(self, model: PreTrainedModel) -> dict[str, Stack]:
+        """Map `encoder` and/or `decoder` to the module that is called with the mask of real tokens."""
+
+    def fixed_parameters(self, model: PreTrainedModel) -> list[nn.Parameter]:
+        """Return the parameters that are never trained."""
+
+    def vocabulary(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        """Return the entries of the configuration that follow from a trained tokenizer."""
+
+    def train_tokenizer(self, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+        """Train a tokenizer of the family's own kind; the same texts give the same one."""
+
+
+def load(name: str) -> Backbone:
+    """Import a backbone.
+
+    Raises:
+        UserError: no backbone has that name.
+    """
+    return cast(Backbone, plugins.load("backbones", name))

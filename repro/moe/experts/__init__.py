@@ -1,0 +1,1 @@
+"""Expert back-ends: ways to compute the experts of one layer and combine them; contract in `base`."""

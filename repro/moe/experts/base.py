@@ -1,0 +1,59 @@
+"""Contract of the expert back-ends: ways to compute y_t = sum over the experts e of token t of w_te E_e(x_t).
+
+A file `experts/<name>.py` is a back-end; the module satisfies `ExpertBackend`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from repro import plugins
+from repro.moe.routing import Routing
+
+
+@dataclass(frozen=True, eq=False)
+class FFNWeights:
+    """E_i(x) = W2_i act(W1_i x + b1_i) + b2_i (paper eq. 1), stacked over experts."""
+
+    w1_EFD: Tensor
+    b1_EF: Tensor
+    w2_EDF: Tensor
+    b2_ED: Tensor
+    activation: str
+    """`gelu`, `gelu_tanh` or `relu`."""
+
+
+class ExpertBackend(Protocol):
+    """A file `experts/<name>.py`.
+
+    All back-ends equal `loop` in values and gradients. An expert without tokens gets zero gradients.
+    """
+
+    def available(self, device: torch.device) -> str | None:
+        """Return the reason why it cannot run on a device, or None."""
+
+    def forward(self, x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+        """Compute the weighted sum of every token's experts, (T, D); 0 for tokens without an expert.
+
+        Differentiable in `x_TD`, `routing.weight_A` and every tensor of `weights`.
+        """
+
+    def rows_computed(self, load: list[int], device: torch.device, dtype: torch.dtype) -> int:
+        """Count the expert rows multiplied for these loads, padding slots included.
+
+        Args:
+            load: assignments of each expert.
+            device: where the products are done.
+            dtype: type of the products.
+        """
+
+
+def load(name: str) -> ExpertBackend:
+    """Import a back-end.
+
+    Raises:
+        UserError: no back-end has that name.
+    """
+    return cast(ExpertBackend, plugins.load("experts", name))

@@ -1,0 +1,35 @@
+"""Every expert padded to the load of the busiest: what capacity-style systems do, with its waste."""
+
+import torch
+from torch import Tensor
+
+from repro.moe.experts.base import FFNWeights
+from repro.moe.experts.shared.ffn import activate
+from repro.moe.routing import Routing
+
+
+def available(device: torch.device) -> str | None:
+    """Return None: it runs everywhere."""
+    return None
+
+
+def rows_computed(load: list[int], device: torch.device, dtype: torch.dtype) -> int:
+    """Count as many rows for every expert as the busiest one has."""
+    return len(load) * max(load, default=0)
+
+
+def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+    """Scatter tokens into an (E, capacity, D) buffer, two batched products, gather and sum."""
+    num_experts, _, d_model = weights.w1_EFD.shape
+    capacity = int(routing.load_E.max())
+    starts_E = routing.load_E.cumsum(0) - routing.load_E
+    position_A = torch.arange(routing.expert_A.numel(), device=x_TD.device)
+    slot_A = routing.expert_A * capacity + position_A - starts_E[routing.expert_A]
+
+    buffer = x_TD.new_zeros(num_experts * capacity, d_model)
+    buffer = buffer.index_copy(0, slot_A, x_TD[routing.token_A]).view(num_experts, capacity, d_model)
+    hidden = activate(buffer @ weights.w1_EFD.transpose(1, 2) + weights.b1_EF[:, None], weights.activation)
+    output = hidden @ weights.w2_EDF.transpose(1, 2) + weights.b2_ED[:, None]
+
+    rows_AD = output.flatten(0, 1)[slot_A] * routing.weight_A[:, None]
+    return torch.zeros_like(x_TD).index_add(0, routing.token_A, rows_AD.to(x_TD.dtype))

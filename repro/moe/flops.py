@@ -1,0 +1,147 @@
+"""FLOPs of a forward pass, three ways.
+
+FLOPs are 2 x multiply-adds of matrix products and attention, forward only, per real token; adding
+a bias, activations, norms, softmax and embedding look-ups are left out, as `torch.utils.flop_counter`
+does. The three ways: `analytic` from a number of experts per token, `routed` from the assignments
+that were made, `executed` from the rows and positions that were computed, padding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from repro.moe.backbones.base import CostModel
+from repro.moe.routing import RoutingTape, add_counts
+from repro.moe.volume import Volume
+from repro.results.run import Flops
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FFNSize:
+    """One feed-forward network of the dense model."""
+
+    stack: str
+    """`encoder` or `decoder`."""
+    d_model: int
+    d_hidden: int
+    """Hidden width, also of every expert where it was converted."""
+    gate_macs: int | None = None
+    """Multiply-adds, for a token, of the gate of the MoE layer that took its place; None where none did."""
+
+    @property
+    def converted(self) -> bool:
+        """Whether an MoE layer took its place."""
+        return self.gate_macs is not None
+
+    @property
+    def row_macs(self) -> int:
+        """Multiply-adds of one row through it, or through one expert."""
+        return 2 * self.d_model * self.d_hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The sizes that decide what a converted model costs."""
+
+    backbone: CostModel
+    config: PreTrainedConfig
+    head: str
+    ffns: tuple[FFNSize, ...]
+    experts: int
+    """Experts of every MoE layer."""
+
+    @property
+    def moe(self) -> tuple[FFNSize, ...]:
+        """The converted ones, in the order of the tape; none for a dense model."""
+        return tuple(ffn for ffn in self.ffns if ffn.converted)
+
+    def dense_macs(self, volume: Volume) -> float:
+        """Count the multiply-adds of the unconverted model."""
+        ffns = sum(ffn.row_macs * volume.of_stack(ffn.stack) for ffn in self.ffns)
+        return ffns + self.backbone.rest_macs(self.config, self.head, volume)
+
+    def moe_macs(self, volume: Volume, rows_L: Sequence[float], routed_L: Sequence[int]) -> float:
+        """Count the multiply-adds of the converted model.
+
+        Args:
+            volume: what attention and the unconverted layers process.
+            rows_L: rows multiplied by experts in each MoE layer.
+            routed_L: rows that the gate of each MoE layer decided for.
+        """
+        total: float = self.backbone.rest_macs(self.config, self.head, volume)
+        total += sum(ffn.row_macs * volume.of_stack(ffn.stack) for ffn in self.ffns if not ffn.converted)
+        for ffn, rows, routed in zip(self.moe, rows_L, routed_L, strict=True):
+            total += ffn.row_macs * rows + (ffn.gate_macs or 0) * routed
+        return total
+
+    def analytic_macs(self, volume: Volume, experts_per_token: float) -> float:
+        """Count the multiply-adds when every token of every MoE layer has this many experts on average."""
+        tokens_L = [volume.of_stack(ffn.stack) for ffn in self.moe]
+        return self.moe_macs(volume, [experts_per_token * tokens for tokens in tokens_L], tokens_L)
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What was processed in many forward passes; plain sums, so that they can be saved and added."""
+
+    real: Volume = field(default_factory=Volume)
+    padded: Volume = field(default_factory=Volume)
+    rows_routed_L: list[int] = field(default_factory=list)
+    """(token, expert) assignments of each MoE layer."""
+    rows_computed_L: list[int] = field(default_factory=list)
+    """Expert rows multiplied, padding slots of the back-end included."""
+    routed_tokens_L: list[int] = field(default_factory=list)
+    """Tokens seen by the router; padding is never routed."""
+    router_rows_L: list[int] = field(default_factory=list)
+    """Rows multiplied by the router, padding included."""
+
+    @staticmethod
+    def of(tape: RoutingTape, masks: Mapping[str, Tensor]) -> Work:
+        """Measure the work of one forward pass over a batch.
+
+        Args:
+            masks: stack -> mask of real tokens, (B, S).
+        """
+        real = {stack: mask.sum(1).tolist() for stack, mask in masks.items()}
+        loads = [entry.routing.load_E.tolist() for entry in tape.entries]
+        tokens = [entry.routing.mask_T for entry in tape.entries]
+        rows_computed_L = [entry.rows_computed(load) for entry, load in zip(tape.entries, loads, strict=True)]
+        return Work(
+            real=Volume.of(real),
+            padded=Volume.of({stack: [mask.shape[1]] * len(mask) for stack, mask in masks.items()}),
+            rows_routed_L=[sum(load) for load in loads],
+            rows_computed_L=rows_computed_L,
+            routed_tokens_L=[int(mask_T.sum()) for mask_T in tokens],
+            router_rows_L=[mask_T.numel() for mask_T in tokens],
+        )
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            real=self.real + other.real,
+            padded=self.padded + other.padded,
+            rows_routed_L=add_counts(self.rows_routed_L, other.rows_routed_L),
+            rows_computed_L=add_counts(self.rows_computed_L, other.rows_computed_L),
+            routed_tokens_L=add_counts(self.routed_tokens_L, other.routed_tokens_L),
+            router_rows_L=add_counts(self.router_rows_L, other.router_rows_L),
+        )
+
+    def flops(self, architecture: Architecture) -> Flops:
+        """Derive the `flops` entry of a result."""
+        tokens = self.real.tokens
+        if not tokens:
+            return Flops(per_token=None, per_token_executed=None, macs_per_token=None, dense_per_token=None)
+        routed = architecture.moe_macs(self.real, self.rows_routed_L, self.routed_tokens_L)
+        executed = architecture.moe_macs(self.padded, self.rows_computed_L, self.router_rows_L)
+        return Flops(
+            per_token=2 * routed / tokens,
+            per_token_executed=2 * executed / tokens,
+            macs_per_token=routed / tokens,
+            dense_per_token=2 * architecture.dense_macs(self.real) / tokens,
+        )

@@ -1,0 +1,116 @@
+"""What gates share: the router, ordered selection, combine weights, balance losses."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Router(nn.Module):
+    """Linear router with softmax, R(x) = softmax(W x): Adaptive Gating, eq. (2). Without a bias.
+
+    Computed in fp32, as in Switch Transformers (https://arxiv.org/abs/2101.03961, "Selective precision with
+    large sparse models"). Weights start as N(0, logit_std^2 / D), ours: on layer-normed input the logits
+    then have standard deviation `logit_std`, which sets how many tokens start with two experts
+    (docs/replication-notes.md). `fit` keeps that behind a norm with other gains and biases than 1 and 0.
+    """
+
+    def __init__(self, d_model: int, num_experts: int, logit_std: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_experts, d_model))
+        nn.init.normal_(self.weight, std=logit_std / d_model**0.5)
+
+    def fit(self, rms: float) -> None:
+        """Divide the fresh weights by the root mean square of the entries of the tokens to come."""
+        with torch.no_grad():
+            self.weight.div_(rms)
+
+    def logits(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
+        """Compute the router logits, shape (T, E), fp32 (fp64 for fp64 input); 0 for padding."""
+        return linear_fp32(to_fp32(x_TD, mask_T), self.weight)
+
+    def forward(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
+        """Compute the gate probabilities, shape (T, E), fp32 (fp64 for fp64 input); uniform for padding."""
+        with torch.autocast(x_TD.device.type, enabled=False):
+            return self.logits(x_TD, mask_T).softmax(dim=-1)
+
+
+def to_fp32(x_TD: Tensor, mask_T: Tensor) -> Tensor:
+    """Convert the input to fp32 (fp64 stays) and clear padding.
+
+    Were padding NaN, its zero gradient times NaN would reach the weights.
+    """
+    dtype = torch.promote_types(x_TD.dtype, torch.float32)
+    return torch.where(mask_T[:, None], x_TD, 0.0).to(dtype)
+
+
+def linear_fp32(rows_TD: Tensor, weight_ED: Tensor) -> Tensor:
+    """Multiply rows of `to_fp32` by a weight in their type, also under autocast; shape (T, E)."""
+    with torch.autocast(rows_TD.device.type, enabled=False):
+        return nn.functional.linear(rows_TD, weight_ED.to(rows_TD.dtype))
+
+
+def best_experts(probs_TE: Tensor, k: int) -> Tensor:
+    """Find the k most probable experts of each token, best first, shape (T, k).
+
+    Ties go to the lowest index: `argmax` documents that, `topk` does not.
+    """
+    remaining_TE = probs_TE.detach()
+    columns = []
+    for _ in range(k):
+        best_T1 = remaining_TE.argmax(dim=1, keepdim=True)
+        columns.append(best_T1)
+        remaining_TE = remaining_TE.scatter(1, best_T1, -1.0)
+    return torch.cat(columns, dim=1)
+
+
+def combine_weights(probs_TE: Tensor, selected_TE: Tensor, combine: str) -> Tensor:
+    """Weigh the selected experts: by `raw` probabilities, or `renormalised` to sum 1; shape (T, E).
+
+    `raw` is Adaptive Gating, eq. (3); `renormalised` is g1 / (g1 + g2) of GShard
+    (https://arxiv.org/abs/2006.16668, algorithm 1) for any number of experts.
+    """
+    if combine == "raw":
+        return probs_TE
+    chosen_TE = probs_TE * selected_TE
+    # Tokens without any expert divide by 1 instead of 0; their weights are never used.
+    total_T1 = chosen_TE.sum(1, keepdim=True)
+    return chosen_TE / torch.where(total_T1 > 0, total_T1, 1.0)
+
+
+def mean_rows(values_TE: Tensor, mask_T: Tensor) -> Tensor:
+    """Average the rows where the mask is True, shape (E,); zeros if there are none."""
+    # `where`, not a product: a value that is NaN at a padding position must not survive.
+    return torch.where(mask_T[:, None], values_TE, 0.0).sum(0) / mask_T.sum().clamp(min=1)
+
+
+def balance_of_shares(f_E: Tensor, probs_TE: Tensor, mask_T: Tensor) -> Tensor:
+    """Compute E * sum_e f_e P_e, scalar; P_e is the mean of column e over the real tokens.
+
+    Eq. (4) of Switch Transformers (https://arxiv.org/abs/2101.03961) without its coefficient; P is its
+    eq. (6). What f counts differs from gate to gate.
+    """
+    return probs_TE.shape[1] * (f_E * mean_rows(probs_TE, mask_T)).sum()
+
+
+def balance_loss(first_T: Tensor, counted_T: Tensor, probs_TE: Tensor, mask_T: Tensor) -> Tensor:
+    """Compute E * sum_e f_e P_e, scalar: 1 for uniform routing, E when all goes to one expert.
+
+    f_e is the share of the counted tokens whose first choice is e; P_e the mean probability of e
+    over all real tokens. If all are counted, eq. (4) to (6) of Switch Transformers
+    (https://arxiv.org/abs/2101.03961); if those with one expert are, Adaptive Gating, eq. (4).
+    Without counted tokens the loss is 0, with zero gradient (ours: the share is not defined).
+
+    Args:
+        first_T: first choice of each token.
+        counted_T: which tokens enter f (padding never does).
+        probs_TE: gate probabilities.
+        mask_T: real tokens.
+    """
+    counted_T = counted_T & mask_T
+    one_hot_TE = nn.functional.one_hot(first_T, probs_TE.shape[1]) * counted_T[:, None]
+    f_E = one_hot_TE.sum(0) / counted_T.sum().clamp(min=1)
+    return balance_of_shares(f_E, probs_TE, mask_T)
+
+
+def one_hot(index_T: Tensor, like_TE: Tensor) -> Tensor:
+    """Select one expert for each token, bool, in the shape of `like_TE`."""
+    return torch.zeros_like(like_TE, dtype=torch.bool).scatter(1, index_T[:, None], True)

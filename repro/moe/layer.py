@@ -1,0 +1,80 @@
+"""The MoE layer: gate, experts and their weighted sum."""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from repro.config import ExpertsConfig
+from repro.moe.backbones.base import FFNSite
+from repro.moe.experts.base import ExpertBackend, FFNWeights
+from repro.moe.experts.shared.ffn import activation_name, compute_dtype
+from repro.moe.gates.base import Gate
+from repro.moe.routing import LayerRouting, Routing, RoutingLayer
+from repro.moe.stack_inputs import StackInputs
+
+ROUTER, EXPERTS = "repro: router", "repro: experts"
+"""Names of the two parts of a layer in a profile."""
+
+
+class Experts(nn.Module):
+    """The experts of one layer, computed by a back-end; `initialize_experts` fills the stacked weights."""
+
+    w1: nn.Parameter
+    b1: nn.Parameter
+    w2: nn.Parameter
+    b2: nn.Parameter
+
+    def __init__(self, site: FFNSite, config: ExpertsConfig, backend: ExpertBackend) -> None:
+        super().__init__()
+        named = "relu" if config.activation == "relu" else site.activation
+        self.activation = activation_name(named)
+        self.backend = backend
+        self.w1, self.b1, self.w2, self.b2 = (
+            nn.Parameter(dense.detach().new_empty(config.count, *dense.shape))
+            for dense in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
+        )
+
+    def weights(self) -> FFNWeights:
+        """Return the stacked weights, as back-ends take them."""
+        return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
+
+
+class MoELayer(RoutingLayer):
+    """Gate, experts and their weighted sum, in the place of one FFN (paper eq. 1-3).
+
+    Input and output have the same shape, two leading axes and D. Padding gives zeros.
+    """
+
+    def __init__(
+        self, layer: int, gate: Gate[Any], experts: Experts, inputs: StackInputs, time_major: bool
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.gate = gate
+        self.experts = experts
+        self._inputs = inputs
+        self._time_major = time_major
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Route, compute and combine; the routing goes to the tape, if one is recording."""
+        shape = (hidden.shape[0], hidden.shape[1])
+        x_TD = hidden.reshape(-1, hidden.shape[-1])
+        with record_function(ROUTER):
+            mask_T = self._inputs.mask_T(shape, hidden.device)
+            ids_T = self._inputs.ids_T(shape) if self.gate.needs_token_ids else None
+            routing: Routing = self.gate(x_TD, mask_T, force_top1=self.force_top1, ids_T=ids_T)
+        with record_function(EXPERTS):
+            y_TD = self.experts.backend.forward(x_TD, routing, self.experts.weights())
+            if routing.extra_TD is not None:
+                y_TD = y_TD + routing.extra_TD
+        if self.tape is not None:
+            rows_computed = partial(
+                self.experts.backend.rows_computed, device=x_TD.device, dtype=compute_dtype(x_TD)
+            )
+            entry = LayerRouting(
+                self.layer, routing, shape, self._time_major, rows_computed, self.gate.update_state
+            )
+            self.tape.entries.append(entry)
+        return y_TD.view(hidden.shape)

@@ -1,0 +1,272 @@
+"""Routing is a value: which token goes to which expert with which weight, and what follows from that.
+
+Axis letters, used as suffixes wherever tensors meet:
+
+    T tokens of a batch, flattened     D model width       B sequences of a batch
+    E experts                          F hidden width      S positions of a sequence
+    A assignments (token, expert)      L MoE layers        K experts of one token
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from repro.results.records import RoutingSummary
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """The decision of one gate for one batch.
+
+    A token may have any number of experts, zero included. Only real assignments exist here, so an
+    empty slot can be neither computed nor counted. Assignments are ordered by expert, then by token.
+    """
+
+    expert_A: Tensor
+    """Expert of each assignment, ascending; int64."""
+    token_A: Tensor
+    """Token of each assignment, ascending within an expert; int64."""
+    weight_A: Tensor
+    """Combine weight of each assignment; carries gradient to the router."""
+    load_E: Tensor
+    """Assignments of each expert; int64."""
+    count_T: Tensor
+    """Experts of each token, 0 for padding; int64."""
+    probs_TE: Tensor
+    """Gate probabilities, fp32; rows of padding are meaningless."""
+    mask_T: Tensor
+    """True for real tokens, False for padding."""
+    loss: Tensor
+    """Auxiliary loss of this layer, scalar, already multiplied by the gate's coefficient."""
+    extra_TD: Tensor | None = None
+    """Weighted output of experts that are no FFNs, added to that of the experts; 0 for padding."""
+
+    @staticmethod
+    def from_selection(
+        selected_TE: Tensor,
+        weights_TE: Tensor,
+        probs_TE: Tensor,
+        mask_T: Tensor,
+        loss: Tensor,
+        extra_TD: Tensor | None = None,
+    ) -> "Routing":
+        """Build a routing from a boolean choice of experts per token; padding is never routed."""
+        selected_TE = selected_TE & mask_T[:, None]
+        selected_ET = selected_TE.t()
+        expert_A, token_A = selected_ET.nonzero(as_tuple=True)
+        return Routing(
+            expert_A=expert_A,
+            token_A=token_A,
+            weight_A=weights_TE.t().masked_select(selected_ET),
+            load_E=selected_TE.sum(0),
+            count_T=selected_TE.sum(1),
+            probs_TE=probs_TE,
+            mask_T=mask_T,
+            loss=loss,
+            extra_TD=extra_TD,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRouting:
+    """What one MoE layer did in one forward pass."""
+
+    layer: int
+    """Index among the model's MoE layers, in the order of computation."""
+    routing: Routing
+    shape: tuple[int, int]
+    """The two leading axes of the layer's input: (B, S), or (S, B) where the model is time-major."""
+    time_major: bool
+    rows_computed: Callable[[list[int]], int]
+    """Expert rows that the layer's back-end multiplied for given loads, padding slots included."""
+    update_gate: Callable[[Routing], None]
+    """Moves the state of the layer's gate by a routing; does nothing for a gate without one."""
+
+    def count_BS(self) -> Tensor:
+        """Return the number of experts of each token, one row per sequence; 0 for padding."""
+        count = self.routing.count_T.view(self.shape)
+        return count.t() if self.time_major else count
+
+
+@dataclass
+class RoutingTape:
+    """The routings of the forward passes made inside one `record_routing` block, in order."""
+
+    entries: list[LayerRouting] = field(default_factory=list)
+
+    def loss(self) -> Tensor | float:
+        """Sum the layers' auxiliary losses (paper eq. 4); 0.0 for a model without MoE layers."""
+        total: Tensor | float = 0.0
+        for entry in self.entries:
+            total = total + entry.routing.loss
+        return total
+
+    def update_gates(self) -> None:
+        """Let gates with a state learn from the batch; once, in training, after its backward pass."""
+        for entry in self.entries:
+            entry.update_gate(entry.routing)
+
+    def num_multi_expert_BL(self) -> Tensor:
+        """Count each sequence's tokens given two or more experts, by layer; for one forward pass, int64."""
+        return torch.stack([(entry.count_BS() >= 2).sum(1) for entry in self.entries], dim=1)
+
+    def ratios_BL(self) -> Tensor:
+        """Return complexity vectors (paper eq. 5): shares of a sequence's tokens given two or more experts.
+
+        Valid for a tape of one forward pass. Columns are the layers in order; a sequence without
+        real tokens has ratio 0. Layers of one stack see that stack's tokens only.
+        """
+        lengths = []
+        for entry in self.entries:
+            mask = entry.routing.mask_T.view(entry.shape)
+            lengths.append((mask.t() if entry.time_major else mask).sum(1))
+        return self.num_multi_expert_BL() / torch.stack(lengths, dim=1).clamp(min=1)
+
+
+class RoutingLayer(nn.Module):
+    """Base of every MoE layer: writes its routing to the tape of the block it runs in."""
+
+    layer: int
+    """Index among the model's MoE layers, in the order of computation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tape: RoutingTape | None = None
+        self.force_top1 = False
+
+
+@contextmanager
+def _set_on_layers(model: nn.Module, name: str, value: object) -> Iterator[None]:
+    """Give every MoE layer this attribute inside the block, and its own value back afterwards."""
+    layers = [module for module in model.modules() if isinstance(module, RoutingLayer)]
+    before = [getattr(layer, name) for layer in layers]
+    for layer in layers:
+        setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            setattr(layer, name, old)
+
+
+@contextmanager
+def record_routing(model: nn.Module) -> Iterator[RoutingTape]:
+    """Record every routing decided inside the block.
+
+    Leave the block before `backward`: a forward pass repeated by gradient checkpointing then
+    records nothing, and losses and counts are the same as without checkpointing.
+    """
+    tape = RoutingTape()
+    with _set_on_layers(model, "tape", tape):
+        yield tape
+
+
+@contextmanager
+def force_top1_routing(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Give every token its best expert alone inside the block: the `top-1` gate at inference."""
+    with _set_on_layers(model, "force_top1", enabled):
+        yield
+
+
+@dataclass
+class RoutingTotals:
+    """Routing statistics summed over many forward passes, on the CPU, per layer.
+
+    Everything is a plain sum, so totals of several processes or checkpoints add up.
+    """
+
+    count_LK: list[list[int]] = field(default_factory=list)
+    """Tokens by number of experts (index 0, 1, 2, ...)."""
+    load_LE: list[list[int]] = field(default_factory=list)
+    logit_variance_L: list[float] = field(default_factory=list)
+    """Sum over tokens of the variance of the router logits over experts."""
+
+    @staticmethod
+    def of(tape: RoutingTape) -> "RoutingTotals":
+        """Sum over one tape. Padding is not counted."""
+        totals = RoutingTotals()
+        for entry in tape.entries:
+            routing = entry.routing
+            while len(totals.count_LK) <= entry.layer:
+                totals.count_LK.append([])
+                totals.load_LE.append([])
+                totals.logit_variance_L.append(0.0)
+            layer, mask_T = entry.layer, routing.mask_T
+            counts = routing.count_T[mask_T].bincount().tolist()
+            variance = float(logit_variance(routing.probs_TE.detach())[mask_T].sum())
+            totals.count_LK[layer] = add_counts(totals.count_LK[layer], counts)
+            totals.load_LE[layer] = add_counts(totals.load_LE[layer], routing.load_E.tolist())
+            totals.logit_variance_L[layer] += variance
+        return totals
+
+    def __add__(self, other: "RoutingTotals") -> "RoutingTotals":
+        """Add totals of two processes that saw the same layers, or one that saw none."""
+        if not self.count_LK or not other.count_LK:
+            return other if not self.count_LK else self
+        return RoutingTotals(
+            count_LK=[add_counts(a, b) for a, b in zip(self.count_LK, other.count_LK, strict=True)],
+            load_LE=[add_counts(a, b) for a, b in zip(self.load_LE, other.load_LE, strict=True)],
+            logit_variance_L=[
+                a + b for a, b in zip(self.logit_variance_L, other.logit_variance_L, strict=True)
+            ],
+        )
+
+    def tokens_L(self) -> list[int]:
+        """Count the real tokens seen by each layer."""
+        return [sum(row) for row in self.count_LK]
+
+    def assignments_L(self) -> list[int]:
+        """Count the (token, expert) pairs of each layer."""
+        return [sum(row) for row in self.load_LE]
+
+    def summary(self) -> RoutingSummary:
+        """Derive the `routing` entry of a result: shares and means."""
+        width = max((len(row) for row in self.count_LK), default=0)
+        rows = [row + [0] * (width - len(row)) for row in self.count_LK]
+        return RoutingSummary(
+            mean_experts=_ratio(sum(self.assignments_L()), sum(self.tokens_L())),
+            share_by_count=_shares([sum(column) for column in zip(*rows, strict=True)]),
+            share_by_count_per_layer=[_shares(row) for row in rows],
+            load_cv_per_layer=[_variation(row) for row in self.load_LE],
+            logit_std_per_layer=[
+                None if not tokens else (variance / tokens) ** 0.5
+                for variance, tokens in zip(self.logit_variance_L, self.tokens_L(), strict=True)
+            ],
+        )
+
+
+def logit_variance(probs_TE: Tensor) -> Tensor:
+    """Return the variance over experts of each token's router logits, from the probabilities: shape (T,).
+
+    log p differs from the logits by a constant per token, which the variance does not see.
+    """
+    if probs_TE.shape[0] == 0 or probs_TE.shape[1] < 2:
+        return probs_TE.new_zeros(probs_TE.shape[0])
+    logits_TE = probs_TE.clamp(min=torch.finfo(probs_TE.dtype).tiny).log()
+    # Several times as fast as `var` on rows as short as these.
+    distance_TE = logits_TE - logits_TE.mean(1, keepdim=True)
+    return distance_TE.square().sum(1) / (probs_TE.shape[1] - 1)
+
+
+def add_counts(left: list[int], right: list[int]) -> list[int]:
+    """Add elementwise; the shorter list counts as padded with zeros."""
+    return [a + b for a, b in itertools.zip_longest(left, right, fillvalue=0)]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _shares(counts: list[int]) -> list[float] | None:
+    return [count / sum(counts) for count in counts] if sum(counts) else None
+
+
+def _variation(load: list[int]) -> float | None:
+    if not sum(load):
+        return None
+    mean = sum(load) / len(load)
+    return float((sum((value - mean) ** 2 for value in load) / len(load)) ** 0.5 / mean)

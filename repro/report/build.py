@@ -1,0 +1,202 @@
+"""Everything that is published of a scale, rebuilt from its finished runs. No torch on this floor."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from repro import plugins
+from repro.errors import UserError
+from repro.report.figures import base as figures
+from repro.report.page import Picture, Section, markdown, page
+from repro.report.schemes import share_multi_expert
+from repro.report.tables import base as tables
+from repro.report.tables.base import Cell, Row
+from repro.results.published import Published
+from repro.results.run import RunResult
+
+SHOWN = {
+    "table3": "table3",
+    "table5": "table5_detail",
+    "table6": "table6_detail",
+    "table4": "table4",
+    "gates": "gates",
+    "adamoe": "adamoe",
+    "table1": "table1",
+}
+"""Tables of the paper in the order of the report, and the member of `tables` that shows each."""
+
+
+Files: TypeAlias = Mapping[str, Callable[[], bytes]]
+"""Name of a published file -> what gives its content; pixels are drawn only when they are asked for."""
+
+
+def build_report(scale_folder: Path) -> list[Path]:
+    """Write `runs.jsonl`, every table and figure that has something to say, and the report of a scale.
+
+    A picture in pixels is written only if its drawing changed: its bytes depend on the versions of libraries.
+
+    Returns:
+        The files that are published.
+
+    Raises:
+        UserError: nothing was measured at this scale, or the folder cannot be written.
+    """
+    files = _files(scale_folder)
+    try:
+        for name in _stale(scale_folder, files):
+            (scale_folder / name).parent.mkdir(exist_ok=True)
+            (scale_folder / name).write_bytes(files[name]())
+    except OSError as error:
+        raise UserError(f"{scale_folder}: cannot be written ({error.strerror})") from error
+    return [scale_folder / name for name in files]
+
+
+def stale_files(scale_folder: Path) -> list[str]:
+    """Name the published files that differ from what the finished runs give, or are missing.
+
+    Pictures in pixels are left out.
+
+    Raises:
+        UserError: nothing was measured at this scale.
+    """
+    return [name for name in _stale(scale_folder, _files(scale_folder)) if not name.endswith(".png")]
+
+
+def _stale(scale_folder: Path, files: Files) -> list[str]:
+    """Files that differ from what they should be, or are missing; pixels differ if the drawing does."""
+
+    def differs(name: str) -> bool:
+        path = scale_folder / name
+        if not path.is_file():
+            return True
+        if path.suffix == ".png":
+            return differs(name.removesuffix("png") + "svg")
+        return path.read_bytes() != files[name]()
+
+    return [name for name in files if differs(name)]
+
+
+def _files(scale_folder: Path) -> Files:
+    """Everything that is published of a scale.
+
+    Raises:
+        UserError: nothing was measured at this scale.
+    """
+    published = Published.read(scale_folder)
+    if not published.results and not published.bench:
+        raise UserError(f"{scale_folder}: no finished run; see `repro train --help`")
+    texts: dict[str, str] = {}
+    if published.results:
+        lines = [json.dumps(result.to_json()) + "\n" for result in published.results.values()]
+        texts["runs.jsonl"] = "".join(lines)
+    rows_by_table = {name: tables.load(name).rows(published) for name in plugins.names("tables")}
+    for name, rows in rows_by_table.items():
+        if rows:
+            table = tables.load(name)
+            texts[table.FILE] = _csv(table.COLUMNS, rows)
+    pictures, drawings = _pictures(published)
+    title = f"Adaptive gating, scale {scale_folder.name}"
+    introduction = _introduction(published)
+    sections = _sections(published, rows_by_table["claims"], pictures)
+    texts["report.md"] = markdown(title, introduction, sections)
+    texts["report.html"] = page(title, introduction, sections)
+    return {name: text.encode for name, text in texts.items()} | drawings
+
+
+def _pictures(published: Published) -> tuple[list[Picture], dict[str, Callable[[], bytes]]]:
+    """Draw the figures that something was measured for; they, and what gives their files."""
+    pictures: list[Picture] = []
+    files: dict[str, Callable[[], bytes]] = {}
+    for name in plugins.names("figures"):
+        module = figures.load(name)
+        figure = module.draw(published)
+        if figure is None:
+            continue
+        from repro.report.style import as_png, as_svg
+
+        svg = as_svg(figure).decode()
+        files[f"figures/{module.FILE}.svg"] = svg.encode
+        files[f"figures/{module.FILE}.png"] = partial(as_png, figure)
+        pictures.append(Picture(name=module.FILE, title=module.TITLE, svg=svg))
+    return pictures, files
+
+
+def _introduction(published: Published) -> str:
+    seeds = {result.seed for result in published.results.values()}
+    trained = {result.task for result in published.results.values()}
+    return (
+        "What was measured, beside the values of Adaptive Gating in Mixture-of-Experts based Language"
+        f" Models (EMNLP 2023): {len(published.results)} runs, {len(trained)} tasks, {len(seeds)} seeds."
+        " An empty cell was not measured."
+    )
+
+
+def _sections(published: Published, claims: Sequence[Row], pictures: Sequence[Picture]) -> list[Section]:
+    sections = [
+        Section(
+            title="Claims of the paper",
+            text="A claim holds, or does not, if the whole 95 % interval over seeds says so.",
+            rows=claims,
+        )
+    ]
+    for name, shown_by in SHOWN.items():
+        table = tables.load_shown(shown_by)
+        rows = table.shown(published)
+        if rows:
+            title, _, text = plugins.summary("tables", name).partition(": ")
+            text = text[:1].upper() + text[1:]
+            sections.append(Section(title=title, text=text, rows=rows, notes=table.notes(published)))
+    sections += [
+        Section(title="Figures", pictures=pictures),
+        Section(title="Circumstances", rows=_circumstances(published)),
+        Section(title="Runs", rows=[_run(result) for result in published.results.values()]),
+    ]
+    return [section for section in sections if section.rows or section.pictures]
+
+
+def _circumstances(published: Published) -> list[Row]:
+    """On what the runs were made: one row for each machine, setting and state of the code."""
+    counts = Counter(_circumstance(result) for result in published.results.values())
+    return [{"Runs": runs, **dict(circumstance)} for circumstance, runs in counts.items()]
+
+
+def _circumstance(result: RunResult) -> tuple[tuple[str, Cell], ...]:
+    environment = result.environment
+    return (
+        ("Device", environment.device),
+        ("Processor", environment.processor),
+        ("Cores", environment.cores),
+        ("Threads", environment.threads),
+        ("Precision", environment.precision),
+        ("torch", environment.packages.get("torch")),
+        ("transformers", environment.packages.get("transformers")),
+        ("Data", result.data.source),
+        ("Code", environment.code_state),
+    )
+
+
+def _run(result: RunResult) -> Row:
+    return {
+        "Run": result.run_id,
+        "Steps": result.steps,
+        "Tokens": result.tokens,
+        "Train s": result.train_seconds,
+        "ms per step": 1000 * result.seconds_per_step,
+        "FLOPs per token": result.flops.per_token,
+        "Two experts": share_multi_expert(result),
+        "Metric": result.metric.name,
+        "Value": result.metric.value,
+    }
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,272 @@
+"""The rows of a study's table: every variant of every task, compared with a baseline variant of that task."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
+
+from repro import paper
+from repro.report.statistics import mean
+from repro.report.target import Points, at_median_steps, mean_curve, norm_time, seconds_to
+from repro.results.published import Published
+from repro.results.run import RunResult
+from repro.tasks import base as tasks
+
+STUDY = "schemes"
+BASELINE = "top-2"
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "bleu": "BLEU Score",
+    "f1": "F1 Score",
+    "rouge1": "ROUGE-1",
+    "perplexity": "Perplexity",
+}
+"""Metrics as Table 3 of the paper names them."""
+DISTURBED = 0.1
+"""CPU steal above which tables say so."""
+
+Number: TypeAlias = Callable[[RunResult], float | None]
+"""A number of a run; None if it was not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemeRow:
+    """One scheme of one task: its finished runs, the baseline's, and why others are missing."""
+
+    task: str
+    scheme: str
+    """Its name in the study: a gate, or a setting of one."""
+    runs: Sequence[RunResult]
+    baseline: str
+    """The scheme that this one is compared with."""
+    baseline_runs: Sequence[RunResult]
+    missing: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        """The task as the paper names it."""
+        return title(self.task)
+
+    @property
+    def metric(self) -> str:
+        """The metric as the paper names it."""
+        name = tasks.load(self.task).METRIC
+        return METRIC_TITLES.get(name, name)
+
+    @property
+    def paper(self) -> dict[str, float]:
+        """The paper's row: `time`, `flops`, `performance`; empty if it has none."""
+        return paper.scheme(self.task, self.scheme) or {}
+
+    @property
+    def paper_baseline(self) -> dict[str, float]:
+        """The paper's top-2 row."""
+        return paper.scheme(self.task, BASELINE) or {}
+
+    @property
+    def seeds(self) -> str:
+        """Seeds of the runs."""
+        return " ".join(str(run.seed) for run in self.runs)
+
+    @property
+    def run_ids(self) -> str:
+        """Ids of the runs."""
+        return " ".join(run.run_id for run in self.runs)
+
+    def values(self, number: Number) -> list[float]:
+        """Return a number of every run that has it."""
+        return [value for run in self.runs if (value := number(run)) is not None]
+
+    def by_seed(self, number: Number) -> str:
+        """Return a number of every run as text, with `-` for a run that lacks it."""
+        return spaced(map(number, self.runs))
+
+    def mean(self, number: Number) -> float | None:
+        """Return the mean of a number over the runs."""
+        return mean(self.values(number))
+
+    def baseline_mean(self, number: Number) -> float | None:
+        """Return the mean of a number over the baseline's runs."""
+        return mean([value for run in self.baseline_runs if (value := number(run)) is not None])
+
+    def relative_to_baseline(self, number: Number) -> float | None:
+        """Return the mean of a number over the runs, divided by the baseline's."""
+        mine, others = self.mean(number), self.baseline_mean(number)
+        return mine / others if mine is not None and others else None
+
+    @property
+    def target(self) -> float | None:
+        """Final evaluation loss of the baseline, mean over its runs."""
+        curve = mean_curve(_curves(self.baseline_runs))
+        return curve[-1][1] if curve else None
+
+    @property
+    def seconds_to_target(self) -> float | None:
+        """Training seconds until the mean curve of the runs first reaches the target."""
+        return None if self.target is None else seconds_to(self.target, mean_curve(_curves(self.runs)))
+
+    @property
+    def norm_time(self) -> float | None:
+        """Norm. Training Time: seconds to the target, relative to those of the baseline."""
+        return norm_time(_curves(self.runs), _curves(self.baseline_runs))
+
+    @property
+    def norm_time_at_median_steps(self) -> float | None:
+        """Norm. Training Time if every step had taken the median time of its run."""
+        return norm_time(
+            [at_median_steps(run) for run in self.runs], [at_median_steps(run) for run in self.baseline_runs]
+        )
+
+    @property
+    def norm_time_by_seed(self) -> list[float | None]:
+        """Norm. Training Time of each run to the final loss of the baseline's run of its seed."""
+        return [
+            norm_time([run.curve], [base.curve for base in self.baseline_runs if base.seed == run.seed])
+            for run in self.runs
+        ]
+
+    @property
+    def timed_apart(self) -> bool:
+        """Whether the steps of a run are known not to be interleaved with the baseline's of its seed."""
+        bases = {run.seed: run.run_id for run in self.baseline_runs}
+        return self.scheme != self.baseline and any(
+            run.seed in bases
+            and run.interleaved_with is not None
+            and bases[run.seed] not in run.interleaved_with
+            for run in self.runs
+        )
+
+    @property
+    def checkpoint(self) -> str | None:
+        """What the runs were fine-tuned from: a hub id, or the name of a local folder; None if nothing."""
+        names = [run.checkpoint for run in self.runs if run.checkpoint]
+        short = {name.split(":")[1] if name.startswith("dir:") else name for name in names}
+        return ", ".join(sorted(short)) or None
+
+    @property
+    def reason(self) -> str | None:
+        """Why cells of this row are empty."""
+        if not self.runs:
+            return "; ".join(self.missing) or "not run"
+        if self.target is None:
+            return f"no {self.baseline} run to compare with"
+        if self.seconds_to_target is None:
+            final = mean_curve(_curves(self.runs))[-1][1]
+            return f"target loss {self.target:.4g} not reached: final loss {final:.4g}"
+        if self.norm_time is None:
+            return f"{self.baseline} is at its final loss from the start: it learned nothing"
+        unmeasured = [str(run.seed) for run in self.runs if performance(run) is None]
+        if unmeasured:
+            return f"{self.metric} of seed {', '.join(unmeasured)} is not a finite number"
+        return "; ".join(self.missing) or None
+
+
+def _curves(runs: Sequence[RunResult]) -> list[Points]:
+    return [run.curve for run in runs]
+
+
+def scheme_rows(
+    published: Published, study: str = STUDY, baseline: Callable[[str], str] = lambda scheme: BASELINE
+) -> Iterator[SchemeRow]:
+    """Iterate over all rows of a study, tasks in the paper's order, schemes in the study's.
+
+    Args:
+        baseline: scheme -> the scheme that it is compared with.
+    """
+    schemes_by_task = published.of_study(study)
+    for task in tasks_in_order(schemes_by_task):
+        schemes = schemes_by_task[task]
+        for scheme, runs in schemes.items():
+            yield SchemeRow(
+                task=task,
+                scheme=scheme,
+                runs=runs,
+                baseline=baseline(scheme),
+                baseline_runs=schemes.get(baseline(scheme), []),
+                missing=published.missing(study, task, scheme),
+            )
+
+
+def reasons(rows: Iterable[SchemeRow]) -> list[str]:
+    """Build the notes of a table: a line for every task that was fine-tuned, on what it started from.
+
+    Then one for every row that has an empty cell, and one each if times were disturbed or taken apart.
+    """
+    rows = list(rows)
+    notes = list(dict.fromkeys(f"{row.title}: from {row.checkpoint}" for row in rows if row.checkpoint))
+    notes += [f"{row.title}, {row.scheme}: {row.reason}" for row in rows if row.reason]
+    shares = [share for row in rows if (share := row.mean(cpu_steal_fraction) or 0.0) > DISTURBED]
+    if shares:
+        most = f"up to {max(shares):.0%} of the CPUs went to other virtual machines"
+        notes.append(f"{len(shares)} rows are too slow: {most}")
+    apart = [row for row in rows if row.timed_apart]
+    if apart:
+        notes.append(f"{len(apart)} rows were not timed in turns with {apart[0].baseline}: loads may differ")
+    return notes
+
+
+def tasks_in_order(names: Iterable[str]) -> list[str]:
+    """Sort tasks as the paper orders them, then others by name."""
+    order = list(paper.tables()["table3"])
+    return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+@cache
+def title(task: str) -> str:
+    """Return the name of a task in the paper."""
+    return tasks.load(task).TITLE
+
+
+def spaced(values: Iterable[float | None]) -> str:
+    """Join numbers of the seeds; `-` is one that was not measured, so that places stay those of the seeds."""
+    return " ".join("-" if value is None else f"{value:.4g}" for value in values)
+
+
+def performance(run: RunResult) -> float | None:
+    """Return the task's metric, with the gate as trained."""
+    return run.metric.value
+
+
+def performance_top_1(run: RunResult) -> float | None:
+    """Return the task's metric with the best expert alone; None for dense."""
+    return run.metric_top1.value if run.metric_top1 else None
+
+
+def final_loss(run: RunResult) -> float | None:
+    """Return the evaluation loss at the end of training."""
+    return run.final_loss
+
+
+def flops(run: RunResult) -> float | None:
+    """Return the FLOPs of the forward pass per trained token, as routed."""
+    return run.flops.per_token
+
+
+def seconds_per_step(run: RunResult) -> float | None:
+    """Return the median training seconds of a step."""
+    return run.seconds_per_step
+
+
+def cpu_steal_fraction(run: RunResult) -> float | None:
+    """Return the share of the CPUs' time that other virtual machines took; not in older results."""
+    return run.cpu_steal_fraction
+
+
+def mean_experts(run: RunResult) -> float | None:
+    """Return the mean number of experts per token in training; None for dense."""
+    return run.routing.mean_experts if run.routing else None
+
+
+def mean_experts_eval(run: RunResult) -> float | None:
+    """Return the mean number of experts per token at evaluation; None for dense."""
+    return run.routing_eval.mean_experts if run.routing_eval else None
+
+
+def share_multi_expert(run: RunResult) -> float | None:
+    """Return the share of tokens given two or more experts in training; None for dense."""
+    return run.routing.share_multi_expert if run.routing else None
+
+
+def share_multi_expert_eval(run: RunResult) -> float | None:
+    """Return the share of tokens given two or more experts at evaluation; None for dense."""
+    return run.routing_eval.share_multi_expert if run.routing_eval else None

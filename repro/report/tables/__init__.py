@@ -1,0 +1,1 @@
+"""The tables: a file is a table; `base.py` has the contract."""

@@ -1,0 +1,39 @@
+"""Table 4: the tokens most often sent to two experts, by task."""
+
+from repro.report.analyses import analyzed_tasks, items, top_words
+from repro.report.schemes import title
+from repro.report.tables.base import Row
+from repro.results.analysis import Analysis
+from repro.results.published import Published
+
+FILE = "table4.csv"
+COLUMNS = ("Task", "Top-2 gating tokens")
+LISTED = 10
+"""Words of a task."""
+
+
+def rows(published: Published) -> list[Row]:
+    """Derive the paper's columns. A cell is empty where no word is significantly above the base rate.
+
+    Words that occur often enough to be judged, see docs/results.md; highest share first.
+    """
+    return [
+        {"Task": title(task), "Top-2 gating tokens": ", ".join(_names(analyses)) or None}
+        for task, analyses in analyzed_tasks(published).items()
+    ]
+
+
+def shown(published: Published) -> list[Row]:
+    """Derive the same rows."""
+    return rows(published)
+
+
+def notes(published: Published) -> list[str]:
+    """Return none: the rows need no remark."""
+    return []
+
+
+def _names(analyses: list[Analysis]) -> list[str]:
+    """Each word once, if both stacks have it."""
+    words = top_words(items(analyses), 2 * LISTED)
+    return list(dict.fromkeys(item.name for item in words))[:LISTED]

@@ -1,0 +1,1 @@
+"""Runs: one configuration to one result."""

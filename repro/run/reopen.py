@@ -1,0 +1,87 @@
+"""Open a finished run again: its configuration, model, task and the rows of a split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from repro.config import RunConfig, from_dict
+from repro.data.rows import load_rows
+from repro.data.tokenizers import pretrained_tokenizer
+from repro.errors import UserError
+from repro.moe import pretrained
+from repro.results.files import InputPaths, RunFolder, read_json
+from repro.run.accelerator import make_accelerator
+from repro.tasks.base import Row, Task, TaskModule
+from repro.tasks.base import load as load_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """A trained model with what it needs to run once more."""
+
+    config: RunConfig
+    module: TaskModule
+    task: Task
+    rows: list[Row]
+    source: str
+    """Where the rows are from, as in `DataConfig.source`."""
+    accelerator: Accelerator
+    model: Any
+
+
+def finished_config(folder: RunFolder) -> RunConfig:
+    """Read the configuration of a finished run.
+
+    Raises:
+        UserError: the run is not finished, or its configuration cannot be read.
+    """
+    if not folder.result.exists():
+        raise UserError(f"{folder.path}: not a finished run (no result.json)")
+    return from_dict(read_json(folder.config), lambda key: f"{folder.config}: ")
+
+
+def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path | None) -> FinishedRun:
+    """Load rows, tokenizer and model.
+
+    Args:
+        data: a data folder; None takes the one the run was trained on.
+
+    Raises:
+        UserError: the data or the model are not there.
+    """
+    source, data_folder = config.data.source, data
+    if data is not None:
+        source = "folder:given"
+    elif source.startswith("folder:"):
+        data_folder = _data_folder(folder)
+    accelerator = make_accelerator(config, folder.model)
+    module = load_task(config.task)
+    limit = config.data.train_samples if split == "train" else config.data.validation_samples
+    rows = load_rows(module, source, data_folder, split, limit)
+    task = module.Task(config.task_options, pretrained_tokenizer(folder.model), config.data.max_length)
+    model = accelerator.prepare_model(
+        pretrained.load(folder.model, accelerator.device, config.experts.backend), evaluation_mode=True
+    )
+    return FinishedRun(
+        config=config,
+        module=module,
+        task=task,
+        rows=rows,
+        source=source,
+        accelerator=accelerator,
+        model=model,
+    )
+
+
+def _data_folder(folder: RunFolder) -> Path:
+    """Return the data folder that a run was trained on.
+
+    Raises:
+        UserError: the run does not say where it was.
+    """
+    data = InputPaths.read(folder.paths).data
+    if data is None:
+        raise UserError(f"{folder.paths}: names no data folder; give one with --data")
+    return Path(data)

@@ -1,0 +1,1 @@
+"""Studies: which runs a table needs, and doing them."""

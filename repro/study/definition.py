@@ -1,0 +1,114 @@
+"""Read what a study compares: `experiments/studies/<study>.toml`, checked and typed."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from repro.errors import UserError, unknown
+from repro.results.base import describe
+from repro.run.scales import experiments_folder
+
+Tree = dict[str, JsonValue]
+"""Settings as nested tables: section -> key -> value."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Variant(_Table):
+    """One row of a study's table: a gate with its settings."""
+
+    gate: str
+    tree: Tree = Field(default_factory=dict, alias="set")
+    init_from: str | None = None
+    """The variant from whose trained model it starts, of the same task and seed."""
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """Dotted key of `RunConfig` -> value."""
+        return dict(flattened(self.tree))
+
+
+class Varied(_Table):
+    """What `--values` varies."""
+
+    gate: str
+    setting: str
+    """Dotted key of `RunConfig`."""
+
+
+class StudyDefinition(_Table):
+    """The variants of a study, the table that shows them, and how those that go on are trained."""
+
+    title: str
+    """One line for `repro list studies`."""
+    table: str
+    """The member of `report/tables` that is printed after the study."""
+    variants: dict[str, Variant]
+    """Label -> variant; each is run on every task and seed."""
+    values: Varied | None = None
+    recipe: dict[str, Tree] = Field(default_factory=dict)
+    """Settings of the variants that start from another's model: those of all (`base`), then by label."""
+
+    def recipe_of(self, label: str) -> dict[str, JsonValue]:
+        """Merge the settings by which a variant is trained on; dotted key of `RunConfig` -> value."""
+        return dict(flattened(self.recipe.get("base", {}))) | dict(flattened(self.recipe.get(label, {})))
+
+
+def flattened(tree: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Yield the leaves of nested tables under dotted keys, in their order."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _folder() -> Path:
+    return experiments_folder() / "studies"
+
+
+def study_names() -> list[str]:
+    """List all studies, sorted; a study is a file."""
+    return sorted(path.stem for path in _folder().glob("*.toml"))
+
+
+def resolve_study(name: str) -> str:
+    """Return the name of a study as its file has it; `-` and `_` are the same.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    stem = name.replace("-", "_")
+    if stem not in study_names():
+        raise UserError(unknown("study", name, study_names()))
+    return stem
+
+
+def load_study(name: str) -> StudyDefinition:
+    """Read the definition of a study.
+
+    Raises:
+        UserError: there is no such study, or its file is wrong.
+    """
+    return _read(_folder() / f"{resolve_study(name)}.toml")
+
+
+@cache
+def _read(path: Path) -> StudyDefinition:
+    where = f"experiments/studies/{path.name}"
+    try:
+        definition = StudyDefinition.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{where}: {describe(error)}") from None
+    for label, variant in definition.variants.items():
+        if variant.init_from is not None and variant.init_from not in definition.variants:
+            near = unknown("variant", variant.init_from, definition.variants)
+            raise UserError(f"{where}: variants.{label}.init_from: {near}")
+    return definition

@@ -1,0 +1,1 @@
+"""Training: the one loop, its order of data, its checkpoints, and evaluation."""

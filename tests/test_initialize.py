@@ -1,0 +1,154 @@
+"""How a converted layer starts: copies at the scale of the dense FFN, random experts, fitted routers."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_bert import CPU, build, converted, dense_ffn, mean_total, outputs_of, settings, token_ids
+from tiny_models import moe_layers, router_weight
+
+from repro.moe.backbones import bert
+from repro.moe.convert import convert
+from repro.moe.gates import top_k
+from repro.moe.initialize import mean_weight
+from repro.moe.routing import record_routing
+
+
+def test_the_mean_weight_of_two_experts_by_hand() -> None:
+    # Router (1, 0), (-1, 0) in two dimensions: the logits are x and -x, so p1 = 1 / (1 + exp(-2 |x|)).
+    # With x from N(0, 1) its mean is 0.5 + the mean of tanh(|x|) / 2 = 0.5 + 0.5560 / 2 = 0.7780.
+    gate = top_k.Gate(top_k.Config(k=1), 2, 2)
+    with torch.no_grad():
+        gate.router.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    grid = torch.linspace(-8, 8, 16_001, dtype=torch.float64)
+    density = torch.exp(-grid.square() / 2) / (2 * torch.pi) ** 0.5
+    expected = 0.5 + 0.5 * float((grid.abs().tanh() * density).sum() * 0.001)
+    assert expected == pytest.approx(0.7780, abs=1e-4)
+    # 4096 draws of a spread of 0.15: standard error 0.0023.
+    assert mean_weight(gate, torch.nn.LayerNorm(2)) == pytest.approx(expected, abs=0.01)
+    # Both experts: p1 + p2 = 1.
+    gate.config = top_k.Config(k=2)
+    assert mean_weight(gate, torch.nn.LayerNorm(2)) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive"])
+def test_upcycle_copies_the_ffn_and_divides_its_second_half(gate: str) -> None:
+    sites = list(bert.ffn_sites(build()))
+    model = converted(gate, experts={"init": "upcycle"})
+    for site, layer in zip(sites, moe_layers(model), strict=True):
+        total = mean_total(layer, site.norm, gate)
+        assert 0.25 < total < 1  # four experts: p1 is at least a quarter
+        for expert in range(4):
+            assert torch.equal(layer.experts.w1[expert], site.w1_FD)
+            assert torch.equal(layer.experts.b1[expert], site.b1_F)
+            torch.testing.assert_close(layer.experts.w2[expert], site.w2_DF / total, rtol=1e-5, atol=0)
+            torch.testing.assert_close(layer.experts.b2[expert], site.b2_D / total, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive"])
+@pytest.mark.parametrize("count", [4, 16])
+def test_an_upcycled_layer_starts_at_the_scale_of_the_dense_one(gate: str, count: int) -> None:
+    model = build()
+    sites = list(bert.ffn_sites(model))
+    for site in sites:
+        torch.nn.init.zeros_(site.norm.bias)  # fresh norms; others in `backbones/test_conversion.py`
+    torch.manual_seed(1)
+    convert(model, settings(gate, experts={"init": "upcycle", "count": count}), CPU)
+    x_TD = torch.randn(8192, 16, generator=torch.Generator().manual_seed(4))
+    hidden = torch.nn.functional.layer_norm(x_TD, (16,)).view(64, 128, 16)
+    for site, layer in zip(sites, moe_layers(model), strict=True):
+        with record_routing(layer) as tape, torch.no_grad():
+            output = layer(hidden)
+        dense = dense_ffn(site, hidden)
+        # All experts are equal, so a token's output is dense times (its sum of weights / total).
+        scale = float((output * dense).sum() / dense.square().sum())
+        assert scale == pytest.approx(1.0, abs=0.06)
+        torch.testing.assert_close(output.mean((0, 1)), dense.mean((0, 1)), rtol=0, atol=0.05)
+        # Without the division it would be far smaller: 16 raw probabilities are about 0.2 each.
+        weights = tape.entries[0].routing.weight_A
+        assert float(weights.sum() / 8192) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("gate", "options", "experts"),
+    [
+        ("top-1", {}, {"count": 1}),
+        ("top-1", {"combine": "renormalised"}, {}),
+        ("top-2", {"combine": "renormalised"}, {}),
+        ("adaptive", {"combine": "renormalised"}, {}),
+    ],
+)
+def test_weights_that_sum_to_one_leave_the_copies_as_they_are(
+    gate: str, options: dict[str, Any], experts: dict[str, Any]
+) -> None:
+    sites = list(bert.ffn_sites(build()))
+    model = converted(gate, experts={"init": "upcycle"} | experts, **options)
+    for site, layer in zip(sites, moe_layers(model), strict=True):
+        total = mean_weight(layer.gate, site.norm)
+        # One expert of one has weight 1 exactly; p1 / s + p2 / s may round.
+        assert total == 1.0 if gate == "top-1" else total == pytest.approx(1.0, abs=1e-6)
+        for expert in range(layer.experts.w1.shape[0]):
+            assert torch.equal(layer.experts.w1[expert], site.w1_FD)
+            for copy, original in (
+                (layer.experts.w2[expert], site.w2_DF),
+                (layer.experts.b2[expert], site.b2_D),
+            ):
+                if gate == "top-1":
+                    assert torch.equal(copy, original)
+                else:
+                    torch.testing.assert_close(copy, original, rtol=1e-6, atol=0)
+
+
+def test_measuring_the_weights_draws_nothing_from_the_global_generator() -> None:
+    gate = top_k.Gate(top_k.Config(), 16, 4)
+    state = torch.random.get_rng_state()
+    norm = torch.nn.LayerNorm(16)
+    assert mean_weight(gate, norm) == mean_weight(gate, norm)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_random_experts_have_the_models_spread_and_zero_biases() -> None:
+    model = build(hidden_size=32, intermediate_size=64, initializer_range=0.05)
+    torch.manual_seed(1)
+    convert(model, settings("top-2", experts={"count": 8, "init": "random"}), CPU)
+    for layer in moe_layers(model):
+        for weight in (layer.experts.w1, layer.experts.w2):
+            # 8 * 32 * 64 = 16384 draws: the standard error of their std is 0.05 / sqrt(2 * 16384) = 0.0003,
+            # that of their mean 0.05 / 128 = 0.0004.
+            assert weight.std().item() == pytest.approx(0.05, abs=0.0015)
+            assert weight.mean().item() == pytest.approx(0.0, abs=0.002)
+            assert not torch.equal(weight[0], weight[1])
+        assert torch.count_nonzero(layer.experts.b1) == 0
+        assert torch.count_nonzero(layer.experts.b2) == 0
+
+
+@pytest.mark.parametrize("init", ["random", "upcycle"])
+def test_conversion_is_fixed_by_the_seed(init: str) -> None:
+    def weights(seed: int) -> dict[str, torch.Tensor]:
+        model = build()
+        torch.manual_seed(seed)
+        convert(model, settings("adaptive", experts={"init": init}), CPU)
+        return dict(model.state_dict())
+
+    first, again, other = weights(5), weights(5), weights(6)
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    routers = [name for name in first if "router" in name]
+    assert len(routers) == 2
+    assert not any(torch.equal(first[name], other[name]) for name in routers)
+
+
+def test_router_logits_have_the_spread_asked_for() -> None:
+    # On input of unit variance, W ~ N(0, s^2 / D) gives logits of standard deviation s.
+    model = build(hidden_size=64, num_attention_heads=2)
+    torch.manual_seed(1)
+    convert(model, settings("top-2", experts={"count": 64}, logit_std=2.0), CPU)
+    weight = router_weight(moe_layers(model)[0])
+    # 4096 draws of N(0, (2/8)^2): standard error 0.25 / sqrt(8192) = 0.0028.
+    assert weight.std().item() == pytest.approx(0.25, abs=0.014)
+
+
+def test_relu_experts_compute_relu() -> None:
+    model = converted("top-1", experts={"count": 1, "init": "upcycle", "activation": "relu"})
+    expected = outputs_of(build(hidden_act="relu"), token_ids())
+    torch.testing.assert_close(outputs_of(model, token_ids()), expected, rtol=0, atol=1e-6)

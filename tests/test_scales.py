@@ -1,0 +1,82 @@
+"""Scales as files, and a line for whatever is wrong with one."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from resolved import config, problems
+
+from repro.run.scales import experiments_folder
+
+
+class TestScaleFiles:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        shutil.copytree(experiments_folder(), tmp_path / "experiments")
+        monkeypatch.setattr("repro.run.scales.experiments_folder", lambda: tmp_path / "experiments")
+        return tmp_path / "experiments"
+
+    def append(self, folder: Path, text: str) -> None:
+        path = folder / "mini.toml"
+        path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+    def test_a_file_is_a_scale(self, folder: Path) -> None:
+        (folder / "mini.toml").rename(folder / "tiny.toml")
+        assert config(scale="tiny").scale == "tiny"
+        (line,) = problems(config, scale="mini")
+        assert line.startswith("--scale: unknown scale 'mini'. Did you mean 'tiny'?")
+
+    def test_options_of_a_task(self, folder: Path) -> None:
+        path = folder / "mini.toml"
+        path.write_text(path.read_text(encoding="utf-8").replace("beams = 4", "beams = 0"), encoding="utf-8")
+        assert problems(config, task="wmt19") == [
+            "experiments/mini.toml: wmt19.task.beams: must be at least 1, got 0"
+        ]
+        self.append(folder, "\n[sst2.task]\nbeams = 2\n")
+        (line,) = problems(config)
+        assert line.startswith("experiments/mini.toml: sst2.task.beams: unknown key 'beams'")
+
+    def test_both_batch_sizes(self, folder: Path) -> None:
+        path = folder / "mini.toml"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(
+            text.replace("[sst2.training]\n", "[sst2.training]\nbatch_tokens = 9\n"), encoding="utf-8"
+        )
+        (line,) = problems(config)
+        assert "training.batch_size, training.batch_tokens: give exactly one of them" in line
+        # What the user gives decides.
+        assert config(overrides={"training.batch_size": 4}).training.batch_tokens is None
+
+    def test_unknown_section(self, folder: Path) -> None:
+        self.append(folder, "\n[sst2.trainng]\nsteps = 3\n")
+        (line,) = problems(config)
+        assert line.startswith("experiments/mini.toml: sst2")
+        assert "unknown section 'trainng'. Did you mean 'training'?" in line
+
+    def test_unknown_key(self, folder: Path) -> None:
+        self.append(folder, "\n[sst2.experts]\ncont = 3\n")
+        (line,) = problems(config)
+        assert line.startswith("experiments/mini.toml: sst2.experts.cont: unknown key 'cont'")
+        assert "Did you mean 'count'?" in line
+
+    def test_wrong_value(self, folder: Path) -> None:
+        self.append(folder, '\n[sst2.experts]\ncount = "many"\n')
+        lines = problems(config)
+        assert lines == ["experiments/mini.toml: sst2.experts.count: expected a whole number, got 'many'"]
+
+    def test_not_toml(self, folder: Path) -> None:
+        self.append(folder, "\n[sst2.experts\n")
+        (line,) = problems(config)
+        assert line.startswith("experiments/mini.toml: ")
+        assert "line" in line
+
+    def test_no_section_for_the_task(self, folder: Path) -> None:
+        (folder / "mini.toml").write_text("[base.experts]\ncount = 16\n", encoding="utf-8")
+        assert problems(config) == ["experiments/mini.toml: no section for task 'sst2'"]
+
+    def test_neither_checkpoint_nor_vocabulary(self, folder: Path) -> None:
+        path = folder / "mini.toml"
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"(?m)^vocab_size = .*\n", "", text), encoding="utf-8")
+        assert problems(config) == ["experiments/mini.toml: model: give a checkpoint or a vocab_size"]
