@@ -16,7 +16,7 @@ OUT ?= results
 STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --turns $(TURNS) --out $(OUT) \
 	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
-.PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test check style lint types docs \
+.PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test torture check style lint types docs \
 	stale dry-run smoke clean
 
 setup: $(READY)
@@ -57,6 +57,9 @@ report: $(READY)  ## every table and figure from the finished runs
 
 test: $(READY)  ## all tests
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+torture: $(READY)  ## kills by the hundred; minutes
+	$(BIN)/pytest -m torture --numprocesses auto
 
 check: $(READY) lint types stale dry-run test  ## what CI runs
 

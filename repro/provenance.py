@@ -2,7 +2,7 @@
 
 import hashlib
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -65,6 +65,28 @@ def git_modified(package: Path = _PACKAGE) -> bool | None:
     folders = (str(package), str(package.parent / "experiments"))
     status = _git(package, "status", "--porcelain", "--untracked-files=no", "--", *folders)
     return bool(status) if status is not None else None
+
+
+def changed_since(commit: str | None, modified: bool | None, packages: Mapping[str, str | None]) -> list[str]:
+    """Say what differs between a result's code and libraries and those here; nothing if all are equal.
+
+    Args:
+        commit, modified, packages: the result's, as `git_commit`, `git_modified` and `package_versions` gave
+            them.
+    """
+    changes = []
+    here = git_commit()
+    if commit and here and commit != here:
+        changes.append(f"commit {commit[:8]}, here {here[:8]}")
+    elif bool(modified) != bool(git_modified()):
+        changes.append("files changed since the commit, not here" if modified else "files changed here")
+    installed = package_versions()
+    changes += [
+        f"{name} {version}, here {installed[name]}"
+        for name, version in packages.items()
+        if name in installed and name != "repro" and version != installed[name]
+    ]
+    return changes
 
 
 def _git(package: Path, *arguments: str) -> str | None:

@@ -11,6 +11,7 @@ from repro.cli.progress import StopRequest, TrainingDisplay
 from repro.report.build import build_report
 from repro.report.tables.base import load_shown
 from repro.results.published import Published
+from repro.results.run import read_result
 from repro.run.setup import Examples, load_examples
 from repro.study.definition import load_study
 from repro.study.estimate import estimate, matmul_speed
@@ -40,6 +41,7 @@ def run_studies(
     runs = together(plans.values())
     missing = [run for run in runs if not run.finished]
     err.print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
+    _warn_of_other_code(run for run in runs if run.finished)
     for study, planned in plans.items():
         record_study(study, planned, {}, scale)
     with TrainingDisplay(len(missing)) as display:
@@ -73,6 +75,18 @@ def run_studies(
     for run_id, reason in failed.items():
         err.print(f"repro: {run_id} failed: {reason}", markup=False)
     return failed
+
+
+def _warn_of_other_code(finished: Iterable[PlannedRun]) -> None:
+    """Say in one line how many finished runs are from other code or libraries, and what differs."""
+    changes = [changed for run in finished if (changed := read_result(run.folder.result).environment.changed)]
+    if changes:
+        kinds = "; ".join(dict.fromkeys(change for changed in changes for change in changed))
+        err.print(
+            f"{len(changes)} of them with other code or libraries ({kinds});"
+            " delete their folders to do them again",
+            markup=False,
+        )
 
 
 def _title(run: PlannedRun) -> str:

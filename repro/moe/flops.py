@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -121,6 +121,12 @@ class Work:
             routed_tokens_L=[int(mask_T.sum()) for mask_T in tokens],
             router_rows_L=[mask_T.numel() for mask_T in tokens],
         )
+
+    @staticmethod
+    def of_plain(plain: Mapping[str, Any]) -> Work:
+        """Restore the work from its `dataclasses.asdict`."""
+        volumes = {name: Volume(**plain[name]) for name in ("real", "padded")}
+        return Work(**{**plain, **volumes})
 
     def __add__(self, other: Work) -> Work:
         return Work(

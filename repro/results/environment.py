@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from repro import provenance
 from repro.results.base import Record
 
 
@@ -36,6 +37,11 @@ class Environment(Record):
     """`fp32` or `bf16`; None for a layer benchmark, whose cases name theirs."""
     experts_backend: str | None = None
     """Expert back-end; None for a dense model."""
+
+    @property
+    def changed(self) -> list[str]:
+        """What differs between this code and these libraries and those here."""
+        return provenance.changed_since(self.git_commit, self.git_modified, self.packages)
 
     @property
     def code_state(self) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from repro.config import RunConfig
 from repro.data.rows import rows_fingerprint
-from repro.errors import UserError
+from repro.errors import UserError, one_line
 from repro.machine import current_environment, reset_peak_memory
 from repro.moe import convert, pretrained
 from repro.results.environment import Environment
@@ -21,10 +23,10 @@ from repro.results.run import EvalResult, RowsRead, RunResult, read_result
 from repro.run.accelerator import make_accelerator
 from repro.run.reopen import finished_config, open_finished
 from repro.run.result import build_result, metric_entry
-from repro.run.setup import encoded, prepare
-from repro.training.checkpoints import remove_checkpoints
+from repro.run.setup import Prepared, encoded, prepare
+from repro.training.checkpoints import remove_checkpoints, remove_leftovers
 from repro.training.evaluator import evaluate
-from repro.training.state import Progress
+from repro.training.state import Progress, TrainingState
 from repro.training.trainer import train
 
 _LOCK = ".lock"
@@ -52,18 +54,22 @@ def execute(
     Raises:
         UserError: the inputs are wrong, or the folder cannot be used.
         Interrupted: `should_stop` said so; a checkpoint was saved.
+        FloatingPointError: the model diverged.
     """
     folder = RunFolder(paths.results / config.scale / "runs" / config.run_id)
     if folder.config.exists() and not fresh:
         _check_config(folder, config)
         if folder.result.exists():
-            return read_result(folder.result)
+            return _finished(folder)
     _check_writable(paths.results)
     accelerator = make_accelerator(config, paths.model, folder if tensorboard else None)
     reset_peak_memory(accelerator.device)
     prepared = prepare(config, paths, accelerator.device)
     environment = _environment(accelerator, config)
-    with _claimed(folder, paths):
+    with _claimed(folder, paths), _storage_errors(folder):
+        # Another process may have finished the run while this one prepared it.
+        if not fresh and any(gather_object([accelerator.is_main_process and folder.result.exists()])):
+            return _finished(folder)
         if accelerator.is_main_process:
             if fresh:
                 _empty(folder)
@@ -71,35 +77,68 @@ def execute(
         accelerator.wait_for_everyone()
         if tensorboard:
             accelerator.init_trackers("tensorboard")
-
-        def measure_loss() -> float:
-            return evaluate(
-                accelerator,
-                prepared.model,
-                prepared.task,
-                prepared.metric,
-                prepared.subset,
-                batch_size=config.evaluation.batch_size,
-            ).loss
-
-        state = train(
-            accelerator,
-            prepared.model,
-            config,
-            prepared.data,
-            folder,
-            measure_loss=measure_loss,
-            report=report,
-            should_stop=should_stop,
-        )
-        result = build_result(accelerator, prepared, config, state, environment, interleaved_with)
+        state = _trained(accelerator, prepared, config, folder, report, should_stop)
         if accelerator.is_main_process:
-            pretrained.save(accelerator.unwrap_model(prepared.model), folder.model)
-            prepared.tokenizer.save_pretrained(folder.model)
+            _save_model(accelerator, prepared, folder)
+        accelerator.wait_for_everyone()
+        result = build_result(
+            accelerator, prepared, config, state, environment, interleaved_with, folder, should_stop
+        )
+        if accelerator.is_main_process:
             write_json(folder.result, result.to_json())
             remove_checkpoints(folder)
         accelerator.end_training()
         return result
+
+
+def _finished(folder: RunFolder) -> RunResult:
+    """Read the result of a finished run, and remove what a kill behind its last step left."""
+    result = read_result(folder.result)
+    remove_leftovers(folder)
+    remove_checkpoints(folder)
+    return result
+
+
+def _trained(
+    accelerator: Accelerator,
+    prepared: Prepared,
+    config: RunConfig,
+    folder: RunFolder,
+    report: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> TrainingState:
+    """Train from the last checkpoint, or from the start, to the end."""
+
+    def measure_loss() -> float:
+        return evaluate(
+            accelerator,
+            prepared.model,
+            prepared.task,
+            prepared.metric,
+            prepared.subset,
+            batch_size=config.evaluation.batch_size,
+        ).loss
+
+    return train(
+        accelerator,
+        prepared.model,
+        config,
+        prepared.data,
+        folder,
+        measure_loss=measure_loss,
+        report=report,
+        should_stop=should_stop,
+    )
+
+
+def _save_model(accelerator: Accelerator, prepared: Prepared, folder: RunFolder) -> None:
+    """Save model and tokenizer, all files or none: before the evaluation, which may fail or be stopped."""
+    scratch = folder.model.with_name(f"{folder.model.name}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    pretrained.save(accelerator.unwrap_model(prepared.model), scratch)
+    prepared.tokenizer.save_pretrained(scratch)
+    shutil.rmtree(folder.model, ignore_errors=True)
+    scratch.rename(folder.model)
 
 
 def evaluate_run(
@@ -156,6 +195,24 @@ def _check_writable(results: Path) -> None:
     place = next(path for path in (results.absolute(), *results.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise UserError(f"--out {results}: cannot be written; give another folder")
+
+
+@contextmanager
+def _storage_errors(folder: RunFolder) -> Iterator[None]:
+    """Turn a full disk, or a folder that has gone, into one line; what is saved stays.
+
+    Raises:
+        UserError: a file of the run cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        where = getattr(error, "filename", None) or folder.path
+        raise UserError(
+            f"{where}: cannot be written ({reason}); make it writable, or make room,"
+            " and the same command continues"
+        ) from error
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Put together `result.json`: everything that tables are rebuilt from."""
 
+import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from repro.metrics.base import load as load_metric
 from repro.moe.flops import Architecture
 from repro.moe.routing import RoutingTotals
 from repro.results.environment import Environment
+from repro.results.files import RunFolder
 from repro.results.run import SCHEMA_VERSION, Curriculum, Metric, Parameters, RunResult
 from repro.run.setup import Prepared
-from repro.training.evaluator import Evaluation, evaluate
+from repro.training.checkpoints import step_folder
+from repro.training.evaluator import Evaluation, Pause, evaluate
 from repro.training.state import TrainingState
 
 
@@ -29,10 +32,23 @@ def build_result(
     state: TrainingState,
     environment: Environment,
     interleaved_with: Sequence[str],
+    folder: RunFolder,
+    should_stop: Callable[[], bool],
 ) -> RunResult:
-    """Evaluate the trained model with both gates at inference, and gather what the run measured."""
+    """Evaluate the trained model with both gates at inference, and gather what the run measured.
+
+    Args:
+        folder: whose last checkpoint keeps the part of an evaluation that is stopped.
+        should_stop: asked after every batch.
+
+    Raises:
+        Interrupted: `should_stop` said so.
+        FloatingPointError: the model's loss is not finite.
+    """
+    checkpoint = step_folder(folder, state.step)
 
     def measure(force_top1: bool) -> Evaluation:
+        name = "evaluation-top-1" if force_top1 else "evaluation"
         return evaluate(
             accelerator,
             prepared.model,
@@ -42,11 +58,17 @@ def build_result(
             batch_size=config.evaluation.batch_size,
             force_top1=force_top1,
             rows=prepared.rows,
+            pause=Pause(should_stop=should_stop, part=checkpoint / name),
         )
 
     dense = config.gate == "dense"
     same = measure(force_top1=False)
     top_1 = None if dense else measure(force_top1=True)
+    for evaluation in filter(None, (same, top_1)):
+        if not math.isfinite(evaluation.loss):
+            raise FloatingPointError(
+                f"the evaluation loss of the trained model is {evaluation.loss}; lower training.learning_rate"
+            )
     architecture = prepared.architecture
     return RunResult(
         schema_version=SCHEMA_VERSION,

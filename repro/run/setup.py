@@ -20,7 +20,7 @@ from repro.results.run import Data
 from repro.run.model import check_family, check_sizes, converted_model, dense_model, settings_of
 from repro.tasks.base import Feature, Row, Task, TaskModule
 from repro.tasks.base import load as load_task
-from repro.training.trainer import TrainingData
+from repro.training.curriculum import TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
     for parameter in load_backbone(config.model.backbone).fixed_parameters(model):
         parameter.requires_grad_(False)
     check_sizes(config, model, task.tokenizer)
+    task.configure(model, features["train"])
     if not converted:
         architecture = convert.convert(model, settings_of(config), device)
     # From here on only dropout is random: the same stream for every gate, another for every process.

@@ -20,8 +20,8 @@ from repro.results.files import RunPaths
 from repro.run.model import model_options, settings_of
 from repro.run.setup import Examples
 from repro.tasks.base import load as load_task
+from repro.training.curriculum import TrainingData, epoch_steps
 from repro.training.state import TrainingState
-from repro.training.trainer import TrainingData, epoch_steps
 
 _META = torch.device("meta")
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout")

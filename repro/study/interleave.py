@@ -21,9 +21,12 @@ from repro.training.state import Progress
 Outcome = RunResult | str
 """The result of a run, or why it failed."""
 Message = (
-    tuple[Literal["step"], Progress] | tuple[Literal["ended"], Outcome] | tuple[Literal["interrupted"], str]
+    tuple[Literal["step"], Progress]
+    | tuple[Literal["evaluating"], None]
+    | tuple[Literal["ended"], Outcome]
+    | tuple[Literal["interrupted"], str]
 )
-"""What the process of a run sends: a step done, the outcome, or where it stopped."""
+"""What the process of a run sends: a step or a batch of an evaluation done, how it ended, or stopped."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What a run imports, for seconds, is imported once for all of them.
 _CONTEXT.set_forkserver_preload(
@@ -113,7 +116,8 @@ class _Worker:
         self, steps: int, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> Outcome | Interrupted | None:
         """Let the run do a number of steps; return how it ended, or None if it has not."""
-        for _ in range(steps):
+        done = 0
+        while done < steps:
             try:
                 self._channel.send(should_stop())
                 message: Message = self._channel.recv()
@@ -124,7 +128,9 @@ class _Worker:
                 return Interrupted(message[1])
             if message[0] == "ended":
                 return message[1]
-            report(message[1])
+            if message[0] == "step":
+                done += 1
+                report(message[1])
         return None
 
     def end(self) -> None:
@@ -141,19 +147,41 @@ def _cause(status: int | None) -> str:
     return f"its process ended (exit status {status})"
 
 
+class _Parent:
+    """The other end of the channel: every message sent is answered by whether to stop."""
+
+    def __init__(self, channel: Connection) -> None:
+        self._channel = channel
+        self._answer_due = True
+        """The first answer is sent unasked."""
+
+    def report(self, progress: Progress) -> None:
+        """Tell of a step."""
+        self._channel.send(("step", progress))
+        self._answer_due = True
+
+    def should_stop(self) -> bool:
+        """Wait for the answer; outside of steps ask for one."""
+        if not self._answer_due:
+            self._channel.send(("evaluating", None))
+        self._answer_due = False
+        return bool(self._channel.recv())
+
+
 def _work(config: RunConfig, paths: RunPaths, interleaved_with: list[str], channel: Connection) -> None:
     """Do the run in its own process. Ctrl-C reaches it as a message of the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = _Parent(channel)
     try:
-        if channel.recv():
+        if parent.should_stop():
             channel.send(("interrupted", "stopped before the first step"))
             return
         result = execute(
             config,
             paths,
             interleaved_with=interleaved_with,
-            report=lambda progress: channel.send(("step", progress)),
-            should_stop=channel.recv,
+            report=parent.report,
+            should_stop=parent.should_stop,
         )
         channel.send(("ended", result))
     except Interrupted as error:

@@ -65,6 +65,16 @@ class Task(ABC):
         loss: Tensor = outputs.loss
         return loss
 
+    def configure(self, model: PreTrainedModel, features: list[Feature]) -> None:  # noqa: B027 (optional)
+        """Set what the model must know of the task before it is trained; by default nothing.
+
+        Args:
+            features: of the training split.
+
+        Raises:
+            UserError: settings contradict each other.
+        """
+
     @abstractmethod
     def predict(
         self, model: PreTrainedModel, batch: Batch, outputs: ModelOutput, features: list[Feature]

@@ -1,52 +1,275 @@
-"""Save checkpoints that survive a kill at any moment, and go back to the last whole one."""
+"""Save checkpoints that survive a kill at any moment, and go back to the last one.
 
-import logging
+A checkpoint is a folder `checkpoint/step-<n>/`. Its manifest, with digests of its files and of the run's
+records up to that step, is written last, so a folder without one was never finished. The two newest are
+kept: if the last is damaged, the one before is still there. Nothing is unpickled: weights are safetensors,
+everything else is plain data and tensors, loaded with `weights_only=True`.
+"""
+
+import os
+import re
 import shutil
 from pathlib import Path
+from typing import Any, Protocol
 
 from accelerate import Accelerator
+from safetensors.torch import load_model
 
-from repro.results.files import RunFolder, truncate_jsonl
+from repro.errors import UserError, one_line
+from repro.results.base import Record
+from repro.results.files import RunFolder, write_json
 from repro.training.state import TrainingState
+from repro.training.state_files import (
+    UNREADABLE,
+    digest_of,
+    load_states,
+    random_states,
+    restore_random_states,
+    save_states,
+    save_weights,
+    synchronise,
+)
+
+_MODEL, _OPTIMIZER, _STATE, _MANIFEST = "model.safetensors", "optimizer.pt", "state.pt", "manifest.json"
+_NAME = re.compile(r"step-(\d+)")
+_UNFINISHED = ".tmp"
+"""Suffix of a folder that is being written or removed."""
 
 
-def save_checkpoint(accelerator: Accelerator, folder: RunFolder) -> None:
-    """Write a checkpoint beside the old one, then put it in its place."""
-    scratch, old = folder.path / "checkpoint.new", folder.path / "checkpoint.old"
+class RecordsWritten(Record):
+    """A record file of the run, as it was at a checkpoint."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+class Manifest(Record):
+    """`manifest.json`: what a checkpoint consists of."""
+
+    step: int
+    processes: int
+    files: dict[str, str]
+    """File of the checkpoint -> SHA-256."""
+    records: dict[str, RecordsWritten]
+    """Record file of the run -> its beginning up to the step."""
+
+
+class Resumable(Protocol):
+    """A training run whose states make up a checkpoint, together with those of the random generators."""
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """The processes of the launch."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run leaves its files."""
+
+    @property
+    def model(self) -> Any:
+        """The model, as Accelerate wrapped it."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer, as Accelerate wrapped it."""
+
+    @property
+    def scheduler(self) -> Any:
+        """The schedule of the learning rate."""
+
+    @property
+    def state(self) -> TrainingState:
+        """Counters, totals and measurements."""
+
+
+def save_checkpoint(run: Resumable) -> None:
+    """Write a checkpoint; the newest one before it stays, older ones are removed.
+
+    Raises:
+        OSError: it cannot be written; the checkpoint before it is still whole.
+    """
+    accelerator, folder = run.accelerator, run.folder
+    final = step_folder(folder, run.state.step)
+    scratch = final.with_name(final.name + _UNFINISHED)
     if accelerator.is_main_process:
+        for older in _finished(folder)[1:]:
+            _remove(older)
+        _remove(final)
         shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    # It warns of tied weights every time; they are saved once and tied again when loaded.
-    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
-    accelerator.save_state(str(scratch))
+    save_states(random_states(), scratch / _random_file(accelerator.process_index))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.checkpoint.exists():
-            folder.checkpoint.rename(old)
-        scratch.rename(folder.checkpoint)
-        shutil.rmtree(old, ignore_errors=True)
+        save_weights(accelerator.unwrap_model(run.model), scratch / _MODEL)
+        save_states(run.optimizer.state_dict(), scratch / _OPTIMIZER)
+        states = {"state": run.state.state_dict(), "scheduler": run.scheduler.state_dict()}
+        save_states(states, scratch / _STATE)
+        manifest = Manifest(
+            step=run.state.step,
+            processes=accelerator.num_processes,
+            files={path.name: digest_of(path) for path in sorted(scratch.iterdir())},
+            records={path.name: _written(path) for path in _records(folder) if path.exists()},
+        )
+        for path in (*scratch.iterdir(), *filter(Path.exists, _records(folder))):
+            synchronise(path)
+        write_json(scratch / _MANIFEST, manifest.to_json())
+        scratch.rename(final)
+        synchronise(folder.checkpoint)
     accelerator.wait_for_everyone()
 
 
-def resume(accelerator: Accelerator, state: TrainingState, folder: RunFolder) -> None:
-    """Go back to the last whole checkpoint, or to the start; drop the records beyond it."""
-    checkpoint = _last_checkpoint(folder)
-    if checkpoint is not None:
-        accelerator.load_state(str(checkpoint))
+def resume(run: Resumable) -> None:
+    """Go back to the last checkpoint, or to the start; drop the records beyond it.
+
+    Raises:
+        UserError: the last checkpoint or the records before it are damaged, or of another launch.
+    """
+    accelerator, folder = run.accelerator, run.folder
     if accelerator.is_main_process:
-        for path in (folder.steps, folder.routing, folder.evals):
-            truncate_jsonl(path, state.step if checkpoint else -1)
+        remove_leftovers(folder)
     accelerator.wait_for_everyone()
+    finished = _finished(folder)
+    if not finished:
+        if accelerator.is_main_process:
+            _refuse_foreign(folder)
+            for path in _records(folder):
+                path.unlink(missing_ok=True)
+        accelerator.wait_for_everyone()
+        return
+    manifest = _restore(run, finished)
+    if accelerator.is_main_process:
+        for path in _records(folder):
+            kept = manifest.records.get(path.name)
+            if kept is not None:
+                os.truncate(path, kept.size)
+            else:
+                path.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+
+
+def _restore(run: Resumable, finished: list[Path]) -> Manifest:
+    """Restore all states from the newest checkpoint, if it is whole and of this launch.
+
+    Raises:
+        UserError: it is not.
+    """
+    checkpoint = finished[0]
+    try:
+        manifest = _verified(checkpoint, run.folder)
+    except UserError as error:
+        way_out = "to go back to the one before" if len(finished) > 1 else "to start over"
+        raise UserError(
+            f"checkpoint {checkpoint} is damaged: {error}; delete it {way_out}, or give --fresh"
+        ) from error
+    processes = run.accelerator.num_processes
+    if manifest.processes != processes:
+        raise UserError(
+            f"checkpoint {checkpoint} is of {manifest.processes} processes, this launch has {processes};"
+            " start as many, or give --fresh"
+        )
+    try:
+        _load(run, checkpoint)
+    except UNREADABLE as error:
+        raise UserError(
+            f"checkpoint {checkpoint}: does not fit this run ({one_line(error)[:200]}); give --fresh"
+        ) from error
+    return manifest
+
+
+def step_folder(folder: RunFolder, step: int) -> Path:
+    """Return the folder of the checkpoint at a step."""
+    return folder.checkpoint / f"step-{step}"
 
 
 def remove_checkpoints(folder: RunFolder) -> None:
-    """Drop what a finished run no longer needs."""
-    for name in ("checkpoint", "checkpoint.old", "checkpoint.new"):
-        shutil.rmtree(folder.path / name, ignore_errors=True)
+    """Remove what a finished run no longer needs."""
+    _remove(folder.checkpoint)
 
 
-def _last_checkpoint(folder: RunFolder) -> Path | None:
-    """Return the newest whole checkpoint; a kill between two renames leaves only `checkpoint.old`."""
-    candidates = (folder.checkpoint, folder.path / "checkpoint.old")
-    return next((path for path in candidates if path.exists()), None)
+def remove_leftovers(folder: RunFolder) -> None:
+    """Remove what a kill left behind: unfinished folders and files."""
+    for path in (*folder.path.glob(f"*{_UNFINISHED}"), *folder.checkpoint.glob(f"*{_UNFINISHED}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _finished(folder: RunFolder) -> list[Path]:
+    """List the finished checkpoints, the newest first."""
+    if not folder.checkpoint.is_dir():
+        return []
+    steps = {
+        path: int(match[1])
+        for path in folder.checkpoint.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir()
+    }
+    return sorted(steps, key=lambda path: -steps[path])
+
+
+def _refuse_foreign(folder: RunFolder) -> None:
+    """Refuse a checkpoint folder of another layout.
+
+    Raises:
+        UserError: it holds files, but no checkpoint.
+    """
+    if folder.checkpoint.is_dir() and any(folder.checkpoint.iterdir()):
+        raise UserError(f"{folder.checkpoint}: written by another version of repro; give --fresh")
+
+
+def _verified(checkpoint: Path, folder: RunFolder) -> Manifest:
+    """Compare a checkpoint and the records before it with its manifest.
+
+    Raises:
+        UserError: something is missing, cut short or altered.
+    """
+    manifest = Manifest.read(checkpoint / _MANIFEST)
+    for name, digest in manifest.files.items():
+        path = checkpoint / Path(name).name
+        if not path.is_file():
+            raise UserError(f"{name} is missing")
+        if digest_of(path) != digest:
+            raise UserError(f"{name} is not what was written")
+    for path in _records(folder):
+        kept = manifest.records.get(path.name)
+        if kept is None:
+            continue
+        if not path.is_file() or path.stat().st_size < kept.size:
+            raise UserError(f"the records before it in {path.name} are cut short")
+        if digest_of(path, kept.size) != kept.sha256:
+            raise UserError(f"the records before it in {path.name} are not what was written")
+    return manifest
+
+
+def _load(run: Resumable, checkpoint: Path) -> None:
+    """Restore all states and the random generators of this process."""
+    load_model(run.accelerator.unwrap_model(run.model), str(checkpoint / _MODEL))
+    run.optimizer.load_state_dict(load_states(checkpoint / _OPTIMIZER))
+    states = load_states(checkpoint / _STATE)
+    run.scheduler.load_state_dict(states["scheduler"])
+    run.state.load_state_dict(states["state"])
+    restore_random_states(load_states(checkpoint / _random_file(run.accelerator.process_index)))
+
+
+def _random_file(process: int) -> str:
+    return f"random-{process}.pt"
+
+
+def _records(folder: RunFolder) -> tuple[Path, ...]:
+    return folder.steps, folder.evals, folder.routing
+
+
+def _written(path: Path) -> RecordsWritten:
+    size = path.stat().st_size
+    return RecordsWritten(size=size, sha256=digest_of(path, size))
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder so that a kill in between leaves nothing that looks whole."""
+    if path.exists():
+        leftover = path.with_name(path.name + _UNFINISHED)
+        shutil.rmtree(leftover, ignore_errors=True)
+        path.rename(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from repro.config import RunConfig
+from repro.tasks.base import Feature, Task
+from repro.training.state import TrainingState
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
@@ -103,3 +107,35 @@ def _fill(places: Integers, lengths: Integers, size: BatchSize) -> list[Integers
 
 def _chunks(values: Integers, size: int) -> list[Integers]:
     return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The encoded examples that a run trains on."""
+
+    task: Task
+    train: list[Feature]
+
+
+def epoch_steps(
+    config: RunConfig, data: TrainingData, state: TrainingState, processes: int
+) -> list[list[list[int]]]:
+    """Cut the state's epoch into the batches of each optimizer step; the same whenever it is called."""
+    settings = config.training
+    generator = np.random.default_rng([config.seed, state.epoch])
+    lengths_N = np.array([data.task.length(feature) for feature in data.train])
+    ratios_NL = None if state.ratios_NL is None else state.ratios_NL.double().numpy()
+    counts_N = None if state.num_multi_expert_N is None else state.num_multi_expert_N.numpy()
+    order_N = epoch_order(settings.curriculum, ratios_NL, counts_N, lengths_N, generator)
+    ordered = settings.curriculum == "length" or (settings.curriculum != "random" and ratios_NL is not None)
+    batches = cut_batches(
+        order_N,
+        lengths_N,
+        BatchSize(samples=settings.batch_size, positions=settings.batch_tokens),
+        settings.length_pool,
+        None if ordered else generator,
+    )
+    # A process without a sample has nothing to run; such a rest is left out of the epoch.
+    batches = [batch for batch in batches if len(batch) >= processes]
+    group = settings.accumulation
+    return [batches[start : start + group] for start in range(0, len(batches), group)]

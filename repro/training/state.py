@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from repro.moe.flops import Work
 from repro.moe.routing import RoutingTotals
-from repro.moe.volume import Volume
 from repro.results.records import CurvePoint, StepRecord
 
 if TYPE_CHECKING:
@@ -72,8 +71,6 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         vars(self).update(state)
-        work = state["work"]
-        volumes = {name: Volume(**work[name]) for name in ("real", "padded")}
-        self.work = Work(**work | volumes)
+        self.work = Work.of_plain(state["work"])
         self.routing = RoutingTotals(**state["routing"])
         self.curve = [CurvePoint(*point) for point in state["curve"]]

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
@@ -19,23 +18,15 @@ from repro.moe.flops import Work
 from repro.moe.routing import RoutingTape, RoutingTotals, record_routing
 from repro.results.files import RunFolder, append_jsonl
 from repro.results.records import CurvePoint, EvalRecord, StepRecord
-from repro.tasks.base import Batch, Feature, Task
+from repro.tasks.base import Batch
 from repro.training.checkpoints import resume, save_checkpoint
-from repro.training.curriculum import BatchSize, cut_batches, epoch_order
+from repro.training.curriculum import TrainingData, epoch_steps
 from repro.training.optimizer import clip_gradients, make_optimizer
 from repro.training.schedule import make_schedule
 from repro.training.state import Progress, TrainingState
 
 STEP, DATA, OPTIMIZER, RECORDS = "repro: step", "repro: data", "repro: optimizer", "repro: records"
 """Names of a step and of three of its parts in a profile; most of the records are made after it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """The encoded examples that a run trains on."""
-
-    task: Task
-    train: list[Feature]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +75,22 @@ def train(
     Args:
         measure_loss: the model's loss on the fixed validation subset; called at regular steps.
         report: called after every optimizer step.
-        should_stop: asked after every step; when true a checkpoint is saved.
+        should_stop: asked after every step; when true a checkpoint is saved. The last step has one always.
 
     Raises:
         Interrupted: `should_stop` said so.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: a loss or a gradient is not finite.
+        UserError: the checkpoint is damaged.
+        OSError: a file cannot be written.
     """
     loop = _prepare(accelerator, model, config, data, folder)
     state = loop.state
     watch = Stopwatch(accelerator.device)
-    resume(accelerator, state, folder)
+    resume(loop)
     if state.step == 0:
         _measure(loop, measure_loss)
     loop.model.train()
-    while state.step < state.total_steps:
+    while True:
         steps = epoch_steps(config, data, state, accelerator.num_processes)
         while state.position < len(steps) and state.step < state.total_steps:
             with watch, record_function(STEP):
@@ -110,20 +103,22 @@ def train(
             last = state.step == state.total_steps
             if last or state.step % config.evaluation.every == 0:
                 _measure(loop, measure_loss)
-            stopping = any(gather_object([should_stop()])) and not last
-            if stopping or (not last and state.step % config.training.checkpoint_every == 0):
-                save_checkpoint(accelerator, folder)
+            stopping = any(gather_object([should_stop()]))
+            if stopping or last or state.step % config.training.checkpoint_every == 0:
+                save_checkpoint(loop)
             if stopping:
                 raise Interrupted(f"stopped after step {state.step} of {state.total_steps}")
+        # Also after a resume at the end of an epoch, whose checkpoint is from before this.
         if state.position == len(steps):
             _end_epoch(loop)
-    return state
+        if state.step == state.total_steps:
+            return state
 
 
 def _prepare(
     accelerator: Accelerator, model: Any, config: RunConfig, data: TrainingData, folder: RunFolder
 ) -> _Loop:
-    """Make optimizer and schedule, let Accelerate wrap them, and add the state to the checkpoints."""
+    """Make optimizer and schedule, and let Accelerate wrap them."""
     settings = config.training
     state = TrainingState()
     processes = accelerator.num_processes
@@ -134,7 +129,6 @@ def _prepare(
     optimizer = make_optimizer(model, settings)
     scheduler = make_schedule(optimizer, settings, total_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(state, scheduler)
     return _Loop(
         accelerator=accelerator,
         model=model,
@@ -145,30 +139,6 @@ def _prepare(
         folder=folder,
         state=state,
     )
-
-
-def epoch_steps(
-    config: RunConfig, data: TrainingData, state: TrainingState, processes: int
-) -> list[list[list[int]]]:
-    """Cut the state's epoch into the batches of each optimizer step; the same whenever it is called."""
-    settings = config.training
-    generator = np.random.default_rng([config.seed, state.epoch])
-    lengths_N = np.array([data.task.length(feature) for feature in data.train])
-    ratios_NL = None if state.ratios_NL is None else state.ratios_NL.double().numpy()
-    counts_N = None if state.num_multi_expert_N is None else state.num_multi_expert_N.numpy()
-    order_N = epoch_order(settings.curriculum, ratios_NL, counts_N, lengths_N, generator)
-    ordered = settings.curriculum == "length" or (settings.curriculum != "random" and ratios_NL is not None)
-    batches = cut_batches(
-        order_N,
-        lengths_N,
-        BatchSize(samples=settings.batch_size, positions=settings.batch_tokens),
-        settings.length_pool,
-        None if ordered else generator,
-    )
-    # A process without a sample has nothing to run; such a rest is left out of the epoch.
-    batches = [batch for batch in batches if len(batch) >= processes]
-    group = settings.accumulation
-    return [batches[start : start + group] for start in range(0, len(batches), group)]
 
 
 def _train_step(loop: _Loop, batches: list[list[int]]) -> _Step:
@@ -203,13 +173,12 @@ def _train_step(loop: _Loop, batches: list[list[int]]) -> _Step:
         with record_function(RECORDS):
             _remember_ratios(loop, tape, mine[number])
         forwards.append((batch, tape))
-    if not math.isfinite(loss_sum + auxiliary_sum):
-        raise FloatingPointError(
-            f"the loss is {loss_sum} at step {loop.state.step + 1}; lower training.learning_rate"
-        )
+    _require_finite("the loss", loss_sum, loop.state.step + 1)
+    _require_finite("the auxiliary loss", auxiliary_sum, loop.state.step + 1)
     learning_rate = loop.scheduler.get_last_lr()[0]
     with record_function(OPTIMIZER):
         norm = clip_gradients(loop.model, loop.config.training.clip_norm)
+        _require_finite("the norm of the gradients", norm, loop.state.step + 1)
         loop.optimizer.step()
         loop.optimizer.zero_grad()
         loop.scheduler.step()
@@ -290,6 +259,17 @@ def _measure(loop: _Loop, measure_loss: Callable[[], float]) -> None:
     """Add a point to the curve of evaluation loss against training time."""
     state = loop.state
     point = CurvePoint(state.step, state.train_seconds, measure_loss())
+    _require_finite("the evaluation loss", point.eval_loss, state.step)
     state.curve.append(point)
     if loop.accelerator.is_main_process:
         append_jsonl(loop.folder.evals, [EvalRecord(**point._asdict()).to_json()])
+
+
+def _require_finite(what: str, value: float, step: int) -> None:
+    """Stop a run that has diverged.
+
+    Raises:
+        FloatingPointError: the value is infinite or NaN.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{what} is {value} at step {step}; lower training.learning_rate")

@@ -91,5 +91,7 @@ def command(
 
         result = execute(config, paths, fresh=fresh, tensorboard=tensorboard, report=report, should_stop=stop)
     if not stop.training:
-        err.print(f"{config.run_id} was finished before; --fresh trains it again")
+        changed = "; ".join(result.environment.changed)
+        origin = f" with other code or libraries ({changed})" if changed else ""
+        err.print(f"{config.run_id} was finished before{origin}; --fresh trains it again", markup=False)
     print_result(result, load_task(config.task).TITLE, as_json)

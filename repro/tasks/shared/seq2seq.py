@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from repro.errors import UserError, one_line
 from repro.tasks.base import Batch, Feature, Task
 from repro.tasks.shared.text import pad, padding_mask, token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
     from transformers.utils import ModelOutput
 
 _IGNORED = -100
@@ -112,15 +113,36 @@ class Seq2SeqTask(Task):
     def predict(
         self, model: PreTrainedModel, batch: Batch, outputs: ModelOutput, features: list[Feature]
     ) -> list[str]:
-        """Generate each target by beam search.
+        """Generate each target by beam search."""
+        ids = model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            generation_config=self._generation(features),
+        )
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
-        The settings replace the model's, and are saved with it: those of its checkpoint would fill what ours
-        leave open.
+    def configure(self, model: PreTrainedModel, features: list[Feature]) -> None:
+        """Replace the model's settings of generation, which are saved with it.
+
+        Those of its checkpoint would fill what ours leave open.
+
+        Raises:
+            UserError: settings contradict each other.
         """
+        settings = self._generation(features)
+        try:
+            settings.validate(strict=True)
+        except ValueError as error:
+            reason = one_line(error).partition(" If you're using")[0]
+            raise UserError(f"task: settings of generation contradict each other ({reason})") from error
+        model.generation_config = settings
+
+    def _generation(self, features: list[Feature]) -> GenerationConfig:
         import transformers
 
         first = features[0]["labels"][0]
-        settings = transformers.GenerationConfig(
+        return transformers.GenerationConfig(
             **self.config.generation(),
             max_new_tokens=self.config.max_target_length,
             decoder_start_token_id=self._end,
@@ -131,9 +153,3 @@ class Seq2SeqTask(Task):
             pad_token_id=self.tokenizer.pad_token_id,
             do_sample=False,
         )
-        model.generation_config = settings
-        ids = model.generate(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=settings
-        )
-        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [text.strip() for text in texts]
