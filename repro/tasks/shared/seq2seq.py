@@ -114,10 +114,11 @@ class Seq2SeqTask(Task):
         self, model: PreTrainedModel, batch: Batch, outputs: ModelOutput, features: list[Feature]
     ) -> list[str]:
         """Generate each target by beam search."""
+        settings = self._generation(features)
+        # What a checkpoint says would fill what our settings leave open.
+        model.generation_config = settings
         ids = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            generation_config=self._generation(features),
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=settings
         )
         texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
