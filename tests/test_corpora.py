@@ -108,11 +108,11 @@ def seconds(name: str, size: int) -> float:
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_ten_times_the_rows_take_about_ten_times_as_long(name: str) -> None:
-    """And ten thousand of them seconds, not minutes, also on a slow machine."""
+def test_time_is_in_proportion_to_rows(name: str) -> None:
+    """With its square, ten times the rows would take a hundred times as long; a busy core doubles it."""
     many = seconds(name, 10_000)
-    assert many < 15 * max(seconds(name, 1_000), seconds(name, 1_000))
-    assert many < 15
+    assert many < 40 * max(seconds(name, 1_000), seconds(name, 1_000))
+    assert many < 15  # seconds, also on a slow machine
 
 
 # --- sentiment ----------------------------------------------------------------------------------
