@@ -13,8 +13,11 @@ TURNS ?= 10
 DATA ?=
 TASKS ?=
 OUT ?= results
-STUDY = $(BIN)/repro ablate $(1) --scale $(SCALE) --seeds $(SEEDS) --turns $(TURNS) --out $(OUT) \
-	$(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
+# A value as one word of the shell, whatever is in it; ~/ at its start is the home folder.
+quoted = $(subst '~/,~/','$(subst ','\'',$(1))')
+RESULTS = --scale $(call quoted,$(SCALE)) --out $(call quoted,$(OUT))
+STUDY = $(BIN)/repro ablate $(1) $(RESULTS) --seeds $(call quoted,$(SEEDS)) --turns $(call quoted,$(TURNS)) \
+	$(if $(DATA),--data $(call quoted,$(DATA))) $(if $(TASKS),--tasks $(call quoted,$(TASKS)))
 
 .PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test torture check style lint types docs \
 	stale dry-run smoke clean
@@ -45,15 +48,15 @@ adamoe: $(READY)  ## a top-2 model fine-tuned with null experts, and plainly
 	$(call STUDY,adamoe)
 
 table1: $(READY)  ## one MoE layer at forced shares of top-1 tokens, against other implementations
-	$(BIN)/repro bench --scale $(SCALE) --out $(OUT)
+	$(BIN)/repro bench $(RESULTS)
 
 table4 figures: analysis
 
 analysis: $(READY)  ## Table 4, Figures 1 and 2, loads and token heat maps, from the finished runs
-	$(BIN)/repro analyze --scale $(SCALE) --out $(OUT)
+	$(BIN)/repro analyze $(RESULTS)
 
 report: $(READY)  ## every table and figure from the finished runs
-	$(BIN)/repro report --scale $(SCALE) --out $(OUT)
+	$(BIN)/repro report $(RESULTS)
 
 test: $(READY)  ## all tests
 	$(BIN)/pytest --numprocesses auto --dist loadfile

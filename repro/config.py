@@ -3,32 +3,31 @@
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
-from types import UnionType
-from typing import (
-    Any,
-    Literal,
-    TypeVar,
-    Union,
-    cast,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, cast, dataclass_transform, get_type_hints
 
-from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticUndefined
 
 from repro import plugins
-from repro.errors import UserError, unknown
+from repro.checks import (
+    LARGEST,
+    OptionValue,
+    PlainName,
+    Scalar,
+    Seed,
+    SourceName,
+    describe,
+    is_optional,
+    option_value,
+    shown,
+)
+from repro.errors import UserError
 
 Settings = TypeVar("Settings")
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-Options = tuple[tuple[str, Any], ...]
+Options = tuple[tuple[str, OptionValue], ...]
 """Free-form options of a library (a Hugging Face configuration), sorted by name."""
 
 
@@ -60,17 +59,22 @@ class ModelConfig:
     checkpoint: str | None = None
     """Hub id, `dir:<name>:<fingerprint>` of a local directory, or `run:<run id>` of the run of a study
     whose model this one goes on with; None builds from `config`."""
-    vocab_size: int | None = bounded(None, low=32)
+    vocab_size: int | None = bounded(None, low=32, high=2**20)
     """Size of the tokenizer trained on the training split; None with a checkpoint."""
     config: Options = ()
     """Options of the Hugging Face configuration class, by its own names."""
+
+    @property
+    def options(self) -> dict[str, Scalar | list[Scalar]]:
+        """Return the options as JSON has them, and as the library takes them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self.config}
 
 
 @settings
 class DataConfig:
     """Which examples, and how long."""
 
-    source: str = "synthetic"
+    source: SourceName = "synthetic"
     """`synthetic`, `hub`, or `folder:<fingerprint>` (the content, not the place, names the data)."""
     max_length: int = bounded(low=4)
     train_samples: int | None = bounded(None, low=1)
@@ -82,7 +86,7 @@ class DataConfig:
 class ExpertsConfig:
     """The experts of every MoE layer (paper 2.1, 4.3)."""
 
-    count: int = bounded(16, low=1)
+    count: int = bounded(16, low=1, high=2**12)
     init: Literal["random", "upcycle"] = "random"
     activation: Literal["model", "relu"] = "model"
     backend: str = "auto"
@@ -95,7 +99,7 @@ class TrainingConfig:
     """Optimisation and data order. Of `steps` and `epochs`, and of the two batch sizes, one is set."""
 
     steps: int | None = bounded(None, low=1)
-    epochs: float | None = bounded(None, above=0)
+    epochs: float | None = bounded(None, above=0, high=1_000_000)
     batch_size: int | None = bounded(None, low=1)
     """Samples in a batch."""
     batch_tokens: int | None = bounded(None, low=1)
@@ -124,13 +128,19 @@ class EvaluationConfig:
 
 
 @settings
-class RunConfig:
+class RunNames:
+    """Which run it is: what its id, and with it the names of its folders, are made of."""
+
+    task: PlainName
+    scale: PlainName
+    gate: PlainName
+    seed: Seed
+
+
+@settings
+class RunConfig(RunNames):
     """Everything that decides the numbers of one run, and nothing else (no paths, no devices)."""
 
-    task: str
-    scale: str
-    gate: str
-    seed: int
     task_options: Any
     """The `Config` of the task's own module."""
     gate_options: Any
@@ -144,7 +154,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with `model.config` as a mapping; `from_dict` reads it."""
         plain = dataclasses.asdict(self)
-        plain["model"]["config"] = dict(self.model.config)
+        plain["model"]["config"] = self.model.options
         return plain
 
     @property
@@ -182,31 +192,30 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     Raises:
         UserError: with one line for every unknown key, wrong type, value out of range or missing key.
     """
-    missing = [key for key in ("task_options", "gate_options", *SECTIONS) if key not in plain]
+    names = [entry.name for entry in dataclasses.fields(RunNames)]
+    missing = [key for key in (*names, "task_options", "gate_options", *SECTIONS) if key not in plain]
     if missing:
         raise UserError(f"{where(missing[0])}no {missing[0]!r}: written by another version of repro")
     problems: list[str] = []
-    task_class = options_class("tasks", plain["task"])
-    gate_class = options_class("gates", plain["gate"])
-    task_options = _decode(task_class, plain["task_options"], "task.", where, problems)
-    gate_options = _decode(gate_class, plain["gate_options"], "gate.", where, problems)
-    sections = {
-        name: _decode(cls, plain[name], f"{name}.", where, problems) for name, cls in SECTIONS.items()
-    }
-    for pair in ALTERNATIVES:
-        if sum(plain["training"].get(key) not in (None, "none") for key in pair) != 1:
-            problems.append(f"training.{pair[0]}, training.{pair[1]}: give exactly one of them")
+    run = _decode(RunNames, {name: plain[name] for name in names}, "", where, problems)
     if problems:
         raise UserError(*problems)
-    return RunConfig(
-        task=plain["task"],
-        scale=plain["scale"],
-        gate=plain["gate"],
-        seed=plain["seed"],
-        task_options=task_options,
-        gate_options=gate_options,
-        **sections,
-    )
+    classes = {
+        "task_options": options_class("tasks", run.task),
+        "gate_options": options_class("gates", run.gate),
+        **SECTIONS,
+    }
+    sections = {
+        name: _decode(cls, plain[name], f"{name.removesuffix('_options')}.", where, problems)
+        for name, cls in classes.items()
+    }
+    if isinstance(plain["training"], Mapping):
+        for pair in ALTERNATIVES:
+            if sum(plain["training"].get(key) not in (None, "none") for key in pair) != 1:
+                problems.append(f"training.{pair[0]}, training.{pair[1]}: give exactly one of them")
+    if problems:
+        raise UserError(*problems)
+    return RunConfig(**dataclasses.asdict(run), **sections)
 
 
 def options_class(family: str, member: str) -> type:
@@ -224,68 +233,50 @@ def option_names(family: str, member: str) -> list[str]:
     return [entry.name for entry in dataclasses.fields(options_class(family, member))]
 
 
-def _decode(cls: type, values: Mapping[str, Any], prefix: str, where: Where, problems: list[str]) -> Any:
+def _decode(cls: type, values: object, prefix: str, where: Where, problems: list[str]) -> Any:
     """Check one section; None after adding what is wrong with it to the problems."""
-    hints = get_type_hints(cls)
-    plain = {key: _plain(hints.get(key), value) for key, value in values.items()}
-    try:
-        return cls(**plain)
-    except ValidationError as error:
-        wrong = {
-            key: _describe(problem["type"], cls, key, hints, values.get(key))
-            for problem in error.errors(include_url=False)
-            for key in [str(problem["loc"][0])]
-        }
-        in_order = [*(key for key in values if key in wrong), *(key for key in wrong if key not in values)]
-        problems += [f"{where(prefix + key)}{prefix + key}: {wrong[key]}" for key in in_order]
+    if not isinstance(values, Mapping):
+        problems.append(f"{where(prefix[:-1])}{prefix[:-1]}: expected an object, got {shown(values)}")
         return None
+    hints = get_type_hints(cls)
+    wrong: dict[str, str] = {}
+    plain = {}
+    for key, value in values.items():
+        found = dict(_wrong(hints.get(key), key, value))
+        wrong |= found
+        if not found:
+            plain[key] = _plain(hints.get(key), value)
+    made = None
+    try:
+        made = cls(**plain)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            key = str(problem["loc"][0])
+            if key in plain or key not in values:
+                wrong[key] = describe(problem, cls, key, hints, values.get(key))
+    places = {key: place for place, key in enumerate(values)}
+    in_order = sorted(wrong, key=lambda key: places.get(key.partition(".")[0], len(places)))
+    problems += [f"{where(prefix + key)}{prefix + key}: {wrong[key]}" for key in in_order]
+    return made
+
+
+def _wrong(hint: Any, key: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield keys and what is wrong with their values that no type of a field says."""
+    if hint == Options:
+        if not isinstance(value, Mapping):
+            yield key, f"expected options by name, got {shown(value)}"
+            return
+        for name, option in value.items():
+            try:
+                option_value(option)
+            except ValueError as error:
+                yield f"{key}.{name}", str(error)
+    elif type(value) is int and abs(value) > LARGEST:
+        yield key, f"must be at most {LARGEST}, got {shown(value)}"
 
 
 def _plain(hint: Any, value: Any) -> Any:
     """Return the value as the field takes it: `none` stands for None, options are sorted by name."""
     if hint == Options:
-        return tuple(sorted(dict(value).items()))
-    return None if value == "none" and _is_optional(hint) else value
-
-
-def _describe(kind: str, cls: Any, key: str, hints: Mapping[str, Any], value: object) -> str:
-    """Say what is wrong with a value, from the type of pydantic's error."""
-    if kind == "unexpected_keyword_argument":
-        return unknown("key", key, hints)
-    if kind in ("missing", "missing_keyword_only_argument"):
-        return "missing; give a value for it"
-    limits = _limits(cls.__pydantic_fields__[key].metadata)
-    if kind == "finite_number":
-        needed = limits if limits and value != math.inf else ["finite", *limits]
-        return f"must be {' and '.join(needed)}, got {value!r}"
-    if kind in ("greater_than", "greater_than_equal", "less_than_equal"):
-        return f"must be {limits[0]}, got {value!r}"
-    return f"expected {_type_name(hints[key])}, got {value!r}"
-
-
-def _is_optional(hint: Any) -> bool:
-    return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)
-
-
-def _type_name(hint: Any) -> str:
-    """Name the type of a field in words."""
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_type_name(part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
-    return names.get(hint, "none")
-
-
-def _limits(metadata: Iterable[object]) -> list[str]:
-    """Put the limits of a field in words: nothing, or one phrase."""
-    low = next((limit.ge for limit in metadata if isinstance(limit, Ge)), None)
-    high = next((limit.le for limit in metadata if isinstance(limit, Le)), None)
-    above = next((limit.gt for limit in metadata if isinstance(limit, Gt)), None)
-    if low is not None and high is not None:
-        return [f"between {low} and {high}"]
-    if above is not None and high is not None:
-        return [f"greater than {above} and at most {high}"]
-    if low is not None:
-        return [f"at least {low}"]
-    return [f"greater than {above}"] if above is not None else []
+        return tuple(sorted((name, option_value(option)) for name, option in value.items()))
+    return None if value == "none" and is_optional(hint) else value

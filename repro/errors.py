@@ -1,7 +1,10 @@
-"""The one kind of error that is the user's: reported in one line per problem, exit status 2."""
+"""The one kind of error that is the user's: reported in one line per problem, exit status 2. And notices."""
 
 import difflib
+import logging
 from collections.abc import Iterable
+
+_LOGGER = logging.getLogger("repro")
 
 
 class UserError(Exception):
@@ -20,13 +23,19 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """The run was asked to stop and has saved a checkpoint; exit status 130."""
 
 
+def notice(message: str) -> None:
+    """Tell the user, in one line, something that is no error; the command line prints it on stderr."""
+    _LOGGER.warning("%s", message)
+
+
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """Say that a name is unknown, which valid one is nearest, and all valid ones if they are few."""
     names = list(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" Known: {', '.join(names) or 'none'}." if len(names) <= 15 or not near else ""
-    return f"unknown {what} {name!r}.{hint}{listed}"
+    spelled = name if len(name) <= 80 else f"{name[:77]}..."
+    return f"unknown {what} {spelled!r}.{hint}{listed}"
 
 
 def one_line(error: BaseException) -> str:

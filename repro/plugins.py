@@ -49,7 +49,7 @@ def resolve(family: str, name: str, *, where: str = "") -> tuple[str, dict[str, 
     members = names(family)
     if stem in members:
         return stem, {}
-    numbered = re.fullmatch(r"(.+)_(\d+)", stem)
+    numbered = re.fullmatch(r"(.+)_([0-9]{1,9})", stem)
     if numbered and f"{numbered[1]}_k" in members:
         return f"{numbered[1]}_k", {"k": int(numbered[2])}
     spelled = [member.replace("_", "-") if family == "gates" else member for member in members]

@@ -94,6 +94,7 @@ def make_result(task: str = "sst2", gate: str = "adaptive", seed: int = 0, **cha
     Args:
         gate: a gate, or a variant of a study as `ratio 1.25`.
     """
+    gate = gate.replace(" ", "-")
     dense = gate == "dense"
     routing = None if dense else make_routing({"top-2": 1.0, "top-1": 0.0}.get(gate, 0.25))
     flops = {"per_token": 4.0, "per_token_executed": 6.0, "macs_per_token": 2.0, "dense_per_token": 3.0}
@@ -101,7 +102,7 @@ def make_result(task: str = "sst2", gate: str = "adaptive", seed: int = 0, **cha
     metric = {"name": name, "value": 0.5, "higher_is_better": name != "perplexity", "count": 8}
     values: dict[str, object] = {
         "schema_version": 1,
-        "run_id": f"{task}-{gate}-s{seed}-00000000".replace(" ", "-"),
+        "run_id": f"{task}-{gate}-s{seed}-00000000",
         "task": task,
         "gate": gate,
         "scale": "mini",

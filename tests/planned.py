@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import Settings
 
-from repro.run.resolve import Override
+from repro.run.contradictions import Override
 from repro.run.scales import experiments_folder
 from repro.study.plan import PlannedRun, plan
 

@@ -10,7 +10,8 @@ from command_line import Settings
 from repro.config import RunConfig
 from repro.errors import UserError
 from repro.results.files import RunPaths
-from repro.run.resolve import Override, resolve
+from repro.run.contradictions import Override
+from repro.run.resolve import resolve
 
 
 def resolved(

@@ -92,7 +92,7 @@ class TestModel:
 
     def test_broken_configuration(self, cli: CommandLine, results: Path, model: Path) -> None:
         (model / "config.json").write_text("{", encoding="utf-8")
-        self.refuse(cli, results, model, r"--model .*model: ")
+        self.refuse(cli, results, model, r"--model .*config\.json: cannot be read")
 
     def test_without_weights(self, cli: CommandLine, results: Path, model: Path) -> None:
         (model / "model.safetensors").unlink()
@@ -101,7 +101,7 @@ class TestModel:
     def test_broken_weights(self, cli: CommandLine, results: Path, model: Path) -> None:
         content = (model / "model.safetensors").read_bytes()
         (model / "model.safetensors").write_bytes(content[: len(content) // 2])
-        self.refuse(cli, results, model, r"--model .*model: ")
+        self.refuse(cli, results, model, r"--model .*model\.safetensors: cannot be read")
 
     def test_without_tokenizer(self, cli: CommandLine, results: Path, model: Path) -> None:
         for path in model.glob("tokenizer*"):

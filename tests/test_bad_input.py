@@ -100,19 +100,19 @@ VALUES = [
     Case(
         "warmup of 401 digits",
         settings(f"training.warmup=1{'0' * 400}"),
-        [r"--set training\.warmup: training\.warmup: expected a number, got 10{400}$"],
+        [r"--set training\.warmup: training\.warmup: must be at most 4294967295, got 10{70,76}\.\.\.$"],
     ),
     Case(
         "warmup of 5001 digits",
         settings(f"training.warmup=1{'0' * 5000}"),
-        [r"--set training\.warmup: training\.warmup: expected a number, got '10{5000}'$"],
+        [r"--set training\.warmup: training\.warmup: expected a number, got '10{70,76}\.\.\.$"],
     ),
     Case("seed word", ["--seed", "one"], [r"'--seed': .*integer"]),
     Case("seed below 0", ["--seed", "-1"], [r"'--seed': .*0"]),
     Case("seed too large", ["--seed", str(2**32)], [r"--seed.*: .*429496729[56]"]),
     Case("steps 0", ["--steps", "0"], [r"--steps: .*at least 1, got 0"]),
     Case("steps word", ["--steps", "many"], [r"'--steps': .*integer"]),
-    Case("epochs 0", ["--epochs", "0"], [r"--epochs: .*greater than 0, got 0"]),
+    Case("epochs 0", ["--epochs", "0"], [r"--epochs: .*greater than 0 .*, got 0"]),
     Case("epochs inf", ["--epochs", "inf"], [r"--epochs: .*inf"]),
     Case(
         "steps and epochs",
@@ -152,9 +152,21 @@ VALUES = [
     Case("no layer left", settings("experts.every=9"), [r"experts\.every: .*9 leaves no layer"]),
     Case("too long", settings("data.max_length=500"), [r"data\.max_length: .*500.*128"]),
     Case("heads", settings("model.config.num_attention_heads=5"), [r"model\.config: .*heads"]),
-    Case("size word", settings("model.config.hidden_size=big"), [r"model\.config: .*hidden_size"]),
-    Case("size 0", settings("model.config.hidden_size=0"), [r"model\.config: .*"]),
-    Case("activation", settings("model.config.hidden_act=swash"), [r"model\.config: .*swash"]),
+    Case(
+        "size word",
+        settings("model.config.hidden_size=big"),
+        [r"model\.config\.hidden_size: expected a whole number, got 'big'"],
+    ),
+    Case(
+        "size 0",
+        settings("model.config.hidden_size=0"),
+        [r"model\.config\.hidden_size: must be between 1 .*, got 0"],
+    ),
+    Case(
+        "activation",
+        settings("model.config.hidden_act=swash"),
+        [r"model\.config\.hidden_act: unknown activation 'swash'"],
+    ),
     Case(
         "beams 0",
         ["--task", "wmt19", *settings("task.beams=0")],
@@ -230,7 +242,7 @@ VALUES = [
         [
             r"--threshold: .*between 0 and 1, got 2",
             r"training\.steps, training\.epochs: give exactly one",
-            r"--set experts\.count: .*at least 1, got 0",
+            r"--set experts\.count: .*between 1 and 4096, got 0",
             r"--set data\.max_len: unknown key .*'data\.max_length'",
         ],
     ),

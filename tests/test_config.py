@@ -13,6 +13,8 @@ from resolved import config, problems, resolved
 
 from repro import plugins
 from repro.config import ALTERNATIVES, from_dict
+from repro.moe.backbones.base import load as load_backbone
+from repro.tasks.base import load as load_task
 
 TASKS = plugins.names("tasks")
 
@@ -117,7 +119,8 @@ class TestDecoding:
     @pytest.mark.parametrize("gate", ["dense", "top-1", "top-2", "top-3", "top-k", "adaptive"])
     def test_round_trip_through_json(self, gate: str) -> None:
         for task in TASKS:
-            made = config(gate, task=task, overrides={"model.config.hidden_act": "relu"})
+            std = load_backbone(load_task(task).BACKBONE).INIT_STD
+            made = config(gate, task=task, overrides={f"model.config.{std}": 0.5})
             again = from_dict(json.loads(json.dumps(made.to_dict())))
             assert again == made
             assert again.run_id == made.run_id
@@ -168,7 +171,7 @@ class TestDecoding:
             ("training.warmup", 2, "training.warmup: must be between 0 and 1, got 2"),
             ("training.batch_size", 0, "training.batch_size: must be at least 1, got 0"),
             ("training.learning_rate", 0, "training.learning_rate: must be greater than 0, got 0"),
-            ("experts.count", -4, "experts.count: must be at least 1, got -4"),
+            ("experts.count", -4, "experts.count: must be between 1 and 4096, got -4"),
             ("data.train_samples", 0, "data.train_samples: must be at least 1, got 0"),
         ],
     )
@@ -203,7 +206,7 @@ class TestDecoding:
         values = with_leaf(with_leaf(plain(), "training.accumulation", 0), "experts.count", 0)
         lines = problems(from_dict, values, lambda key: {"experts.count": "--set x: "}.get(key, "file: "))
         assert sorted(lines) == [
-            "--set x: experts.count: must be at least 1, got 0",
+            "--set x: experts.count: must be between 1 and 4096, got 0",
             "file: training.accumulation: must be at least 1, got 0",
         ]
 

@@ -141,7 +141,8 @@ class TestOurShare:
         ]
         folder = results / scale
         (folder / "studies").mkdir(parents=True)
-        append_jsonl(folder / "runs.jsonl", [run.to_json() for run in runs])
+        if runs:
+            append_jsonl(folder / "runs.jsonl", [run.to_json() for run in runs])
         study = make_study("schemes", {"sst2": {"adaptive": [run.run_id for run in runs]}})
         write_json(folder / "studies" / "schemes.json", study.to_json())
 

@@ -220,7 +220,7 @@ class TestPlan:
         )
 
     def test_a_folder_without_a_model(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=f"--model {tmp_path}: not a model directory"):
+        with pytest.raises(UserError, match=f"--model {tmp_path}: not a saved model"):
             planned(tmp_path, model=tmp_path)
 
 

@@ -3,7 +3,7 @@
 The paper's Figures 1 and 2 and its Table 4 are made of this (3.1, 4.5).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,8 +21,9 @@ from repro.moe.backbones.base import Stack
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.routing import RoutingLayer, record_routing
 from repro.results.analysis import ANALYSIS_VERSION, Analysis, AnalyzedData
-from repro.results.files import RunFolder, whole_lines, write_json
+from repro.results.files import RunFolder, whole_lines, write_file, write_json
 from repro.results.records import RoutingRecord
+from repro.results.run import read_result
 from repro.run.reopen import FinishedRun, finished_config, open_finished
 from repro.run.setup import encoded, evenly_spread
 from repro.tasks.base import Feature, Task
@@ -35,14 +36,27 @@ def analyzable(folder: RunFolder) -> RunConfig:
     """Return the configuration of a run that can be analysed.
 
     Raises:
-        UserError: the run is not finished, has no gate, or its model was deleted.
+        UserError: the run is not finished, a file is damaged, or there is nothing to analyse.
     """
     config = finished_config(folder)
-    if config.gate == "dense":
-        raise UserError(f"{folder.path}: the run is dense, it has no gate to analyse")
-    if not (folder.model / "config.json").is_file():
-        raise UserError(f"{folder.path}: no saved model in it; train it again with --fresh")
+    nothing = nothing_to_analyze(folder, config)
+    if nothing is not None:
+        raise UserError(f"{folder.path}: {nothing}")
+    run_id = read_result(folder.result).run_id
+    path = folder.path.resolve()
+    # What is published of it goes to the folders above, under the name of the run.
+    if (path.parent.name, path.name) != ("runs", run_id):
+        raise UserError(f"{folder.path}: expected to be <results>/<scale>/runs/{run_id}; move it there")
     return config
+
+
+def nothing_to_analyze(folder: RunFolder, config: RunConfig) -> str | None:
+    """Say why a finished run is none that can be analysed; None if it can be."""
+    if config.gate == "dense":
+        return "the run is dense, it has no gate to analyse"
+    if not (folder.model / "config.json").is_file():
+        return "no saved model in it; train it again with --fresh"
+    return None
 
 
 def analyze_run(folder: RunFolder, *, data: Path | None = None, samples: int | None = None) -> Analysis:
@@ -72,7 +86,7 @@ def analyze_run(folder: RunFolder, *, data: Path | None = None, samples: int | N
     )
     return Analysis(
         version=ANALYSIS_VERSION,
-        run_id=config.run_id,
+        run_id=folder.path.resolve().name,
         task=config.task,
         gate=config.gate,
         scale=config.scale,
@@ -107,7 +121,7 @@ def write_analysis(folder: RunFolder, analysis: Analysis) -> list[Path]:
         write_json(folder.analysis, analysis.to_json(), indent=None)
         published.mkdir(exist_ok=True)
         write_json(paths[0], analysis.to_published_json(), indent=None)
-        paths[1].write_text(render(analysis), encoding="utf-8")
+        write_file(paths[1], render(analysis).encode())
     except OSError as error:
         raise UserError(f"{published}: cannot be written ({error.strerror})") from error
     return paths
@@ -161,10 +175,21 @@ def observe(
     return observer
 
 
-def _routing_records(folder: RunFolder) -> Iterator[RoutingRecord]:
-    """Read how each optimiser step of the run was routed."""
-    for number, line in enumerate(whole_lines(folder.routing), 1):
-        yield RoutingRecord.parse(line, f"{folder.routing}: line {number}")
+def _routing_records(folder: RunFolder) -> list[RoutingRecord]:
+    """Read how each optimiser step of the run was routed; nothing if its records were deleted.
+
+    Raises:
+        UserError: a record is damaged, or some are missing.
+    """
+    path = folder.routing
+    records = [
+        RoutingRecord.parse(line, f"{path}: line {number}")
+        for number, line in enumerate(whole_lines(path), 1)
+    ]
+    steps = read_result(folder.result).steps
+    if path.exists() and [record.step for record in records] != list(range(1, steps + 1)):
+        raise UserError(f"{path}: not one line for each of the {steps} steps; restore it, or delete it")
+    return records
 
 
 def _labels(run: FinishedRun, features: list[Feature], chosen: list[int]) -> list[LabelledText | None]:

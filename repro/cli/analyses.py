@@ -1,10 +1,11 @@
 """`repro analyze`: which runs, what is written, and a short table of each."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from repro.analysis.analyze import analyzable, analyze_run, write_analysis
+from repro.analysis.analyze import analyzable, analyze_run, nothing_to_analyze, write_analysis
 from repro.cli.arguments import run_folder
 from repro.cli.console import Row, err, out, plain_table, print_json
 from repro.errors import UserError
@@ -12,7 +13,12 @@ from repro.report.analyses import items, top_words
 from repro.report.build import build_report
 from repro.results.analysis import Analysis, LayerAnalysis
 from repro.results.files import RunFolder
+from repro.results.published import Published
+from repro.run.reopen import finished_config
 from repro.run.scales import read_scale
+
+_Run = TypeVar("_Run")
+_Checked = TypeVar("_Checked")
 
 WORDS = 8
 """Words that are named for each run."""
@@ -22,27 +28,17 @@ def chosen_runs(runs: Sequence[str], results: Path, scale: str | None) -> list[R
     """Return the runs that were named, or all of a scale that have a gate and a saved model.
 
     Raises:
-        UserError: with one line for each named run that cannot be analysed; or there is none.
+        UserError: with one line for each named run that cannot be analysed, and each damaged file; or there
+            is no run.
     """
     if runs and scale is not None:
         raise UserError("--scale: has no effect on runs that are named; give one or the other")
-    folders: list[RunFolder] = []
-    problems: list[str] = []
-    for run in runs:
-        try:
-            folder = RunFolder(run_folder(run, results))
-            analyzable(folder)
-            folders.append(folder)
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(*problems)
     if runs:
-        return folders
+        return _each(lambda run: _named(run, results), runs)
     scale = scale or "mini"
     read_scale(scale)
     finished = [RunFolder(path.parent) for path in sorted((results / scale).glob("runs/*/result.json"))]
-    folders = [folder for folder in finished if _can_be_analyzed(folder)]
+    folders = [folder for folder, fit in zip(finished, _each(_has_gate, finished), strict=True) if fit]
     if not folders:
         raise UserError(
             f"{results / scale}: no finished run with a gate and a saved model, of {len(finished)} finished;"
@@ -51,16 +47,43 @@ def chosen_runs(runs: Sequence[str], results: Path, scale: str | None) -> list[R
     return folders
 
 
-def _can_be_analyzed(folder: RunFolder) -> bool:
-    try:
-        analyzable(folder)
-    except UserError:
-        return False
-    return True
+def _each(check: Callable[[_Run], _Checked], runs: Iterable[_Run]) -> list[_Checked]:
+    """Check every run.
+
+    Raises:
+        UserError: with the problems of all of them.
+    """
+    checked: list[_Checked] = []
+    problems: list[str] = []
+    for run in runs:
+        try:
+            checked.append(check(run))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return checked
+
+
+def _named(run: str, results: Path) -> RunFolder:
+    folder = RunFolder(run_folder(run, results))
+    analyzable(folder)
+    return folder
+
+
+def _has_gate(folder: RunFolder) -> bool:
+    return nothing_to_analyze(folder, finished_config(folder)) is None
 
 
 def analyze_all(folders: Sequence[RunFolder], data: Path | None, samples: int | None, as_json: bool) -> None:
-    """Analyse the runs one after the other, then rebuild what is published of their scales."""
+    """Analyse the runs one after the other, then rebuild what is published of their scales.
+
+    Raises:
+        UserError: a run cannot be analysed, or, before any is, a published file of its scale is damaged.
+    """
+    scale_folders = list(dict.fromkeys(folder.path.resolve().parent.parent for folder in folders))
+    for scale_folder in scale_folders:
+        Published.read(scale_folder)
     analyses: list[Analysis] = []
     written: list[Path] = []
     for number, folder in enumerate(folders, 1):
@@ -70,7 +93,7 @@ def analyze_all(folders: Sequence[RunFolder], data: Path | None, samples: int | 
         analyses.append(analysis)
         if not as_json:
             _show(analysis)
-    for scale_folder in dict.fromkeys(folder.path.resolve().parent.parent for folder in folders):
+    for scale_folder in scale_folders:
         written += build_report(scale_folder)
     if as_json:
         published = [analysis.to_published_json() for analysis in analyses]

@@ -8,12 +8,55 @@ from typing import Annotated, Any
 
 import typer
 
+from repro.checks import spelled
 from repro.errors import UserError, unknown
 
-Results = Annotated[Path, typer.Option("--out", help="Folder of all results.", metavar="DIR")]
-Source = Annotated[str | None, typer.Option(help="synthetic, hub, or a data folder.", metavar="SOURCE")]
-Model = Annotated[str | None, typer.Option(help="Start from a pretrained model: a folder or a hub id.")]
-Folder = Annotated[Path | None, typer.Option(help="Data folder, if not that of the run.", metavar="DIR")]
+_LONGEST_KEY = 200
+_LONGEST_NAME, _LONGEST_PATH = 255, 3800
+"""Bytes that file systems take; the names of a run's files, below the folder that is named, come on top."""
+
+
+def check_place(option: str, place: str) -> None:
+    """Refuse a text that no file system takes as a path.
+
+    Args:
+        option: what gave it, for the message.
+
+    Raises:
+        UserError: it is empty or too long, or has bytes that no name has.
+    """
+    problem = None
+    try:
+        parts = [len(part.encode()) for part in Path(place).parts]
+        if not place:
+            problem = "is empty"
+        elif "\0" in place:
+            problem = "has a NUL byte"
+        elif max(parts, default=0) > _LONGEST_NAME:
+            problem = f"has a name of {max(parts)} bytes; file systems take {_LONGEST_NAME}"
+        elif sum(parts) + len(parts) > _LONGEST_PATH:
+            problem = f"is longer than {_LONGEST_PATH} bytes"
+    except UnicodeEncodeError:
+        problem = "is not UTF-8"
+    if problem is not None:
+        raise UserError(f"{option} {spelled(place)}: {problem}")
+
+
+def _checked_place(parameter: typer.CallbackParam, value: str | Path | None) -> str | Path | None:
+    if value is not None:
+        check_place(parameter.opts[0], str(value))
+    return value
+
+
+def place_option(*names: str, help: str, metavar: str | None = None) -> Any:
+    """Make an option that takes a path."""
+    return typer.Option(*names, help=help, metavar=metavar, callback=_checked_place)
+
+
+Results = Annotated[Path, place_option("--out", help="Folder of all results.", metavar="DIR")]
+Source = Annotated[str | None, place_option(help="synthetic, hub, or a data folder.", metavar="SOURCE")]
+Model = Annotated[str | None, place_option(help="Start from a pretrained model: a folder or a hub id.")]
+Folder = Annotated[Path | None, place_option(help="Data folder, if not that of the run.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -23,6 +66,7 @@ def run_folder(run: str, results: Path) -> Path:
     Raises:
         UserError: there is no such run.
     """
+    check_place("RUN", run)
     if (Path(run) / "config.json").is_file():
         return Path(run)
     folders = {path.parent.name: path.parent for path in results.glob("*/runs/*/config.json")}
@@ -69,20 +113,28 @@ def settings_by_option(
     for text in settings or []:
         key, value = assignment(text)
         if key in (other for other, _ in chosen.values()):
-            raise UserError(f"--set {text}: {key} is given twice")
-        chosen[f"--set {key}"] = (key, value)
+            raise UserError(f"--set {spelled(text)}: {spelled(key)} is given twice")
+        chosen[f"--set {spelled(key)}"] = (key, value)
     return chosen
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """Read `key=value` with a TOML value; what is not TOML is text."""
+    """Read `key=value` with a TOML value; what is not one is text.
+
+    Raises:
+        UserError: it is not `key=value`, or not UTF-8.
+    """
     key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {text}: expected KEY=VALUE, e.g. training.learning_rate=1e-4")
+    if not equals or not 0 < len(key) <= _LONGEST_KEY:
+        raise UserError(f"--set {spelled(text)}: expected KEY=VALUE, e.g. training.learning_rate=1e-4")
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except ValueError:  # also a whole number of more digits than Python reads
+        text.encode()
+        read = tomllib.loads(f"value = {value}")
+    except UnicodeEncodeError as error:
+        raise UserError(f"--set {spelled(text)}: is not UTF-8") from error
+    except (ValueError, RecursionError):  # also a whole number of more digits than Python reads
         return key, value
+    return key, read["value"] if len(read) == 1 else value
 
 
 def require_tensorboard() -> None:

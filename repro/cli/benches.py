@@ -24,8 +24,9 @@ from repro.results.bench import Bench, BenchCase, LayerTiming
 from repro.results.files import RunPaths, write_json
 from repro.results.published import Published
 from repro.results.records import StepRecord
+from repro.run.contradictions import Override
 from repro.run.execute import execute
-from repro.run.resolve import Override, resolve
+from repro.run.resolve import resolve
 from repro.study.interleave import Outcome, interleave
 from repro.study.plan import PlannedRun
 from repro.training.state import Progress as TrainingProgress
@@ -73,11 +74,13 @@ def run_bench(
     """Measure one case after the other; each is saved when it is done, in place of an older one.
 
     Raises:
-        UserError: an implementation is unknown, or the folder cannot be written.
+        UserError: an implementation is unknown, a file of the results is damaged, or the folder cannot be
+            written.
     """
     strange = [name for name in only if name not in names()]
     if strange:
         raise UserError(*(f"--only: {unknown('implementation', name, names())}" for name in strange))
+    Published.read(scale)
     reuse_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     progress = Progress(
@@ -107,7 +110,7 @@ def run_bench(
         print_json({"table": table1.rows(published), "files": files})
         return
     out.print(plain_table(table1.shown(published)))
-    out.print(str(scale / table1.FILE))
+    out.print(str(scale / table1.FILE), markup=False)
 
 
 def run_step_bench(task: str, gate: str, *, scale: str, data: str | None, steps: int, as_json: bool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,8 +23,34 @@ Row = Mapping[str, Cell]
 
 # Of the processes of one launch, the first speaks.
 _SILENT = os.environ.get("RANK", "0") != "0"
-out = Console(highlight=False, soft_wrap=True, quiet=_SILENT)
-err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=_SILENT)
+# Everything may hold what a user named: `[v2]` in a path is no markup, and `:x:` no emoji.
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=_SILENT)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=_SILENT)
+
+
+class _Notices(logging.Handler):
+    """Prints the notices of other modules, each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._printed:
+            self._printed.add(message)
+            err.print(f"repro: {message}", markup=False)
+
+
+@contextmanager
+def printed_notices() -> Iterator[None]:
+    """Print on stderr what `errors.notice` tells while a command runs."""
+    logger, handler = logging.getLogger("repro"), _Notices()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def plain_table(rows: Sequence[Row]) -> Table:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from repro import plugins
 from repro.cli.console import number
+from repro.errors import UserError
 from repro.results.files import RunFolder
 from repro.results.run import RunIdentity, read_result
 from repro.study.definition import load_study, study_names
@@ -55,7 +56,7 @@ def run_rows(
         state: only `finished` runs, or those `not finished`.
 
     Raises:
-        UserError: the task or gate is unknown, or a file of a run is broken.
+        UserError: the task or gate is unknown; or with one line for each damaged file.
     """
     if task is not None:
         task = plugins.resolve("tasks", task, where="--task: ")[0]
@@ -63,17 +64,24 @@ def run_rows(
         plugins.resolve("gates", gate, where="--gate: ")
         gate = gate.replace("_", "-")
     rows = []
+    problems: list[str] = []
     for config in sorted(results.glob("*/runs/*/config.json")):
         folder = RunFolder(config.parent)
-        run = RunIdentity.read(config)
-        now = "finished" if folder.result.exists() else "not finished"
+        try:
+            run = RunIdentity.read(config)
+            result = read_result(folder.result) if folder.result.exists() else None
+        except UserError as error:
+            problems += [f"{problem}; delete its folder to train it again" for problem in error.problems]
+            continue
+        now = "finished" if result else "not finished"
         if task not in (None, run.task) or gate not in (None, run.gate) or state not in (None, now):
             continue
         row = {"scale": config.parent.parent.parent.name, "run": config.parent.name}
         row |= {"state": now, "metric": "", "train s": ""}
-        if folder.result.exists():
-            result = read_result(folder.result)
+        if result:
             row["metric"] = f"{result.metric.name} {number(result.metric.value)}"
             row["train s"] = f"{result.train_seconds:.1f}"
         rows.append(row)
+    if problems:
+        raise UserError(*problems)
     return rows

@@ -7,7 +7,7 @@ import typer
 
 from repro import __version__
 from repro.cli.commands.base import load
-from repro.cli.console import err, out
+from repro.cli.console import err, out, printed_notices
 from repro.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -60,7 +60,8 @@ def version_line() -> str:
 def main() -> None:
     """Run the command line: errors of the user become one line each and exit status 2."""
     try:
-        status = app(standalone_mode=False)
+        with printed_notices():
+            status = app(standalone_mode=False)
     except UserError as error:
         for problem in error.problems:
             err.print(f"repro: {problem}", markup=False)

@@ -27,6 +27,8 @@ def run_studies(
 ) -> dict[str, str]:
     """Do what is missing, rebuild the tables of the scale, show those of the studies.
 
+    Nothing is trained before all files that the tables are made of were read.
+
     Args:
         plans: study -> its runs; a run of several of them is done once.
         turns, at_once: as in `study.execute`.
@@ -35,8 +37,10 @@ def run_studies(
         Run id -> reason, of the runs that failed.
 
     Raises:
+        UserError: a file of the scale's results is damaged.
         Interrupted: by Ctrl-C; the same command goes on.
     """
+    Published.read(scale)
     stop = StopRequest()
     runs = together(plans.values())
     missing = [run for run in runs if not run.finished]
@@ -112,7 +116,7 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
         out.print(plain_table(table.shown(published)))
         for note in table.notes(published):
             out.print(f"* {note}", markup=False)
-    out.print(" ".join(str(path) for path in written if path.suffix == ".csv"))
+    out.print(" ".join(str(path) for path in written if path.suffix == ".csv"), markup=False)
 
 
 def dry_run_rows(runs: Sequence[PlannedRun]) -> list[dict[str, str | int | float]]:

@@ -1,21 +1,23 @@
 """Encoded features, cached by everything that they depend on."""
 
-import contextlib
 import json
 import platform
-import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from pydantic_core import from_json
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from repro.data.tokenizers import cache_folder
+from repro.data.cache import read_entry, scratch_folder, write_entry
+from repro.errors import notice
 from repro.provenance import fingerprint_files, fingerprint_text
 from repro.tasks import base
-from repro.tasks.base import Feature, Row, Task
+from repro.tasks.base import Feature, Row, Task, TaskModule
 
 TASK_SOURCES = Path(base.__file__).parent
 """The code that encodes."""
+_FILE = "features.jsonl"
 _LIBRARIES = ("transformers", "tokenizers", "sacremoses")
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -23,18 +25,32 @@ _compact = json.JSONEncoder(separators=(",", ":")).encode
 def cached_features(task: Task, rows: list[Row], fingerprint: str) -> list[Feature]:
     """Return `task.encode(rows)`, read from the cache if it was encoded on this machine before.
 
-    The cache saves time and nothing else: where it cannot be read or written, the rows are encoded.
-
     Args:
         fingerprint: of the rows, as `rows_fingerprint` gives it.
     """
-    path = cache_folder() / "features" / f"{_fingerprint(task, fingerprint)}.jsonl"
-    features = _read(path)
+    key = _fingerprint(task, fingerprint)
+    features = read_entry("features", key, _read)
     if features is None:
         features = task.encode(rows)
-        _write(path, features)
+        write_entry("features", key, partial(_write, features))
         _forget_truncation(task.tokenizer)
     return features
+
+
+def report_special_tokens(
+    module: TaskModule, rows: list[Row], split: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Tell in how many rows of a split a special token of the tokenizer stands, as text."""
+    tokens = tokenizer.all_special_tokens
+    found = [
+        next((token for text in module.texts(row) for token in tokens if token in text), None) for row in rows
+    ]
+    names = dict.fromkeys(filter(None, found))
+    if names:
+        notice(
+            f"data: {len(found) - found.count(None)} rows of {split!r} contain special tokens"
+            f" ({', '.join(names)}) as text; they are encoded as plain text"
+        )
 
 
 def _fingerprint(task: Task, rows_fingerprint: str) -> str:
@@ -56,9 +72,9 @@ def _fingerprint(task: Task, rows_fingerprint: str) -> str:
 def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Fingerprint the files that `save_pretrained` writes; every tokenizer has it, in Rust or not."""
     _forget_truncation(tokenizer)
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         tokenizer.save_pretrained(scratch)
-        return fingerprint_files(path for path in Path(scratch).iterdir() if path.is_file())
+        return fingerprint_files(path for path in scratch.iterdir() if path.is_file())
 
 
 def _forget_truncation(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -71,23 +87,12 @@ def _forget_truncation(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.backend_tokenizer.no_padding()
 
 
-def _read(path: Path) -> list[Feature] | None:
-    """Read the features of a file; None if there is none, or if it is broken."""
-    try:
-        with path.open(encoding="utf-8") as stream:
-            *features, count = map(json.loads, stream)
-    except (OSError, ValueError):
-        return None
-    return features if count == len(features) else None
+def _read(folder: Path) -> list[Feature]:
+    with (folder / _FILE).open("rb") as stream:
+        return [*map(from_json, stream)]
 
 
-def _write(path: Path, features: list[Feature]) -> None:
-    """Write one line a feature, and last their number, which a file that was cut short does not have."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            new = Path(scratch) / path.name
-            with new.open("w", encoding="utf-8") as stream:
-                stream.writelines(f"{_compact(feature)}\n" for feature in features)
-                stream.write(f"{len(features)}\n")
-            new.replace(path)
+def _write(features: list[Feature], folder: Path) -> None:
+    """Write one line a feature."""
+    with (folder / _FILE).open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{_compact(feature)}\n" for feature in features)

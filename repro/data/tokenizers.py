@@ -1,7 +1,5 @@
 """Tokenizers trained on a task's training split, cached by what they were trained on."""
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,18 +7,12 @@ import tokenizers
 import transformers
 from transformers import PreTrainedTokenizerBase
 
+from repro.data.cache import read_entry, scratch_folder, write_entry
 from repro.errors import UserError, one_line
+from repro.moe import hub
 from repro.moe.backbones import base as backbones
+from repro.moe.folder import TOKENIZER_FILES, configuration, refuse_tokenizer_code
 from repro.provenance import fingerprint_text
-
-# A folder without any of these would give an empty tokenizer, and no error.
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "vocab-src.json")
-
-
-def cache_folder() -> Path:
-    """Return `$REPRO_CACHE`, or `repro` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("REPRO_CACHE") or Path(home) / "repro")
 
 
 def trained_tokenizer(backbone: str, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
@@ -28,19 +20,16 @@ def trained_tokenizer(backbone: str, texts: Iterable[str], vocab_size: int) -> P
     texts = list(texts)
     # Raise the number when `train_tokenizer` of a backbone changes.
     recipe = ["1", backbone, str(vocab_size), transformers.__version__, tokenizers.__version__]
-    name = fingerprint_text([*recipe, *texts])
-    folder = cache_folder() / "tokenizers" / name
-    if not folder.exists():
-        tokenizer = backbones.load(backbone).train_tokenizer(texts, vocab_size)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            tokenizer.save_pretrained(Path(scratch) / name)
-            try:
-                (Path(scratch) / name).rename(folder)
-            except OSError:
-                if not folder.exists():  # otherwise another process was faster
-                    raise
-    return pretrained_tokenizer(folder)
+    key = fingerprint_text([*recipe, *texts])
+    tokenizer = read_entry("tokenizers", key, pretrained_tokenizer)
+    if tokenizer is None:
+        trained = backbones.load(backbone).train_tokenizer(texts, vocab_size)
+        write_entry("tokenizers", key, trained.save_pretrained)
+        # Read back also where there is no cache: what is trained with must not depend on that.
+        with scratch_folder() as scratch:
+            trained.save_pretrained(scratch)
+            tokenizer = pretrained_tokenizer(scratch)
+    return tokenizer
 
 
 def pretrained_tokenizer(source: Path | str, where: str = "") -> PreTrainedTokenizerBase:
@@ -52,11 +41,15 @@ def pretrained_tokenizer(source: Path | str, where: str = "") -> PreTrainedToken
     Raises:
         UserError: there is none.
     """
-    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_FILES):
-        raise UserError(f"{where}{source}: no tokenizer in it ({', '.join(_TOKENIZER_FILES)})")
+    folder = Path(source) if Path(source).is_dir() else hub.snapshot(str(source), where)
+    # A folder without any of these would give an empty tokenizer, and no error.
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(f"{where}{source}: no tokenizer in it ({', '.join(TOKENIZER_FILES)})")
+    refuse_tokenizer_code(folder, where)
+    config = configuration(folder, where) if (folder / "config.json").is_file() else None
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+    except Exception as error:  # damaged files give many types; what is written in Rust raises no subclass
         raise UserError(f"{where}{source}: no tokenizer ({one_line(error)})") from error
     if tokenizer.pad_token is None:  # GPT-2; masks keep padding out of everything
         tokenizer.pad_token = tokenizer.eos_token

@@ -17,6 +17,7 @@ from repro.moe.backbones import base as backbones
 from repro.moe.backbones.base import FFNSite
 from repro.moe.experts import base as backends
 from repro.moe.flops import Architecture, FFNSize
+from repro.moe.folder import CONFIG_KEY
 from repro.moe.gates import base as gates
 from repro.moe.gates.base import GateClass
 from repro.moe.initialize import fit_routers, initialize_experts
@@ -26,9 +27,6 @@ from repro.results.base import Record, describe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-CONFIG_KEY = "repro_moe"
-"""Where the settings stand in a converted model's `config.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)

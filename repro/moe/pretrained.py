@@ -1,18 +1,21 @@
 """Save and load converted models, with the gate they were trained with or with another one."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from repro.errors import UserError, one_line
-from repro.moe.convert import CONFIG_KEY, MoESettings, SavedSettings, convert
+from repro.errors import UserError, one_line, unknown
+from repro.moe.backbones import base as backbones
+from repro.moe.backbones.base import Backbone
+from repro.moe.convert import MoESettings, SavedSettings, convert
 from repro.moe.flops import Architecture
+from repro.moe.folder import CONFIG_KEY, configuration, family_of, read_configuration, read_weights
+from repro.moe.sizes import refuse_too_large
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
@@ -24,28 +27,83 @@ def load(folder: Path, device: torch.device, backend: str = "auto") -> PreTraine
     """Load what `save` wrote. Needs no remote code; nothing but safetensors is read.
 
     Raises:
-        UserError: the folder holds no model.
+        UserError: the folder holds no model, or one that is too large for this machine.
     """
-    config = _configuration(folder)
+    config = configuration(folder)
     plain = getattr(config, CONFIG_KEY, None)
     try:
-        model_class = getattr(transformers, (config.architectures or [""])[0])
         if plain is None:
-            return model_class.from_pretrained(folder).to(device)
-        model = model_class(config)
-        convert(model, SavedSettings.load(plain, folder).settings(backend, folder), device)
-        _load_weights(model, _weights(folder))
+            model = _dense(config, folder)
+        else:
+            settings = SavedSettings.load(plain, folder).settings(backend, folder)
+            model = _fresh(config, settings, folder)
+            convert(model, settings, device)
+        _load_weights(model, read_weights(folder))
         _load_generation(model, folder)
     except _UNREADABLE as error:
         raise UserError(f"{folder}: not a saved model ({one_line(error)[:200]})") from error
     return model.to(device).eval()
 
 
+def _dense(config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
+    """Build a model that was saved without MoE layers: one of the heads of its family."""
+    backbone = family_of({"model_type": config.model_type}, folder)
+    heads = {model_class.__name__: model_class for model_class in backbone.HEADS.values()}
+    name = str((config.architectures or [""])[0])
+    if name not in heads:
+        raise UserError(f"{folder}: not a saved model ({unknown('head', name, heads)})")
+    refuse_too_large(backbone, heads[name], config, str(folder))
+    return heads[name](config)
+
+
+def _fresh(config: PreTrainedConfig, settings: MoESettings, folder: Path) -> PreTrainedModel:
+    """Build the model that settings are of, not yet converted.
+
+    Raises:
+        UserError: they are of another family, or the model does not fit into memory.
+    """
+    backbone = backbones.load(settings.backbone)
+    if config.model_type != backbone.MODEL_TYPE:
+        raise UserError(
+            f"{folder}: not a saved model ({settings.backbone!r} is not its model_type {config.model_type!r})"
+        )
+    if settings.head not in backbone.HEADS:
+        raise UserError(f"{folder}: not a saved model ({unknown('head', settings.head, backbone.HEADS)})")
+    experts = settings.experts
+    model_class = backbone.HEADS[settings.head]
+    refuse_too_large(backbone, model_class, config, str(folder), experts=experts.count, every=experts.every)
+    return model_class(config)
+
+
+def load_checkpoint(
+    folder: Path,
+    backbone: Backbone,
+    model_class: type[PreTrainedModel],
+    options: Mapping[str, Any],
+    where: str,
+) -> PreTrainedModel:
+    """Load a pretrained model, to be converted and trained on; a head that it lacks is fresh.
+
+    Args:
+        options: entries of its configuration that take the place of its own.
+        where: the option that named the folder, for messages.
+
+    Raises:
+        UserError: the folder holds no such model, or it does not fit into memory.
+    """
+    config = configuration(folder, where, options)
+    refuse_too_large(backbone, model_class, config, f"{where}{folder}")
+    weights = read_weights(folder, where, pickled=True)
+    model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+    _load_generation(model, folder)
+    return model
+
+
 def is_converted(folder: Path | None) -> bool:
     """Return whether a folder holds a model with MoE layers, as `save` writes it."""
     if folder is None or not (folder / "config.json").is_file():
         return False
-    return CONFIG_KEY in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return CONFIG_KEY in read_configuration(folder)
 
 
 def load_with_gate(
@@ -61,7 +119,7 @@ def load_with_gate(
     Raises:
         UserError: the folder holds no such model, or one with other experts or another task's head.
     """
-    config = _configuration(folder)
+    config = configuration(folder, "--model ")
     saved = SavedSettings.load(getattr(config, CONFIG_KEY), folder)
     pairs = {
         "head": (saved.head, settings.head),
@@ -77,11 +135,11 @@ def load_with_gate(
     if problems:
         raise UserError(*problems)
     try:
-        model = getattr(transformers, config.architectures[0])(config)
+        model = _fresh(config, settings, folder)
         architecture = convert(model, settings, device)
         fresh = model.state_dict()
         weights = {}
-        for key, value in _weights(folder).items():
+        for key, value in read_weights(folder, "--model ").items():
             if ".gate." not in key or (key in fresh and fresh[key].shape == value.shape):
                 weights[key] = value
             elif key in fresh and _has_more_rows(fresh[key], value):
@@ -101,31 +159,18 @@ def _has_more_rows(fresh: Tensor, saved: Tensor) -> bool:
     return fresh.shape[1:] == saved.shape[1:] and len(fresh) > len(saved)
 
 
-_UNREADABLE = (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError)
+_UNREADABLE = (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, AssertionError)
 """What libraries raise for a folder that holds something else."""
 
 
-def _configuration(folder: Path) -> PreTrainedConfig:
-    if not (folder / "config.json").is_file():  # a library would look for it on the hub
-        raise UserError(f"{folder}: not a saved model (no config.json in it)")
-    try:
-        return transformers.AutoConfig.from_pretrained(folder)
-    except _UNREADABLE as error:
-        raise UserError(f"{folder}: not a saved model ({one_line(error)[:200]})") from error
-
-
 def _load_generation(model: PreTrainedModel, folder: Path) -> None:
+    """Take over the generation settings; older models have them in their `config.json`."""
     if (folder / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        files = ["model.safetensors"]
-    return {key: value for name in files for key, value in load_file(folder / name).items()}
+    elif model.can_generate():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(
+            folder, config_file_name="config.json", _from_model_config=True
+        )
 
 
 def _load_weights(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:

@@ -2,20 +2,23 @@
 
 import csv
 import io
-import json
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from repro import plugins
-from repro.errors import UserError
+from repro.errors import UserError, one_line
 from repro.report.figures import base as figures
 from repro.report.page import Picture, Section, markdown, page
 from repro.report.schemes import share_multi_expert
 from repro.report.tables import base as tables
 from repro.report.tables.base import Cell, Row
+from repro.results.base import read_bytes
+from repro.results.files import json_text, write_file
 from repro.results.published import Published
 from repro.results.run import RunResult
 
@@ -38,19 +41,21 @@ Files: TypeAlias = Mapping[str, Callable[[], bytes]]
 def build_report(scale_folder: Path) -> list[Path]:
     """Write `runs.jsonl`, every table and figure that has something to say, and the report of a scale.
 
-    A picture in pixels is written only if its drawing changed: its bytes depend on the versions of libraries.
+    Nothing is written before the contents of all files are there. A picture in pixels is written only if
+    its drawing changed: its bytes depend on the versions of libraries.
 
     Returns:
         The files that are published.
 
     Raises:
-        UserError: nothing was measured at this scale, or the folder cannot be written.
+        UserError: nothing was measured at this scale, a file is damaged, or the folder cannot be written.
     """
     files = _files(scale_folder)
+    contents = {name: files[name]() for name in _stale(scale_folder, files)}
     try:
-        for name in _stale(scale_folder, files):
+        for name, content in contents.items():
             (scale_folder / name).parent.mkdir(exist_ok=True)
-            (scale_folder / name).write_bytes(files[name]())
+            write_file(scale_folder / name, content)
     except OSError as error:
         raise UserError(f"{scale_folder}: cannot be written ({error.strerror})") from error
     return [scale_folder / name for name in files]
@@ -62,7 +67,7 @@ def stale_files(scale_folder: Path) -> list[str]:
     Pictures in pixels are left out.
 
     Raises:
-        UserError: nothing was measured at this scale.
+        UserError: nothing was measured at this scale, or a file is damaged.
     """
     return [name for name in _stale(scale_folder, _files(scale_folder)) if not name.endswith(".png")]
 
@@ -76,7 +81,7 @@ def _stale(scale_folder: Path, files: Files) -> list[str]:
             return True
         if path.suffix == ".png":
             return differs(name.removesuffix("png") + "svg")
-        return path.read_bytes() != files[name]()
+        return read_bytes(path) != files[name]()
 
     return [name for name in files if differs(name)]
 
@@ -85,27 +90,42 @@ def _files(scale_folder: Path) -> Files:
     """Everything that is published of a scale.
 
     Raises:
-        UserError: nothing was measured at this scale.
+        UserError: nothing was measured at this scale, or a file is damaged.
     """
     published = Published.read(scale_folder)
     if not published.results and not published.bench:
         raise UserError(f"{scale_folder}: no finished run; see `repro train --help`")
     texts: dict[str, str] = {}
     if published.results:
-        lines = [json.dumps(result.to_json()) + "\n" for result in published.results.values()]
-        texts["runs.jsonl"] = "".join(lines)
-    rows_by_table = {name: tables.load(name).rows(published) for name in plugins.names("tables")}
-    for name, rows in rows_by_table.items():
-        if rows:
-            table = tables.load(name)
-            texts[table.FILE] = _csv(table.COLUMNS, rows)
-    pictures, drawings = _pictures(published)
-    title = f"Adaptive gating, scale {scale_folder.name}"
-    introduction = _introduction(published)
-    sections = _sections(published, rows_by_table["claims"], pictures)
-    texts["report.md"] = markdown(title, introduction, sections)
-    texts["report.html"] = page(title, introduction, sections)
+        lines = [json_text(result.to_json(), "runs.jsonl") for result in published.results.values()]
+        texts["runs.jsonl"] = "".join(f"{line}\n" for line in lines)
+    with _in_range(scale_folder):
+        rows_by_table = {name: tables.load(name).rows(published) for name in plugins.names("tables")}
+        for name, rows in rows_by_table.items():
+            if rows:
+                table = tables.load(name)
+                texts[table.FILE] = _csv(table.COLUMNS, rows)
+        pictures, drawings = _pictures(published)
+        title = f"Adaptive gating, scale {scale_folder.name}"
+        introduction = _introduction(published)
+        sections = _sections(published, rows_by_table["claims"], pictures)
+        texts["report.md"] = markdown(title, introduction, sections)
+        texts["report.html"] = page(title, introduction, sections)
     return {name: text.encode for name, text in texts.items()} | drawings
+
+
+@contextmanager
+def _in_range(scale_folder: Path) -> Iterator[None]:
+    """Say in one line that numbers of the results are too large or too small to compare.
+
+    Raises:
+        UserError: a calculation overflowed.
+    """
+    try:
+        yield
+    except ArithmeticError as error:
+        problem = one_line(error)
+        raise UserError(f"{scale_folder}: a result has a number far out of range ({problem})") from error
 
 
 def _pictures(published: Published) -> tuple[list[Picture], dict[str, Callable[[], bytes]]]:
@@ -198,5 +218,9 @@ def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        for column, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise OverflowError(f"{column!r} is {value}")
+        writer.writerow(row)
     return stream.getvalue()

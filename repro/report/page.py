@@ -1,6 +1,8 @@
 """The report of a scale as Markdown and as one HTML page that needs nothing else."""
 
 import html
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +13,11 @@ from repro.report.tables.base import Cell, Row
 
 _VERDICTS: Mapping[Cell, str] = {"holds": "holds", "does not hold": "fails"}
 """Verdicts that stand out, and the class of their cells."""
+_MARKUP = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|\w)")
+"""What begins a tag or an entity."""
+_MARKDOWN = re.compile(r"[|`\\]|\](?=[(\[:])")
+"""What divides cells, begins code, or makes a link of the brackets before it."""
+_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +56,8 @@ class Section:
 
 def markdown(title: str, introduction: str, sections: Sequence[Section]) -> str:
     """Render the report as Markdown; pictures are linked from `figures/`."""
-    templates = _environment(autoescape=False)
-    templates.filters["cell"] = lambda value: cell(value).replace("|", "\\|")
+    templates = _environment(autoescape=False, finalize=lambda value: literal(str(value)))
+    templates.filters["cell"] = cell
     template = templates.get_template("report.md")
     return template.render(title=title, introduction=introduction, sections=sections).rstrip() + "\n"
 
@@ -63,11 +70,23 @@ def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
     return template.render(title=title, introduction=introduction, sections=sections)
 
 
+def literal(text: str) -> str:
+    """Return Markdown, on one line, that shows a text as it is and holds no HTML."""
+    text = _MARKUP.sub(lambda found: html.escape(found[0]), _CONTROL.sub(" ", text).strip())
+    return _MARKDOWN.sub(lambda found: "\\" + found[0], text)
+
+
 def cell(value: Cell) -> str:
-    """Format four digits of a number, nothing where there is none."""
+    """Format four digits of a number, nothing where there is none.
+
+    Raises:
+        OverflowError: the number is not finite.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
+        if not math.isfinite(value):
+            raise OverflowError(f"a cell is {value}")
         return f"{value:.4g}"
     return str(value)
 

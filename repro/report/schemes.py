@@ -6,7 +6,7 @@ from functools import cache
 from typing import TypeAlias
 
 from repro import paper
-from repro.report.statistics import mean
+from repro.report.statistics import mean, rounded
 from repro.report.target import Points, at_median_steps, mean_curve, norm_time, seconds_to
 from repro.results.published import Published
 from repro.results.run import RunResult
@@ -219,7 +219,7 @@ def title(task: str) -> str:
 
 def spaced(values: Iterable[float | None]) -> str:
     """Join numbers of the seeds; `-` is one that was not measured, so that places stay those of the seeds."""
-    return " ".join("-" if value is None else f"{value:.4g}" for value in values)
+    return " ".join("-" if value is None else f"{rounded(value):.4g}" for value in values)
 
 
 def performance(run: RunResult) -> float | None:

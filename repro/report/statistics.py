@@ -35,5 +35,11 @@ def rounded(value: float | None, digits: int = 4) -> float | None: ...
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:
-    """Round to significant digits; what was not measured stays None."""
+    """Round to significant digits; what was not measured stays None.
+
+    Raises:
+        OverflowError: the number is not finite.
+    """
+    if value is not None and not math.isfinite(value):
+        raise OverflowError(f"a number of a table is {value}")
     return None if value is None else float(f"{value:.{digits}g}")

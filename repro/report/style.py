@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Literal, TypeGuard
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -64,12 +64,18 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     """Set the title and the axes' labels, with units, in the sizes of the style."""
     # A title at a fixed height: to place it freely, all tick labels are measured once more at each drawing.
     # So the axis under it must not end in an offset or a power of ten, which would stand in its way.
-    axes.set_title(title, fontsize=TEXT, y=1.0)
+    axes.set_title(literal(title), fontsize=TEXT, y=1.0)
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)
-    axes.set_xlabel(x, fontsize=TEXT, labelpad=1)
-    axes.set_ylabel(y, fontsize=TEXT, labelpad=1)
+    axes.set_xlabel(literal(x), fontsize=TEXT, labelpad=1)
+    axes.set_ylabel(literal(y), fontsize=TEXT, labelpad=1)
     axes.tick_params(labelsize=SMALL, length=2, pad=1)
     axes.xaxis.get_offset_text().set_fontsize(SMALL)
+
+
+def literal(text: str) -> str:
+    """Return a text that is drawn as it is: no formula between dollar signs, no control characters."""
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+    return shown.replace("$", r"\$")
 
 
 def lines_only(axes: Axes) -> None:
@@ -87,7 +93,7 @@ def legend(figure: Figure, columns: int = 4) -> None:
     if handles:
         figure.legend(
             list(handles.values()),
-            list(handles),
+            list(map(literal, handles)),
             loc="outside upper center",
             ncols=min(columns, len(handles)),
             fontsize=SMALL,
@@ -104,11 +110,6 @@ def colour_bar(
     bar = figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.8, aspect=40, extend=extend)
     bar.set_label(name, fontsize=TEXT)
     bar.ax.tick_params(labelsize=SMALL, length=2)
-
-
-def finite(value: float | None) -> TypeGuard[float]:
-    """Return whether this is a number that can be drawn."""
-    return value is not None and math.isfinite(value)
 
 
 def mean_line(

@@ -1,20 +1,34 @@
 """`analysis.json`: which tokens of the validation split get two experts."""
 
-from typing import Final, Literal, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from repro.results.base import Record
+from repro.checks import PlainName
+from repro.errors import UserError
+from repro.results.base import (
+    Amount,
+    Count,
+    Record,
+    Share,
+    TaskName,
+    parse_object,
+    read_bytes,
+    wrong,
+    wrong_version,
+)
 
 ANALYSIS_VERSION: Final = 1
-"""Version of `analysis.json`; published analyses of another version are left out."""
+"""Version of `analysis.json`."""
 
 
 class Counts(NamedTuple):
     """Tokens, and how many of them got two or more experts in each layer of their stack."""
 
-    tokens: int
-    multi_L: list[int]
+    tokens: Count
+    multi_L: list[Count]
 
 
 class WordCounts(NamedTuple):
@@ -22,11 +36,11 @@ class WordCounts(NamedTuple):
 
     word: str
     """In lower case."""
-    occurrences: int
-    occurrences_multi_L: list[int]
+    occurrences: Count
+    occurrences_multi_L: list[Count]
     """Occurrences of which a subword got two or more experts, by layer."""
-    tokens: int
-    tokens_multi_L: list[int]
+    tokens: Count
+    tokens_multi_L: list[Count]
     """Subword tokens with two or more experts, by layer."""
 
     @property
@@ -45,7 +59,7 @@ class Words(Record):
 
     all: Counts
     """Occurrences of all words."""
-    types: int
+    types: Count
     """Different words."""
     rows: list[WordCounts]
     """The frequent words, the most frequent first."""
@@ -67,23 +81,45 @@ class StackAnalysis(Record):
     frequency: dict[str, Counts]
     """By rank of the token type in the analysed text: `ranks 11-100`."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for counts in self._every_count():
+            if len(counts.multi_L) != len(self.all.multi_L):
+                raise wrong("counts of different numbers of layers")
+            if max(counts.multi_L, default=0) > counts.tokens:
+                raise wrong("more tokens with two experts than tokens")
+        return self
+
+    def _every_count(self) -> Iterator[Counts]:
+        yield from (self.all, self.words.all, *self.positions)
+        for word in self.words.rows:
+            yield from (word.of_occurrences, word.of_tokens)
+        for table in (self.categories, self.parts, self.lengths, self.frequency):
+            yield from table.values()
+
 
 class LayerAnalysis(Record):
     """Sums over the real tokens of one MoE layer, special tokens included."""
 
-    layer: int
+    layer: Count
     """Index in the order of computation."""
-    stack: str
+    stack: PlainName
     """`encoder` or `decoder`."""
-    tokens: int
-    by_count: list[int]
+    tokens: Count
+    by_count: list[Count]
     """Tokens by number of experts: index 0, 1, 2, ..."""
-    load: list[int]
+    load: Annotated[list[Count], Field(min_length=1)]
     """Assignments of each expert."""
-    mass: list[float | None]
+    mass: list[Amount | None]
     """Mean gate probability of each expert; None of no token."""
-    clear: int
+    clear: Count
     """Tokens whose best expert is at least twice as probable as the second."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sum(self.by_count) != self.tokens or self.clear > self.tokens:
+            raise wrong("its counts do not add up to its tokens")
+        return self
 
     @property
     def multi_expert(self) -> int:
@@ -107,7 +143,7 @@ class TokenActivation(NamedTuple):
     """A sampled token and its gate probabilities over the experts."""
 
     token: str
-    probabilities: list[float]
+    probabilities: Annotated[list[Share], Field(min_length=1)]
 
 
 class Activations(Record):
@@ -117,14 +153,26 @@ class Activations(Record):
     """Index in the order of computation: the middle one."""
     tokens: list[TokenActivation]
 
+    @model_validator(mode="after")
+    def _same_experts(self) -> Self:
+        if len({len(token.probabilities) for token in self.tokens}) > 1:
+            raise wrong("tokens with different numbers of experts")
+        return self
+
 
 class TrainingShares(Record):
     """The share of two-expert tokens during training, thinned to a few points (Figure 2)."""
 
-    steps: list[int]
+    steps: list[Count]
     """Last step of each group of neighbouring steps."""
-    share_two: list[list[float | None]]
+    share_two: list[list[Share | None]]
     """For each group the mean share, by layer; None where a layer saw no token."""
+
+    @model_validator(mode="after")
+    def _share_of_each_step(self) -> Self:
+        if len(self.steps) != len(self.share_two):
+            raise wrong("not one share for each step")
+        return self
 
 
 class AnalyzedData(Record):
@@ -133,9 +181,9 @@ class AnalyzedData(Record):
     split: str
     source: str
     """`synthetic`, `hub` or `folder`."""
-    sequences: int
+    sequences: Count
     """Sequences that were analysed."""
-    of: int
+    of: Count
     """Sequences of the split."""
 
 
@@ -161,23 +209,45 @@ class Analysis(Record):
     """Which tokens of a finished run's validation split get two experts."""
 
     version: Literal[1]
-    run_id: str
-    task: str
-    gate: str
-    scale: str
-    seed: int
+    run_id: PlainName
+    task: TaskName
+    gate: PlainName
+    scale: PlainName
+    seed: Count
     threshold: float | None
     """Of the gate; None where it has none."""
     data: AnalyzedData
-    layers: list[LayerAnalysis]
+    layers: Annotated[list[LayerAnalysis], Field(min_length=1)]
     """In the order of computation."""
-    stacks: dict[str, StackAnalysis]
+    stacks: dict[PlainName, StackAnalysis]
     """`encoder` or `decoder` -> its counts."""
     activations: Activations
     training: TrainingShares
     samples: list[dict[str, SampleStack]] = Field(default_factory=list)
     """Stack -> tokens of a sample sequence, for `tokens.html`; not published."""
 
+    @model_validator(mode="after")
+    def _same_experts(self) -> Self:
+        if len({len(layer.load) for layer in self.layers}) > 1:
+            raise wrong("layers: with different numbers of experts")
+        return self
+
     def to_published_json(self) -> dict[str, object]:
         """Return the plain data of `results/<scale>/analysis/<run id>.json`: all but the samples."""
         return self.model_dump(mode="json", exclude_unset=True, exclude={"samples"})
+
+
+def read_analysis(path: Path) -> Analysis:
+    """Read a published analysis.
+
+    Raises:
+        UserError: it cannot be read, is no analysis, or one of another version.
+    """
+    text = read_bytes(path)
+    try:
+        return Analysis.parse(text, path)
+    except UserError:
+        version = parse_object(text, path).get("version")
+        if version == ANALYSIS_VERSION:
+            raise
+    raise UserError(wrong_version(path, "version", version, ANALYSIS_VERSION))

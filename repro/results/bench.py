@@ -1,42 +1,58 @@
 """`bench.json`: the timings of one MoE layer."""
 
-from repro.results.base import Record
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from repro.checks import PlainName
+from repro.results.base import Amount, Count, Record, Share, wrong
 from repro.results.environment import Environment
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class LayerTiming(Record):
     """One implementation at one share of one-expert tokens."""
 
-    implementation: str
+    implementation: PlainName
     """A back-end, `transformers-<name>`, or `dense`: one FFN over as many rows."""
-    share_top1: float
+    share_top1: Share
     """Share of the tokens with one expert; the others have two."""
-    rows: int
+    rows: Annotated[int, Field(ge=1)]
     """Expert rows that the routing asks for."""
-    forward_seconds: float
+    forward_seconds: Positive
     """Forward pass without gradient, median of the rounds."""
-    forward_spread: float | None
+    forward_spread: Amount | None
     """Distance of the quartiles, seconds; None of a single round."""
-    both_seconds: float
+    both_seconds: Positive
     """Forward with backward pass, median of the rounds."""
-    both_spread: float | None
+    both_spread: Amount | None
     """Distance of the quartiles, seconds."""
 
 
 class BenchCase(Record):
     """One setting in which all implementations were timed, in turn within each round."""
 
-    size: str
+    size: PlainName
     """Name of the layer's sizes: `bert`, `gpt2`, `fsmt`."""
-    d_model: int
-    d_hidden: int
-    experts: int
-    tokens: int
-    precision: str
-    repeats: int
+    d_model: Count
+    d_hidden: Count
+    experts: Count
+    tokens: Count
+    precision: PlainName
+    repeats: Count
     """Rounds."""
     environment: Environment
     rows: list[LayerTiming]
+    """Of every implementation one with two experts for all tokens, to which the others are relative."""
+
+    @model_validator(mode="after")
+    def _relative(self) -> Self:
+        bases = {row.implementation for row in self.rows if row.share_top1 == 0}
+        for row in self.rows:
+            if row.implementation not in bases:
+                raise wrong(f"{row.implementation} was not timed with two experts for every token")
+        return self
 
     @property
     def key(self) -> tuple[str, int, int, str]:

@@ -1,13 +1,18 @@
-"""Where a run's files lie, and how they are written: atomic JSON, appended lines."""
+"""Where a run's files lie, and how they are written: whole files atomically, records by appending lines."""
 
+import fcntl
+import glob
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
+from repro.errors import UserError
 from repro.results.base import Record, parse_object, read_bytes
 
 
@@ -84,22 +89,64 @@ class RunFolder:
         return self.path / "result.json"
 
 
+def json_text(
+    value: Mapping[str, object], where: object, *, indent: int | None = None, ensure_ascii: bool = True
+) -> str:
+    """Return a value as JSON, on one line by default.
+
+    Args:
+        where: the file, for the message.
+
+    Raises:
+        ValueError: a number in it is not finite, which JSON does not have.
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
 def write_json(path: Path, value: Mapping[str, object], *, indent: int | None = 1) -> None:
-    """Write atomically: a reader, a crash or another writer sees the old file or a whole new one.
+    """Write one JSON object atomically.
 
     Args:
         indent: spaces a level; None writes one line.
+
+    Raises:
+        ValueError: a number in it is not finite; the file stays as it was.
     """
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    text = json_text(value, path, indent=indent, ensure_ascii=False)
+    write_file(path, f"{text}\n".encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write atomically: a reader, a crash or another writer sees the old file or a whole new one.
+
+    What a killed writer of this file left beside it is removed.
+    """
+    _remove_leftovers(path)
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with scratch.open("w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=indent, ensure_ascii=False)
-            stream.write("\n")
+        with scratch.open("xb") as stream:
+            # Where files cannot be locked, leftovers stay.
+            with suppress(OSError):
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        scratch.replace(path)
+            scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the scratch files of a file whose writers were killed: nobody holds their lock."""
+    for scratch in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), scratch.open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that is still empty may be about to be locked.
+            if os.fstat(stream.fileno()).st_size:
+                scratch.unlink()
 
 
 def read_json(path: Path) -> dict[str, JsonValue]:
@@ -112,27 +159,28 @@ def read_json(path: Path) -> dict[str, JsonValue]:
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Append rows, one JSON object a line."""
+    """Append rows, one JSON object a line.
+
+    Raises:
+        ValueError: a number in them is not finite; nothing is appended.
+    """
+    lines = [json_text(row, path) + "\n" for row in rows]
     with path.open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row) + "\n" for row in rows)
+        stream.writelines(lines)
 
 
-def whole_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a record file; a last one cut short by a crash is left out, as is a missing file."""
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a record file; a last one cut short by a crash is left out, as is a missing file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield line
-
-
-def truncate_jsonl(path: Path, last_step: int) -> None:
-    """Drop the rows after `last_step`: what a killed run recorded beyond its checkpoint."""
-    if not path.exists():
-        return
-    kept = [row for line in whole_lines(path) if (row := json.loads(line))["step"] <= last_step]
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.unlink(missing_ok=True)
-    append_jsonl(scratch, kept)
-    scratch.replace(path)
+    try:
+        with path.open("rb") as stream:
+            for line in stream:
+                if line.endswith(b"\n"):
+                    yield line
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

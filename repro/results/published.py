@@ -1,15 +1,23 @@
 """Everything that a scale has published, parsed once: what tables and figures are functions of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from repro.results.analysis import ANALYSIS_VERSION, Analysis
-from repro.results.base import parse_object, read_bytes
+from repro.errors import UserError
+from repro.results.analysis import Analysis, read_analysis
+from repro.results.base import read_bytes
 from repro.results.bench import Bench, BenchCase
-from repro.results.files import whole_lines
 from repro.results.run import RunResult, parse_result, read_result
 from repro.results.study import Study
+
+_Value = TypeVar("_Value")
+_LINES = "restore it, or delete it to start from the run folders"
+_RESULT = "delete its folder to train it again"
+_STUDY = "restore it, or delete it: `repro ablate` writes it again"
+_ANALYSIS = "restore it, or delete it: `repro analyze` writes it again"
+_BENCH = "restore it, or delete it: `repro bench` writes it again"
 
 
 @dataclass(frozen=True)
@@ -32,20 +40,22 @@ class Published:
         and a new run joins them. A run folder stands for its run.
 
         Raises:
-            UserError: a file is damaged.
+            UserError: with one line for each file that is damaged.
         """
-        kept = scale_folder / "runs.jsonl"
-        results = [
-            parse_result(line, f"{kept}: line {number}") for number, line in enumerate(whole_lines(kept), 1)
-        ]
-        results += finished_runs(scale_folder)
-        by_id = {result.run_id: result for result in results}
-        bench = scale_folder / "bench.json"
+        problems: list[str] = []
+        results = _read_all(_runs_jsonl, [scale_folder / "runs.jsonl"], _LINES, problems)
+        runs = _read_all(_named_result, scale_folder.glob("runs/*/result.json"), _RESULT, problems)
+        studies = _read_all(_named_study, scale_folder.glob("studies/*.json"), _STUDY, problems)
+        analyses = _read_all(_named_analysis, scale_folder.glob("analysis/*.json"), _ANALYSIS, problems)
+        bench = _read_all(_cases, [scale_folder / "bench.json"], _BENCH, problems)
+        if problems:
+            raise UserError(*problems)
+        by_id = {run.run_id: run for run in (*(run for kept in results for run in kept), *runs)}
         return Published(
             results={run_id: by_id[run_id] for run_id in sorted(by_id)},
-            studies={path.stem: Study.read(path) for path in sorted(scale_folder.glob("studies/*.json"))},
-            analyses=_analyses(scale_folder),
-            bench=Bench.read(bench).cases if bench.exists() else (),
+            studies={study.study: study for study in studies},
+            analyses={analysis.run_id: analysis for analysis in analyses},
+            bench=tuple(case for cases in bench for case in cases),
         )
 
     def of_study(self, study: str) -> dict[str, dict[str, list[RunResult]]]:
@@ -84,16 +94,52 @@ class Published:
         ]
 
 
-def finished_runs(scale_folder: Path) -> list[RunResult]:
-    """Read all results below `results/<scale>`, sorted by run id."""
-    return [read_result(path) for path in sorted(scale_folder.glob("runs/*/result.json"))]
+def _read_all(
+    read: Callable[[Path], _Value], paths: Iterable[Path], way_out: str, problems: list[str]
+) -> list[_Value]:
+    """Read files in the order of their names; add what is wrong with one and the way out to the problems."""
+    values = []
+    for path in sorted(paths):
+        try:
+            values.append(read(path))
+        except UserError as error:
+            problems += [f"{problem}; {way_out}" for problem in error.problems]
+    return values
 
 
-def _analyses(scale_folder: Path) -> dict[str, Analysis]:
-    """Read the published analyses of the present version, by run id."""
-    analyses = {}
-    for path in sorted(scale_folder.glob("analysis/*.json")):
-        text = read_bytes(path)
-        if parse_object(text, path).get("version") == ANALYSIS_VERSION:
-            analyses[path.stem] = Analysis.parse(text, path)
-    return analyses
+def _runs_jsonl(path: Path) -> list[RunResult]:
+    """Read `runs.jsonl`, which is written as a whole, so that a line without an end is damage."""
+    if not path.exists():
+        return []
+    *lines, rest = read_bytes(path).split(b"\n")
+    if rest or not lines:
+        raise UserError(f"{path}: line {len(lines) + 1}: cut short")
+    return [parse_result(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _named_result(path: Path) -> RunResult:
+    result = read_result(path)
+    _check_name(path, path.parent.name, result.run_id, "run")
+    return result
+
+
+def _named_study(path: Path) -> Study:
+    study = Study.read(path)
+    _check_name(path, path.stem, study.study, "study")
+    return study
+
+
+def _named_analysis(path: Path) -> Analysis:
+    analysis = read_analysis(path)
+    _check_name(path, path.stem, analysis.run_id, "analysis of run")
+    return analysis
+
+
+def _cases(path: Path) -> Sequence[BenchCase]:
+    return Bench.read(path).cases if path.exists() else ()
+
+
+def _check_name(path: Path, expected: str, name: str, what: str) -> None:
+    """Refuse a file under the name of another: links and files are named by what is in it."""
+    if name != expected:
+        raise UserError(f"{path}: holds the {what} {name!r}, not {expected!r}")

@@ -1,25 +1,32 @@
 """One line per optimiser step and per evaluation: the records that a run appends to."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from repro.results.base import Record
+from repro.results.base import Amount, Count, Record, Share, wrong
 
 
 class RoutingSummary(Record):
     """How tokens were routed, summed over many forward passes. Padding is never counted."""
 
-    mean_experts: float | None
+    mean_experts: Amount | None
     """Experts per token and MoE layer; None where no token was seen."""
-    share_by_count: list[float] | None
+    share_by_count: list[Share] | None
     """Share of (token, layer) pairs by number of experts: index 0, 1, 2, ..."""
-    share_by_count_per_layer: list[list[float] | None]
+    share_by_count_per_layer: list[list[Share] | None]
     """The same for each MoE layer."""
-    load_cv_per_layer: list[float | None]
+    load_cv_per_layer: list[Amount | None]
     """Coefficient of variation, over experts, of the assignments received; for each MoE layer."""
-    logit_std_per_layer: list[float | None]
+    logit_std_per_layer: list[Amount | None]
     """Standard deviation of a token's router logits over the experts, root mean square over tokens."""
+
+    @model_validator(mode="after")
+    def _shares_of_a_whole(self) -> Self:
+        divided = [self.share_by_count, *self.share_by_count_per_layer]
+        if any(sum(shares) > 1 + 1e-6 for shares in divided if shares):
+            raise wrong("shares of more than the whole")
+        return self
 
     @property
     def share_multi_expert(self) -> float | None:
@@ -40,14 +47,14 @@ def multi_expert(shares: list[float] | None) -> float | None:
 class RoutingRecord(RoutingSummary):
     """A line of `routing.jsonl`: the routing of one optimiser step."""
 
-    step: int
+    step: Count
     """Optimiser steps done, this one included."""
 
 
 class StepRecord(Record):
     """A line of `steps.jsonl`: one optimiser step."""
 
-    step: int
+    step: Count
     """Optimiser steps done, this one included."""
     epoch: int
     """Passes over the training data before this one."""
@@ -74,9 +81,9 @@ class StepRecord(Record):
 class EvalRecord(Record):
     """A line of `evals.jsonl`: the model's loss on the fixed validation subset."""
 
-    step: int
+    step: Count
     """Optimiser steps done."""
-    train_seconds: float
+    train_seconds: Amount
     """Training time so far."""
     eval_loss: float
     """Mean task loss."""
@@ -85,6 +92,6 @@ class EvalRecord(Record):
 class CurvePoint(NamedTuple):
     """A point of the curve of `result.json`, `[step, train_seconds, eval_loss]`."""
 
-    step: int
-    train_seconds: float
+    step: Count
+    train_seconds: Amount
     eval_loss: float

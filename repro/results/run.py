@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from repro.checks import PlainName
 from repro.errors import UserError
-from repro.results.base import Record, parse_object, read_bytes
+from repro.results.base import Amount, Count, Record, TaskName, parse_object, read_bytes, wrong_version
 from repro.results.environment import Environment
 from repro.results.records import CurvePoint, RoutingSummary
 
@@ -19,25 +20,25 @@ SCHEMA_VERSION: Literal[1] = 1
 class Metric(Record):
     """The task's headline metric on the full validation split."""
 
-    name: str
+    name: PlainName
     """A member of `metrics`."""
     value: float | None
     """None if it is not a finite number."""
     higher_is_better: bool
-    count: int
+    count: Count
     """Examples that were compared."""
 
 
 class Flops(Record):
     """Operations of a forward pass per real token; FLOPs are 2 x multiply-adds. None of no token."""
 
-    per_token: float | None
+    per_token: Amount | None
     """As routed."""
-    per_token_executed: float | None
+    per_token_executed: Amount | None
     """As computed, padding of positions and of the back-end included."""
-    macs_per_token: float | None
+    macs_per_token: Amount | None
     """Multiply-adds, as routed."""
-    dense_per_token: float | None
+    dense_per_token: Amount | None
     """Of the unconverted model."""
 
 
@@ -53,8 +54,8 @@ class Curriculum(Record):
 class Parameters(Record):
     """Numbers of parameters."""
 
-    total: int
-    active: int
+    total: Count
+    active: Count
     """Those that an average token meets in a forward pass."""
 
 
@@ -71,32 +72,34 @@ class Data(Record):
     """Examples encoded from them."""
     cut: dict[str, float]
     """Share of the features that lost something to a length limit."""
+    skipped: dict[str, int] | None = None
+    """Further rows, which lack a text and were left out; None if there are none, and in older results."""
 
 
 class RunResult(Record):
     """One finished run. Times are of training alone; qualities are of the full validation split."""
 
     schema_version: Literal[1]
-    run_id: str
+    run_id: PlainName
     """`<task>-<gate>-s<seed>-<8 hex digits of the configuration>`."""
-    task: str
-    gate: str
-    scale: str
-    seed: int
+    task: TaskName
+    gate: PlainName
+    scale: PlainName
+    seed: Count
     config: dict[str, JsonValue]
     """The `RunConfig` as plain data; `config.from_dict` reads it."""
     status: Literal["finished"]
-    steps: int
+    steps: Annotated[int, Field(ge=1)]
     """Optimiser steps."""
-    epochs: float
+    epochs: Amount
     """Sequences trained on, over those of the training split."""
-    tokens: int
+    tokens: Count
     """Real tokens trained on, all stacks."""
-    train_seconds: float
+    train_seconds: Amount
     """Data wait, forward, backward and optimiser; evaluation, checkpoints and records excluded."""
-    seconds_per_step: float
+    seconds_per_step: Amount
     """Median over the steps."""
-    tokens_per_second: float
+    tokens_per_second: Amount
     """`tokens` / `train_seconds`."""
     cpu_steal_fraction: float | None = Field(
         default=None, validation_alias="stolen_share", serialization_alias="stolen_share"
@@ -114,7 +117,7 @@ class RunResult(Record):
     """With the best expert alone at inference; None for a dense model."""
     eval_loss: float
     """Mean task loss."""
-    curve: list[CurvePoint]
+    curve: Annotated[list[CurvePoint], Field(min_length=1)]
     """Loss on the fixed validation subset over training."""
     flops: Flops
     """Of the trained tokens."""
@@ -127,7 +130,7 @@ class RunResult(Record):
     routing_eval: RoutingSummary | None
     """Of the validation split, with the trained model; None for a dense model."""
     parameters: Parameters
-    peak_memory_bytes: int
+    peak_memory_bytes: Count
     """Resident in the process, or allocated on the GPU."""
     data: Data
     environment: Environment
@@ -150,10 +153,10 @@ class RunIdentity(Record):
 
     model_config = ConfigDict(extra="ignore")
 
-    task: str
-    scale: str
-    gate: str
-    seed: int
+    task: TaskName
+    scale: PlainName
+    gate: PlainName
+    seed: Count
 
 
 class RowsRead(Record):
@@ -192,18 +195,18 @@ def parse_result(text: str | bytes, where: object) -> RunResult:
     Raises:
         UserError: it is not a result, or of an unknown version.
     """
-    plain = parse_object(text, where)
-    version = plain.get("schema_version")
-    if version == SCHEMA_VERSION:
+    try:
         return RunResult.parse(text, where)
+    except UserError:
+        plain = parse_object(text, where)
+        version = plain.get("schema_version")
+        if version == SCHEMA_VERSION:
+            raise
     while isinstance(version, int) and version in _MIGRATIONS:
         plain = _MIGRATIONS[version](plain)
         version = plain["schema_version"]
     if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{where}: schema version {version!r}, expected {SCHEMA_VERSION};"
-            " written by another version of repro"
-        )
+        raise UserError(wrong_version(where, "schema version", version, SCHEMA_VERSION))
     return RunResult.parse(json.dumps(plain), where)
 
 

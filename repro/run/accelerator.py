@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import torch
-import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from repro.config import RunConfig
 from repro.machine import reuse_freed_memory
 from repro.moe.backbones.base import load as load_backbone
+from repro.moe.folder import configuration
 from repro.results.files import RunFolder
+from repro.run.model import checkpoint_folder
 
 _BF16_WIDTH = 512
 """Narrower models are no faster in bf16 on a CPU: casting their weights takes what the products save."""
@@ -52,12 +53,12 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def _width(config: RunConfig, model: Path | None) -> int:
-    """Return the width of the model; 0 if its configuration is wrong, which is reported later."""
-    try:
-        if config.model.checkpoint is not None:
-            sizes = transformers.AutoConfig.from_pretrained(model or config.model.checkpoint)
-        else:
-            sizes = load_backbone(config.model.backbone).CONFIG(**dict(config.model.config))
-        return int(sizes.hidden_size)
-    except Exception:  # the library raises errors of many types
-        return 0
+    """Return the width of the model: as its folder says, or, of one from scratch, its options.
+
+    Raises:
+        UserError: there is no such folder, or no such model on the hub.
+    """
+    if model is not None or config.model.checkpoint is not None:
+        folder = checkpoint_folder(config.model.checkpoint or "", model)
+        return int(configuration(folder, "" if config.model.checkpoint is None else "--model ").hidden_size)
+    return int(load_backbone(config.model.backbone).CONFIG(**config.model.options).hidden_size)

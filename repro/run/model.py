@@ -1,17 +1,19 @@
 """Build or load the model of a run."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from repro.config import RunConfig
-from repro.errors import UserError, named_line, one_line, unknown
-from repro.moe import convert, pretrained
+from repro.errors import UserError, named_line
+from repro.moe import convert, hub, pretrained
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
+from repro.moe.folder import family_of, read_configuration
+from repro.moe.sizes import refuse_too_large
 from repro.results.files import RunPaths
 from repro.tasks.base import TaskModule
 from repro.tasks.base import load as load_task
@@ -52,11 +54,30 @@ def check_sizes(config: RunConfig, model: Any, tokenizer: Any) -> None:
 
 
 def model_options(config: RunConfig, tokenizer: Any) -> Mapping[str, Any]:
-    """Return a model's Hugging Face options: its sizes, and without a checkpoint its vocabulary."""
-    options = dict(config.model.config)
-    if config.model.checkpoint is None:
-        options |= load_backbone(config.model.backbone).vocabulary(tokenizer)
-    return options
+    """Return a model's Hugging Face options: its sizes, and without a checkpoint its vocabulary.
+
+    Raises:
+        UserError: an option was set that follows from the tokenizer.
+    """
+    options = config.model.options
+    if config.model.checkpoint is not None:
+        return options
+    vocabulary = load_backbone(config.model.backbone).vocabulary(tokenizer)
+    without_effect = [name for name in vocabulary if name in options]
+    if without_effect:
+        raise UserError(
+            *(f"model.config.{name}: has no effect: it follows from the tokenizer" for name in without_effect)
+        )
+    return options | vocabulary
+
+
+def checkpoint_folder(checkpoint: str, model: Path | None) -> Path:
+    """Return the folder of the model that a run starts from: the one given, or that of a model of the hub.
+
+    Raises:
+        UserError: the hub has no such model, or it cannot be fetched.
+    """
+    return model or hub.snapshot(checkpoint, "--model ")
 
 
 def check_family(config: RunConfig, paths: RunPaths) -> None:
@@ -67,43 +88,65 @@ def check_family(config: RunConfig, paths: RunPaths) -> None:
     """
     if config.model.checkpoint is None:
         return
-    source = paths.model or config.model.checkpoint
+    folder = checkpoint_folder(config.model.checkpoint, paths.model)
+    found = family_of(read_configuration(folder, "--model "), folder, "--model ").MODEL_TYPE
     family = load_backbone(config.model.backbone).MODEL_TYPE
-    try:
-        model_type = transformers.AutoConfig.from_pretrained(source).model_type
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model {source}: not a model directory ({one_line(error)})") from error
-    if model_type != family:
+    if found != family:
         raise UserError(
-            f"--model {source}: it is a {model_type!r} model; task {config.task!r} needs {family!r}"
+            f"--model {paths.model or config.model.checkpoint}: it is a {found!r} model;"
+            f" task {config.task!r} needs {family!r}"
         )
+
+
+def fresh_model(config: RunConfig, options: Mapping[str, Any]) -> PreTrainedModel:
+    """Build the model of a run with fresh weights, on the default device.
+
+    Args:
+        options: of the Hugging Face configuration class, vocabulary included.
+
+    Raises:
+        UserError: the library refuses an option, or the model does not fit into memory.
+    """
+    backbone, task = load_backbone(config.model.backbone), load_task(config.task)
+    model_class = backbone.HEADS[task.HEAD]
+    experts = config.experts
+    try:
+        sizes = backbone.CONFIG(**options, **task.MODEL_OPTIONS)
+        if torch.get_default_device().type != "meta":
+            refuse_too_large(
+                backbone,
+                model_class,
+                sizes,
+                "model.config",
+                experts=1 if config.gate == "dense" else experts.count,
+                every=experts.every,
+            )
+        return model_class(sizes)
+    except UserError:
+        raise
+    except Exception as error:  # the library and torch refuse options with many types
+        raise UserError(f"model.config: {named_line(error)}") from error
 
 
 def dense_model(config: RunConfig, task: TaskModule, tokenizer: Any, paths: RunPaths) -> Any:
     """Make the model before conversion, from scratch or from a checkpoint.
 
     Raises:
-        UserError: an option is unknown, or the checkpoint cannot be loaded.
+        UserError: an option is refused, the checkpoint cannot be loaded, or it does not fit into memory.
     """
-    backbone = load_backbone(config.model.backbone)
-    model_class = backbone.HEADS[task.HEAD]
     options = model_options(config, tokenizer)
-    valid = sorted(backbone.CONFIG().to_dict())
-    strange = [name for name, _ in config.model.config if name not in valid]
-    if strange:
-        raise UserError(*(f"model.config: {unknown('option', name, valid)}" for name in strange))
     if config.model.checkpoint is None:
-        try:
-            return model_class(backbone.CONFIG(**options, **task.MODEL_OPTIONS))
-        except Exception as error:  # the library and torch refuse options with many types
-            raise UserError(f"model.config: {named_line(error)}") from error
-    source = paths.model or config.model.checkpoint
+        return fresh_model(config, options)
+    folder = checkpoint_folder(config.model.checkpoint, paths.model)
+    backbone = load_backbone(config.model.backbone)
     try:
-        return model_class.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, **options, **task.MODEL_OPTIONS
+        return pretrained.load_checkpoint(
+            folder, backbone, backbone.HEADS[task.HEAD], {**options, **task.MODEL_OPTIONS}, "--model "
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"--model {source}: cannot be loaded ({one_line(error)})") from error
+    except UserError:
+        raise
+    except Exception as error:  # the library and torch refuse weights with many types
+        raise UserError(f"--model {folder}: cannot be loaded ({named_line(error)[:300]})") from error
 
 
 def converted_model(config: RunConfig, paths: RunPaths, device: torch.device) -> tuple[Any, Architecture]:

@@ -7,11 +7,13 @@ from typing import Any
 from accelerate import Accelerator
 
 from repro.config import RunConfig, from_dict
+from repro.data.features import report_special_tokens
 from repro.data.rows import load_rows
 from repro.data.tokenizers import pretrained_tokenizer
 from repro.errors import UserError
 from repro.moe import pretrained
 from repro.results.files import InputPaths, RunFolder, read_json
+from repro.results.run import read_result
 from repro.run.accelerator import make_accelerator
 from repro.tasks.base import Row, Task, TaskModule
 from repro.tasks.base import load as load_task
@@ -35,11 +37,15 @@ def finished_config(folder: RunFolder) -> RunConfig:
     """Read the configuration of a finished run.
 
     Raises:
-        UserError: the run is not finished, or its configuration cannot be read.
+        UserError: the run is not finished, or its configuration cannot be read, or is not that of its result.
     """
     if not folder.result.exists():
         raise UserError(f"{folder.path}: not a finished run (no result.json)")
-    return from_dict(read_json(folder.config), lambda key: f"{folder.config}: ")
+    plain = read_json(folder.config)
+    config = from_dict(plain, lambda key: f"{folder.config}: ")
+    if plain != read_result(folder.result).config:
+        raise UserError(f"{folder.config}: not the configuration in result.json; train the run with --fresh")
+    return config
 
 
 def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path | None) -> FinishedRun:
@@ -59,8 +65,9 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
     accelerator = make_accelerator(config, folder.model)
     module = load_task(config.task)
     limit = config.data.train_samples if split == "train" else config.data.validation_samples
-    rows = load_rows(module, source, data_folder, split, limit)
+    rows = load_rows(module, source, data_folder, split, limit).rows
     task = module.Task(config.task_options, pretrained_tokenizer(folder.model), config.data.max_length)
+    report_special_tokens(module, rows, split, task.tokenizer)
     model = accelerator.prepare_model(
         pretrained.load(folder.model, accelerator.device, config.experts.backend), evaluation_mode=True
     )

@@ -2,29 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repro import plugins
-from repro.config import ALTERNATIVES, SECTIONS, RunConfig, Sections, from_dict, option_names
+from repro.config import (
+    ALTERNATIVES,
+    SECTIONS,
+    RunConfig,
+    Sections,
+    from_dict,
+    option_names,
+)
 from repro.data.rows import folder_fingerprint
 from repro.errors import UserError, unknown
+from repro.moe.folder import fingerprint_model
 from repro.moe.gates.base import is_adaptive
 from repro.moe.gates.base import load as load_gate
-from repro.provenance import fingerprint_files
 from repro.results.files import RunPaths
+from repro.run.contradictions import Override, checked_model, contradictions
 from repro.run.scales import read_scale
 from repro.tasks.base import load as load_task
-
-
-@dataclass(frozen=True)
-class Override:
-    """A value that the user gave, and the option it came from."""
-
-    value: Any
-    origin: str
-
 
 _OWN_OPTIONS = {
     "data.source": "use --data",
@@ -67,11 +65,16 @@ def resolve(
     problems = _apply(sections, overrides, task, gate_file, gate_name, gate_fixed)
     problems += _choose_curriculum(sections, overrides, gate_name, is_adaptive(gate_file))
     paths = _find_inputs(sections, overrides, task, data, model, results, problems)
-    problems += _contradictions(sections, overrides, dense=gate_name == "dense")
+    problems += contradictions(sections, overrides, dense=gate_name == "dense")
     plain = {"task": task, "scale": scale, "gate": gate_name, "seed": seed, **sections}
     origins = {key: f"{override.origin}: " for key, override in overrides.items()}
+
+    def where(key: str) -> str:
+        return origins.get(key, f"experiments/{scale}.toml: {task}.")
+
     try:
-        config = from_dict(plain, lambda key: origins.get(key, f"experiments/{scale}.toml: {task}."))
+        config = from_dict(plain, where)
+        config = dataclasses.replace(config, model=checked_model(config, where))
     except UserError as error:
         raise UserError(*problems, *error.problems) from None
     if config.model.checkpoint is None and config.model.vocab_size is None:
@@ -139,8 +142,7 @@ def _apply(
         if key in _OWN_OPTIONS:
             problems.append(f"{override.origin}: {_OWN_OPTIONS[key]}")
         elif key.startswith("model.config."):
-            name = rest.removeprefix("config.")
-            sections["model"]["config"] = sections["model"].get("config", {}) | {name: override.value}
+            _set_option(sections, rest.removeprefix("config."), override.value)
         elif section in own and key not in keys:
             problems.append(f"{override.origin}: {_no_option(*own[section], rest)}")
         elif section == "gate" and rest in gate_fixed:
@@ -158,6 +160,13 @@ def _apply(
             (other,) = set(pair) - set(set_by_user)
             sections["training"].pop(other, None)
     return problems
+
+
+def _set_option(sections: Sections, name: str, value: object) -> None:
+    """Add an option of the model to those of the scale; what else stands there is refused later."""
+    options = sections["model"].get("config", {})
+    if isinstance(options, Mapping):
+        sections["model"]["config"] = {**options, name: value}
 
 
 def _no_option(family: str, name: str, file: str, option: str) -> str:
@@ -215,32 +224,7 @@ def _find_inputs(
         sections["model"]["checkpoint"] = model
         if Path(model).is_dir():
             model_folder = Path(model)
-            parts = (".json", ".txt", ".model", ".safetensors")
-            fingerprint = fingerprint_files(path for path in model_folder.iterdir() if path.suffix in parts)
-            sections["model"]["checkpoint"] = f"dir:{model_folder.resolve().name}:{fingerprint}"
+            sections["model"]["checkpoint"] = (
+                f"dir:{model_folder.resolve().name}:{fingerprint_model(model_folder)}"
+            )
     return RunPaths(results=results, data=data_folder, model=model_folder)
-
-
-def _contradictions(sections: Sections, overrides: Mapping[str, Override], dense: bool) -> list[str]:
-    """Find settings that exclude each other, or that would have no effect."""
-    problems = []
-    model = sections["model"]
-    if model.get("checkpoint") is not None and "model.vocab_size" in overrides:
-        problems.append("--set model.vocab_size: has no effect with a checkpoint, which brings its tokenizer")
-    if sections["training"]["curriculum"] == "length" and "training.length_pool" in overrides:
-        problems.append("--set training.length_pool: has no effect on the curriculum 'length'")
-    if dense:
-        problems += [
-            f"{override.origin}: {key} has no effect: the gate 'dense' has no experts"
-            for key, override in overrides.items()
-            if key.startswith("experts.")
-        ]
-    else:
-        backend = sections["experts"].get("backend", "auto")
-        if backend != "auto":
-            origin = overrides.get("experts.backend", Override(None, "experts.backend")).origin
-            try:
-                plugins.resolve("experts", str(backend), where=f"{origin}: ")
-            except UserError as error:
-                problems += error.problems
-    return problems

@@ -2,9 +2,11 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
+from repro.checks import shown
 from repro.config import Sections
-from repro.errors import UserError, unknown
+from repro.errors import UserError, one_line, unknown
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -29,7 +31,32 @@ def read_scale(name: str) -> dict[str, Sections]:
     if name not in scale_names():
         raise UserError("--scale: " + unknown("scale", name, scale_names()))
     path = experiments_folder() / f"{name}.toml"
+    where = f"experiments/{path.name}"
+    scale: dict[str, Sections] = read_toml(path, where)
+    for task, sections in scale.items():
+        _require_table(sections, f"{where}: {task}")
+        for section, values in sections.items():
+            _require_table(values, f"{where}: {task}.{section}")
+    return scale
+
+
+def _require_table(value: object, where: str) -> None:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a table, got {shown(value)}")
+
+
+def read_toml(path: Path, where: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Args:
+        where: names the file, for messages.
+
+    Raises:
+        UserError: it cannot be read, or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"experiments/{path.name}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UserError(f"{where}: {one_line(error)}") from error

@@ -7,7 +7,7 @@ import torch
 from accelerate.utils import set_seed
 
 from repro.config import RunConfig
-from repro.data.features import cached_features
+from repro.data.features import cached_features, report_special_tokens
 from repro.data.rows import load_rows, rows_digests
 from repro.data.tokenizers import pretrained_tokenizer, trained_tokenizer
 from repro.errors import UserError
@@ -53,6 +53,8 @@ class Examples:
     features: dict[str, list[Feature]]
     fingerprint: str
     """Of the rows of both splits."""
+    skipped: dict[str, int]
+    """Further rows, which lack a text."""
 
 
 def load_examples(config: RunConfig, paths: RunPaths) -> Examples:
@@ -63,11 +65,14 @@ def load_examples(config: RunConfig, paths: RunPaths) -> Examples:
     """
     module = load_task(config.task)
     limits = {"train": config.data.train_samples, "validation": config.data.validation_samples}
-    rows = {
+    loaded = {
         split: load_rows(module, config.data.source, paths.data, split, limit)
         for split, limit in limits.items()
     }
+    rows = {split: loaded[split].rows for split in loaded}
     tokenizer = _tokenizer(config, module, rows["train"], paths)
+    for split, read in rows.items():
+        report_special_tokens(module, read, split, tokenizer)
     task = module.Task(config.task_options, tokenizer, config.data.max_length)
     digests = {split: rows_digests(rows[split]) for split in rows}
     return Examples(
@@ -77,6 +82,7 @@ def load_examples(config: RunConfig, paths: RunPaths) -> Examples:
             split: encoded(task, rows[split], split, fingerprint_digests(digests[split])) for split in rows
         },
         fingerprint=fingerprint_digests(digests["train"] + digests["validation"]),
+        skipped={split: loaded[split].skipped for split in loaded},
     )
 
 
@@ -115,14 +121,22 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
         validation=features["validation"],
         rows=rows["validation"],
         subset=[features["validation"][index] for index in subset],
-        data_record=Data(
-            source=config.data.source.split(":")[0],
-            fingerprint=examples.fingerprint,
-            counts={split: len(rows[split]) for split in rows},
-            features={split: len(features[split]) for split in rows},
-            cut={split: _share_cut(features[split]) for split in rows},
-        ),
+        data_record=_data_record(config, examples),
     )
+
+
+def _data_record(config: RunConfig, examples: Examples) -> Data:
+    rows, features = examples.rows, examples.features
+    record = Data(
+        source=config.data.source.split(":")[0],
+        fingerprint=examples.fingerprint,
+        counts={split: len(rows[split]) for split in rows},
+        features={split: len(features[split]) for split in rows},
+        cut={split: _share_cut(features[split]) for split in rows},
+    )
+    # Without such rows there is no entry, as there was none in older results.
+    some = any(examples.skipped.values())
+    return record.model_copy(update={"skipped": examples.skipped}) if some else record
 
 
 def encoded(task: Task, rows: list[Row], split: str, fingerprint: str) -> list[Feature]:

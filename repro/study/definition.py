@@ -1,6 +1,5 @@
 """Read what a study compares: `experiments/studies/<study>.toml`, checked and typed."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from repro.errors import UserError, unknown
 from repro.results.base import describe
-from repro.run.scales import experiments_folder
+from repro.run.scales import experiments_folder, read_toml
 
 Tree = dict[str, JsonValue]
 """Settings as nested tables: section -> key -> value."""
@@ -102,9 +101,7 @@ def load_study(name: str) -> StudyDefinition:
 def _read(path: Path) -> StudyDefinition:
     where = f"experiments/studies/{path.name}"
     try:
-        definition = StudyDefinition.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: {error}") from error
+        definition = StudyDefinition.model_validate(read_toml(path, where))
     except ValidationError as error:
         raise UserError(f"{where}: {describe(error)}") from None
     for label, variant in definition.variants.items():

@@ -8,8 +8,9 @@ from repro import plugins
 from repro.config import ModelConfig, RunConfig
 from repro.errors import UserError
 from repro.results.files import RunFolder, RunPaths
+from repro.run.contradictions import Override
 from repro.run.model import check_family
-from repro.run.resolve import Override, resolve
+from repro.run.resolve import resolve
 from repro.run.scales import read_scale
 from repro.study.variants import cannot_stand, chosen_variants, variant_settings, variants_of
 

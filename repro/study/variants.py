@@ -7,7 +7,7 @@ from repro.config import ALTERNATIVES, option_names
 from repro.errors import UserError, unknown
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.gates.base import load as load_gate
-from repro.run.resolve import Override
+from repro.run.contradictions import Override
 from repro.run.scales import read_scale
 from repro.study.definition import Variant, load_study
 

@@ -27,6 +27,10 @@ Prediction: TypeAlias = Any
 """Answer to one feature, a plain value of the task's own type: a label, a text, a likelihood, a span."""
 
 
+class Gap(str):
+    """What a row lacks that the corpora of a task do lack here and there: it is left out and counted."""
+
+
 class Task(ABC):
     """One task with its options, tokenizer and lengths.
 
@@ -46,6 +50,8 @@ class Task(ABC):
     @abstractmethod
     def encode(self, rows: list[Row]) -> list[Feature]:
         """Encode rows into features, in their order; a row may give several, or several rows one.
+
+        A special token of the tokenizer that stands in a text is text: `split_special_tokens=True`.
 
         Features are cached as JSON by rows, options, tokenizer and length (`data.features`), so they depend
         on nothing else and hold only what JSON gives back unchanged: text, numbers, true, false, null, lists,
@@ -159,7 +165,7 @@ class TaskModule(Protocol):
         """Encoding, batches, predictions and answers."""
 
     def problem(self, row: Row) -> str | None:
-        """Say what is wrong with a row that has all columns; None if nothing is."""
+        """Say what is wrong with a row that has all columns, or that it has a `Gap`; None if neither."""
 
     def texts(self, row: Row) -> list[str]:
         """Return the strings of a row that a tokenizer is trained on."""

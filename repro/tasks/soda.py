@@ -1,7 +1,8 @@
 """Dialogue response: DialoGPT on SODA (paper table 2), by perplexity of the responses."""
 
+from repro.checks import shown
 from repro.config import settings
-from repro.tasks.base import Feature, Row
+from repro.tasks.base import Feature, Gap, Row
 from repro.tasks.shared.causal import CausalTask, words_ending
 
 TITLE = "Dialogue response"
@@ -22,13 +23,15 @@ class Config:
 
 
 def problem(row: Row) -> str | None:
-    """Require a narrative and a list of two turns or more: the first has nothing to respond to."""
+    """Require a narrative and a list of texts; few rows may have less than two: the first is no response."""
     if not isinstance(row["narrative"], str):
-        return f"narrative {row['narrative']!r} is not text"
+        return f"narrative {shown(row['narrative'])} is not text"
     turns = row["dialogue"]
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
         return "dialogue is not a list of texts"
-    return None if len(turns) > 1 else f"dialogue has {len(turns)} turns; a response needs a turn before it"
+    if len(turns) > 1:
+        return None
+    return Gap(f"dialogue has {len(turns)} turns; a response needs a turn before it")
 
 
 def texts(row: Row) -> list[str]:
@@ -63,7 +66,9 @@ class Task(CausalTask):
 
     def _turns(self, texts: list[str]) -> tuple[list[int], list[int]]:
         """Encode the texts, each with the end token behind it, and count the words that end in each id."""
-        encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
+        encoded = self.tokenizer(
+            texts, return_offsets_mapping=True, return_attention_mask=False, split_special_tokens=True
+        )
         ids: list[int] = []
         words: list[int] = []
         for text, text_ids, spans in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):

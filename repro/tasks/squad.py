@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from repro.checks import shown
 from repro.config import bounded, settings
 from repro.errors import UserError
 from repro.tasks import base
@@ -55,10 +56,10 @@ def problem(row: Row) -> str | None:
     if not pairs:
         return "answers has no answer"
     for text, start in pairs:
-        if not isinstance(text, str) or not isinstance(start, int):
+        if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
             return "answers has a text or answer_start of the wrong type"
         if not text.strip() or start < 0 or row["context"][start : start + len(text)] != text:
-            return f"answer {text!r} is not at position {start} of the context"
+            return f"answer {shown(text)} is not at position {shown(start)} of the context"
     return None
 
 
@@ -99,6 +100,7 @@ class Task(base.Task):
             return_offsets_mapping=True,
             return_token_type_ids=True,
             return_attention_mask=False,
+            split_special_tokens=True,
         )
         features = []
         for window, number in enumerate(encoded["overflow_to_sample_mapping"]):
@@ -126,9 +128,9 @@ class Task(base.Task):
         return features
 
     def _short_question(self, question: str) -> tuple[str, bool]:
-        spans = self.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)[
-            "offset_mapping"
-        ]
+        spans = self.tokenizer(
+            question, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
+        )["offset_mapping"]
         limit = self.config.max_question_length
         return (question, False) if len(spans) <= limit else (question[: spans[limit - 1][1]], True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from repro.checks import shown
 from repro.config import settings
 from repro.tasks import base
 from repro.tasks.base import Batch, Feature, Row
@@ -33,9 +34,9 @@ class Config:
 def problem(row: Row) -> str | None:
     """Require a text as sentence and 0 (negative) or 1 (positive) as label."""
     if not isinstance(row["sentence"], str):
-        return f"sentence {row['sentence']!r} is not text"
+        return f"sentence {shown(row['sentence'])} is not text"
     if row["label"] not in (0, 1) or isinstance(row["label"], bool):
-        return f"label {row['label']!r} is not 0 or 1"
+        return f"label {shown(row['label'])} is not 0 or 1"
     return None
 
 

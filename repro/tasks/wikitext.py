@@ -1,5 +1,6 @@
 """Text completion: GPT-2 on wikitext (paper table 2), by perplexity over all tokens."""
 
+from repro.checks import shown
 from repro.config import settings
 from repro.tasks.base import Feature, Row
 from repro.tasks.shared.causal import CausalTask, words_ending
@@ -23,12 +24,18 @@ class Config:
 
 def problem(row: Row) -> str | None:
     """Require a line of text, which may be empty."""
-    return None if isinstance(row["text"], str) else f"text {row['text']!r} is not text"
+    return None if isinstance(row["text"], str) else f"text {shown(row['text'])} is not text"
 
 
 def texts(row: Row) -> list[str]:
     """Return the line, unless it is blank."""
-    return [row["text"]] if row["text"].strip() else []
+    return [_line(row)] if row["text"].strip() else []
+
+
+def _line(row: Row) -> str:
+    """Return the text with a line end: where the rows have none, words would grow together."""
+    text: str = row["text"]
+    return text if text.endswith("\n") or not text.strip() else f"{text}\n"
 
 
 class Task(CausalTask):
@@ -39,10 +46,12 @@ class Task(CausalTask):
 
     def encode(self, rows: list[Row]) -> list[Feature]:
         """Encode blocks of `max_length` tokens; the last may be shorter."""
-        lines = [row["text"] for row in rows if row["text"]]
+        lines = [_line(row) for row in rows if row["text"]]
         if not lines:
             return []
-        encoded = self.tokenizer(lines, return_offsets_mapping=True, return_attention_mask=False)
+        encoded = self.tokenizer(
+            lines, return_offsets_mapping=True, return_attention_mask=False, split_special_tokens=True
+        )
         ids: list[int] = []
         words: list[int] = []
         for line, line_ids, spans in zip(lines, encoded["input_ids"], encoded["offset_mapping"], strict=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from repro.config import bounded, settings
 from repro.errors import UserError
-from repro.tasks.base import Feature, Row
+from repro.tasks.base import Feature, Gap, Row
 from repro.tasks.shared.seq2seq import Seq2SeqTask
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ class Config:
 
 
 def problem(row: Row) -> str | None:
-    """Require a pair of texts under `de` and `en`."""
+    """Require a pair of texts under `de` and `en`; one of them may be empty here and there."""
     pair = row["translation"]
     if not isinstance(pair, dict) or not all(isinstance(pair.get(side), str) for side in ("de", "en")):
         return "translation is not an object with the texts 'de' and 'en'"
     empty = [side for side in ("de", "en") if not pair[side].strip()]
-    return f"translation {empty[0]!r} is empty" if empty else None
+    return Gap(f"translation {empty[0]!r} is empty") if empty else None
 
 
 def texts(row: Row) -> list[str]:

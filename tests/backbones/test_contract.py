@@ -18,15 +18,15 @@ def test_every_backbone_is_held_against_the_contract() -> None:
 def test_the_constants_fit_the_library(name: str) -> None:
     backbone = base.load(name)
     assert backbone.CONFIG.model_type == backbone.MODEL_TYPE == name
-    assert backbone.INIT_STD in backbone.CONFIG().to_dict()
+    assert {backbone.INIT_STD, *backbone.STACKS.values()} <= backbone.CONFIG().to_dict().keys()
     assert {model_class.config_class for model_class in backbone.HEADS.values()} == {backbone.CONFIG}
 
 
 def test_the_stacks_are_those_of_the_model(tiny: Tiny) -> None:
     backbone, model = base.load(tiny.backbone), tiny.build()
     stacks = backbone.stacks(model)
-    assert tuple(stacks) == backbone.STACKS
-    assert tuple(dict.fromkeys(site.stack for site in backbone.ffn_sites(model))) == backbone.STACKS
+    assert tuple(stacks) == tuple(backbone.STACKS)
+    assert tuple(dict.fromkeys(site.stack for site in backbone.ffn_sites(model))) == tuple(backbone.STACKS)
     # Each network stands in the stack that it names.
     for site in backbone.ffn_sites(model):
         owners = {name for name, stack in stacks.items() if site.norm in list(stack.module.modules())}

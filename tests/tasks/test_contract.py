@@ -56,8 +56,10 @@ def task_of(name: str, tokenizer: Any, max_length: int) -> Task:
 def case(name: str) -> Case:
     """Twelve rows and their features."""
     module = load(name)
-    rows = load_rows(module, "synthetic", None, "train", 12)
-    corpus = [text for row in load_rows(module, "synthetic", None, "train", 60) for text in module.texts(row)]
+    rows = load_rows(module, "synthetic", None, "train", 12).rows
+    corpus = [
+        text for row in load_rows(module, "synthetic", None, "train", 60).rows for text in module.texts(row)
+    ]
     tokenizer = load_backbone(module.BACKBONE).train_tokenizer(corpus, 600)
     task = task_of(name, tokenizer, MAX_LENGTH[name])
     return Case(module, rows, tokenizer, task, task.encode(rows))

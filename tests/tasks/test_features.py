@@ -135,6 +135,12 @@ def test_a_task_is_not_another_one_with_the_same_rows(cache: Path) -> None:
     assert entries(cache) == 2
 
 
+def file_of(cache: Path) -> Path:
+    """The features of the only entry."""
+    (entry,) = cache.iterdir()
+    return entry / "features.jsonl"
+
+
 BREAKS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "half a line": lambda content: content[: len(content) // 2],
@@ -148,7 +154,7 @@ BREAKS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_file_is_written_again(cache: Path, counted: list[int], name: str) -> None:
     first = features(task())
-    (path,) = cache.iterdir()
+    path = file_of(cache)
     whole = path.read_bytes()
     path.write_bytes(BREAKS[name](whole))
     assert features(task()) == first

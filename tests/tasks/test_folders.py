@@ -61,7 +61,7 @@ def test_every_format_gives_the_same_rows(hand_made: RowsOf, tmp_path: Path, nam
     place = tmp_path / name
     place.mkdir()
     WRITERS[suffix](place / f"train{suffix}", rows)
-    found = load_rows(task, "folder:0", tmp_path, "train", None)
+    found = load_rows(task, "folder:0", tmp_path, "train", None).rows
     # Columns that no task reads may change their type: a CSV file does not know that an id is text.
     assert columns(task, found) == columns(task, rows)
     if suffix != ".csv":
@@ -86,7 +86,7 @@ def test_each_name_of_a_folder(hand_made: RowsOf, tmp_path: Path, task: str, fol
     (tmp_path / folder).mkdir()
     for split, size in (("train", 8), ("validation", 4)):
         write_jsonl(tmp_path / folder / f"{split}.jsonl", hand_made(task, size))
-    assert load_rows(module, "folder:0", tmp_path, "validation", None) == hand_made(task, 4)
+    assert load_rows(module, "folder:0", tmp_path, "validation", None).rows == hand_made(task, 4)
     there = folder_fingerprint(tmp_path, module)
     (tmp_path / folder).rename(tmp_path / module.FOLDERS[0])
     assert folder_fingerprint(tmp_path, module) == there
@@ -109,7 +109,7 @@ def test_the_first_name_wins(hand_made: RowsOf, tmp_path: Path, name: str) -> No
     for size, folder in enumerate(reversed(task.FOLDERS), 4):
         (tmp_path / folder).mkdir()
         write_jsonl(tmp_path / folder / "train.jsonl", hand_made(name, size))
-    found = load_rows(task, "folder:0", tmp_path, "train", None)
+    found = load_rows(task, "folder:0", tmp_path, "train", None).rows
     assert len(found) == 3 + len(task.FOLDERS)
 
 
@@ -127,7 +127,7 @@ def test_a_limit_takes_running_text_from_its_beginning(hand_made: RowsOf, tmp_pa
     task, rows = load(name), hand_made(name, 60)
     (tmp_path / name).mkdir()
     write_jsonl(tmp_path / name / "train.jsonl", rows)
-    found = load_rows(task, "folder:0", tmp_path, "train", 12)
+    found = load_rows(task, "folder:0", tmp_path, "train", 12).rows
     assert len(found) == 12
     assert (found == rows[:12]) == task.CONTIGUOUS == (name == "wikitext")
     assert all(row in rows for row in found)
@@ -139,7 +139,7 @@ def test_blank_lines_of_running_text_stay(tmp_path: Path, suffix: str) -> None:
     rows = [{"text": line} for line in lines]
     (tmp_path / "wikitext").mkdir()
     WRITERS[suffix](tmp_path / "wikitext" / f"train{suffix}", rows)
-    assert load_rows(load("wikitext"), "folder:0", tmp_path, "train", None) == rows
+    assert load_rows(load("wikitext"), "folder:0", tmp_path, "train", None).rows == rows
 
 
 # --- the hub, as a local directory in its layout ------------------------------------------------
@@ -243,7 +243,7 @@ def test_the_hubs_layout(hand_made: RowsOf, hub: Path, name: str) -> None:
     task, rows = load(name), {"train": hand_made(name, 8), "validation": hand_made(name, 4)}
     fill(hub, name, rows)
     for split, expected in rows.items():
-        found = load_rows(task, "hub", None, split, None)
+        found = load_rows(task, "hub", None, split, None).rows
         assert found == expected
         assert rows_fingerprint(found) == rows_fingerprint(expected)
 

@@ -142,7 +142,7 @@ class TestRows:
         assert soda.problem(SODA_ROW) is None
         (tmp_path / "soda").mkdir()
         (tmp_path / "soda" / "train.jsonl").write_text(json.dumps(SODA_ROW) + "\n", encoding="utf-8")
-        (row,) = load_rows(soda, "folder:0", tmp_path, "train", None)
+        (row,) = load_rows(soda, "folder:0", tmp_path, "train", None).rows
         assert task(tokenizer).encode([row]) == task(tokenizer).encode([ROW])
 
     def test_commonsense_dialogues_stand_in(self, tmp_path: Path) -> None:
@@ -150,14 +150,14 @@ class TestRows:
         rows = [ROW | {"id": f"test-{number}"} for number in range(3)]
         with gzip.open(tmp_path / "commonsense_dialogues" / "train.jsonl.gz", "wt") as stream:
             stream.writelines(json.dumps(row) + "\n" for row in rows)
-        assert load_rows(soda, "folder:0", tmp_path, "train", None) == rows
+        assert load_rows(soda, "folder:0", tmp_path, "train", None).rows == rows
 
     def test_the_data_set_itself_comes_first(self, tmp_path: Path) -> None:
         for name, turn in (("commonsense_dialogues", "second"), ("soda", "first")):
             (tmp_path / name).mkdir()
             row = ROW | {"dialogue": ["Hello", turn]}
             (tmp_path / name / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-        (row,) = load_rows(soda, "folder:0", tmp_path, "train", None)
+        (row,) = load_rows(soda, "folder:0", tmp_path, "train", None).rows
         assert row["dialogue"][1] == "first"
 
     @pytest.mark.parametrize(

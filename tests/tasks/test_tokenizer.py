@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from repro import plugins
-from repro.data.tokenizers import cache_folder, trained_tokenizer
+from repro.data.cache import cache_folder
+from repro.data.tokenizers import trained_tokenizer
 from repro.moe.backbones import bert
 
 

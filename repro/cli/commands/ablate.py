@@ -66,7 +66,7 @@ def command(
     """
     quiet_libraries()
     from repro.cli.studies import dry_run_rows, run_studies
-    from repro.run.resolve import Override
+    from repro.run.contradictions import Override
     from repro.run.scales import read_scale
     from repro.study.definition import resolve_study
     from repro.study.plan import plan, task_names, together

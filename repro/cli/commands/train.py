@@ -61,7 +61,8 @@ def command(
         "--experts-backend": ("experts.backend", experts_backend),
     }
     quiet_libraries()
-    from repro.run.resolve import Override, resolve
+    from repro.run.contradictions import Override
+    from repro.run.resolve import resolve
 
     overrides = {
         key: Override(value, option) for option, (key, value) in settings_by_option(options, settings).items()

@@ -16,7 +16,7 @@ from repro.moe.backbones.shared.seq2seq import (
 from repro.moe.volume import Volume
 
 MODEL_TYPE = "bart"
-STACKS = ("encoder", "decoder")
+STACKS = {"encoder": "encoder_layers", "decoder": "decoder_layers"}
 CONFIG = transformers.BartConfig
 HEADS = {"sequence-to-sequence": transformers.BartForConditionalGeneration}
 INIT_STD = "init_std"

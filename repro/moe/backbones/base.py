@@ -65,8 +65,8 @@ class Backbone(CostModel, Protocol):
         """The `model_type` of its Hugging Face configuration."""
 
     @property
-    def STACKS(self) -> tuple[str, ...]:
-        """`encoder` and/or `decoder`, in the order of computation."""
+    def STACKS(self) -> Mapping[str, str]:
+        """`encoder` and/or `decoder`, in the order of computation -> how its number of layers is called."""
 
     @property
     def CONFIG(self) -> type[PreTrainedConfig]:
@@ -88,7 +88,8 @@ class Backbone(CostModel, Protocol):
         """Find its feed-forward networks, in the order of computation.
 
         Raises:
-            UserError: the configuration lets layers be skipped, so that their routing could not be counted.
+            UserError: the configuration calls them in another way than once for all tokens of a batch, so
+                that masks would not fit, or lets layers be skipped, so that routing could not be counted.
         """
 
     def stacks(self, model: PreTrainedModel) -> dict[str, Stack]:

@@ -8,12 +8,13 @@ import transformers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
+from repro.errors import UserError
 from repro.moe.backbones.base import FFNSite, Stack
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.volume import Volume
 
 MODEL_TYPE = "bert"
-STACKS = ("encoder",)
+STACKS = {"encoder": "num_hidden_layers"}
 CONFIG = transformers.BertConfig
 HEADS = {
     "sequence-classification": transformers.BertForSequenceClassification,
@@ -24,7 +25,13 @@ TIME_MAJOR = False
 
 
 def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
-    """Find one site per layer. Dropout, residual and norm stay in `output`; only its matrix is taken out."""
+    """Find one site per layer. Dropout, residual and norm stay in `output`; only its matrix is taken out.
+
+    Raises:
+        UserError: the model cuts its sequences into chunks for its networks; masks are of whole sequences.
+    """
+    if model.config.chunk_size_feed_forward:
+        raise UserError("model.config.chunk_size_feed_forward: must be 0 for a model with MoE layers")
     for layer in model.bert.encoder.layer:
 
         def replace(module: nn.Module, layer: Any = layer) -> None:

@@ -17,7 +17,7 @@ from repro.moe.backbones.shared.seq2seq import (
 from repro.moe.volume import Volume
 
 MODEL_TYPE = "fsmt"
-STACKS = ("encoder", "decoder")
+STACKS = {"encoder": "encoder_layers", "decoder": "decoder_layers"}
 CONFIG = transformers.FSMTConfig
 HEADS = {"sequence-to-sequence": transformers.FSMTForConditionalGeneration}
 INIT_STD = "init_std"

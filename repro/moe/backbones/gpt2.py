@@ -12,7 +12,7 @@ from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.volume import Volume
 
 MODEL_TYPE = "gpt2"
-STACKS = ("decoder",)
+STACKS = {"decoder": "n_layer"}
 CONFIG = transformers.GPT2Config
 HEADS = {"causal-language-model": transformers.GPT2LMHeadModel}
 INIT_STD = "initializer_range"

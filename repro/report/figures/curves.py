@@ -7,7 +7,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from repro.report.schemes import STUDY, tasks_in_order, title
-from repro.report.style import SCHEMES, UNNAMED, finite, label, legend, lines_only, mean_line, panels
+from repro.report.style import SCHEMES, UNNAMED, label, legend, lines_only, mean_line, panels
 from repro.results.published import Published
 from repro.results.run import RunResult
 
@@ -56,7 +56,7 @@ def draw(published: Published) -> Figure | None:
 def mean_curve(runs: Sequence[RunResult]) -> list[Point]:
     """Average over runs at each step that all of them measured, and at their ends.
 
-    Runs without a curve are left out. FLOPs are those per trained token, as routed, times the tokens up
+    Runs without FLOPs are left out. FLOPs are those per trained token, as routed, times the tokens up
     to the step.
     """
     curves = [curve for run in runs if (curve := _curve(run))]
@@ -87,11 +87,7 @@ class _Measured(NamedTuple):
 
 def _curve(run: RunResult) -> list[_Measured]:
     flops = run.flops.per_token
-    if not run.steps or not finite(flops):
+    if flops is None:
         return []
     per_step = flops * run.tokens / run.steps
-    return [
-        _Measured(step, seconds, step * per_step, loss)
-        for step, seconds, loss in run.curve
-        if finite(seconds) and finite(loss)
-    ]
+    return [_Measured(step, seconds, step * per_step, loss) for step, seconds, loss in run.curve]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from repro import paper
 from repro.report.schemes import tasks_in_order, title
-from repro.report.style import BLACK, STACKS, finite, label, legend, lines_only, mean_line, panels
+from repro.report.style import BLACK, STACKS, label, legend, lines_only, mean_line, panels
 from repro.results.analysis import Analysis
 from repro.results.published import Published
 
@@ -75,7 +75,7 @@ def _of_run(analysis: Analysis, stack: str) -> list[tuple[float, float]]:
     training = analysis.training
     points = []
     for step, by_layer in zip(training.steps, training.share_two, strict=True):
-        shares = [share for layer, share in enumerate(by_layer) if layer in layers and finite(share)]
+        shares = [share for layer, share in enumerate(by_layer) if layer in layers and share is not None]
         if shares:
             points.append((float(step), 100 * fmean(shares)))
     return points

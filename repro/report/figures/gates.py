@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from repro.report.fronts import STUDY, on_front
 from repro.report.schemes import SchemeRow, flops, performance, scheme_rows
 from repro.report.statistics import interval
-from repro.report.style import BLACK, COLOURS, FAINT, finite, label, legend, lines_only, panels
+from repro.report.style import BLACK, COLOURS, FAINT, label, legend, lines_only, panels
 from repro.results.published import Published
 
 FILE = "gates"
@@ -46,7 +46,7 @@ def draw(published: Published) -> Figure | None:
     tasks: dict[str, list[_Point]] = {}
     for row in scheme_rows(published, STUDY):
         cost, quality = row.mean(flops), row.mean(performance)
-        if finite(cost) and finite(quality):
+        if cost is not None and quality is not None:
             tasks.setdefault(row.task, []).append(_Point(row, cost, quality))
     if not tasks:
         return None

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from repro.report.schemes import METRIC_TITLES, STUDY, tasks_in_order, title
 from repro.report.statistics import interval
-from repro.report.style import MARKERS, SCHEMES, UNNAMED, finite, label, legend, lines_only, panels
+from repro.report.style import MARKERS, SCHEMES, UNNAMED, label, legend, lines_only, panels
 from repro.results.published import Published
 from repro.results.run import Metric, RunResult
 
@@ -50,7 +50,7 @@ def mean_point(runs: Sequence[RunResult]) -> Point | None:
     measured = [
         (run.flops.per_token, run.metric.value)
         for run in runs
-        if finite(run.flops.per_token) and finite(run.metric.value)
+        if run.flops.per_token is not None and run.metric.value is not None
     ]
     if not measured:
         return None

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from repro import paper
 from repro.report.statistics import rounded
-from repro.report.style import BLACK, COLOURS, FAINT, finite, label, legend, lines_only, panels
+from repro.report.style import BLACK, COLOURS, FAINT, label, legend, lines_only, panels
 from repro.report.tables.table1 import FLOOR, RIVAL, LayerTime, layer_times
 from repro.results.bench import BenchCase
 from repro.results.published import Published
@@ -24,7 +24,7 @@ def draw(published: Published) -> Figure | None:
 
     Time is forward and backward. On the grey line it falls as computation does; stars are the paper's.
     """
-    measured = [one for one in layer_times(published) if finite(one.time)]
+    measured = list(layer_times(published))
     if not measured:
         return None
     cases: dict[tuple[str, int, int, str], list[LayerTime]] = {}

@@ -1,8 +1,5 @@
 """Every claim that a measurement can check, with ours and a verdict."""
 
-import math
-from collections.abc import Sequence
-
 from repro.report.claims import CLAIMS, Claim
 from repro.report.statistics import interval, mean, rounded
 from repro.report.tables.base import Row
@@ -18,7 +15,7 @@ def rows(published: Published) -> list[Row]:
     `holds`: the whole interval keeps to the rule. `does not hold`: none of it does. `inconclusive`:
     in between, or a single seed, which has no interval. `not measured`: no run says anything.
     """
-    return [_row(claim, _finite(claim.samples(published))) for claim in CLAIMS]
+    return [_row(claim, claim.samples(published)) for claim in CLAIMS]
 
 
 def verdict(claim: Claim, low: float, high: float) -> str:
@@ -30,11 +27,6 @@ def verdict(claim: Claim, low: float, high: float) -> str:
     if high < bottom or low > top:
         return "does not hold"
     return "inconclusive"
-
-
-def _finite(values: Sequence[float]) -> list[float]:
-    """Without what is not a number."""
-    return [value for value in values if math.isfinite(value)]
 
 
 def _row(claim: Claim, samples: list[float]) -> Row:

@@ -52,7 +52,7 @@ class Seq2SeqTask(Task):
         vocabulary = {token: number for number, token in tokenizer.decoder.items()}
         source, tokenizer.src_lang = tokenizer.src_lang, tokenizer.tgt_lang
         try:
-            tokens = [tokenizer.tokenize(text) for text in targets]
+            tokens = [tokenizer.tokenize(text, split_special_tokens=True) for text in targets]
         finally:
             tokenizer.src_lang = source
         unknown = vocabulary[tokenizer.unk_token]

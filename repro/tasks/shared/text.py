@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def token_ids(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
 ) -> list[tuple[list[int], bool]]:
-    """Encode each text with the tokenizer's special tokens.
+    """Encode each text with the tokenizer's special tokens; one that stands in a text is text.
 
     Returns:
         For each text its ids, and whether it was truncated to `max_length`.
@@ -23,6 +23,7 @@ def token_ids(
         max_length=max_length,
         return_attention_mask=False,
         return_token_type_ids=False,
+        split_special_tokens=True,
     )
     ids = encoded["input_ids"]
     if encoded.encodings is None:  # a tokenizer without the Rust library does not tell

@@ -1,0 +1,130 @@
+"""What values of settings may be, and what is wrong with one in words: plain names, limits, free options."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from repro.errors import unknown
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_SOURCE = re.compile(r"synthetic|hub|folder:[0-9a-f]{16}")
+LARGEST = 2**32 - 1
+"""Largest whole number of any setting."""
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a name is of letters, digits, `.`, `_` and `-`: a path made of it stays inside."""
+    return _PLAIN.fullmatch(name) is not None
+
+
+def _plain(name: str) -> str:
+    if not is_plain(name):
+        raise PydanticCustomError("not_plain", "expected letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _source(name: str) -> str:
+    if not _SOURCE.fullmatch(name):
+        raise PydanticCustomError("no_source", "expected synthetic, hub or folder:<fingerprint>")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain)]
+"""A name that becomes part of the name of a file."""
+SourceName = Annotated[str, AfterValidator(_source)]
+"""Where data are from."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+"""What every library takes as the start of its random numbers."""
+Scalar = str | bool | int | float
+OptionValue = Scalar | tuple[Scalar, ...]
+"""What a free option may be."""
+
+
+def shown(value: object) -> str:
+    """Return the representation of a value, cut to the length of a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def spelled(text: str) -> str:
+    """Return a text as it was typed if that makes a line, else its representation."""
+    return text if text.isprintable() and len(text) <= 80 else shown(text)
+
+
+def option_value(value: object) -> OptionValue:
+    """Return the value of a free option: a scalar, or a list of them as a tuple.
+
+    Raises:
+        ValueError: it is something else: a table, a date, a number that is not finite or too large.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(_scalar(part) for part in value)
+    return _scalar(value)
+
+
+def _scalar(value: object) -> Scalar:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"must be finite, got {value!r}")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST}, got {shown(value)}")
+    if not isinstance(value, str | bool | int | float):
+        raise ValueError(f"expected a number, text, true, false or a list of them, got {shown(value)}")
+    return value
+
+
+def is_optional(hint: Any) -> bool:
+    """Return whether a type has None."""
+    return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)
+
+
+def describe(problem: Mapping[str, Any], cls: Any, key: str, hints: Mapping[str, Any], value: object) -> str:
+    """Say what is wrong with a value of a class of settings.
+
+    Args:
+        problem: pydantic's error.
+        hints: field of the class -> type.
+    """
+    kind = problem["type"]
+    if kind == "unexpected_keyword_argument":
+        return unknown("key", key, hints)
+    if kind in ("missing", "missing_keyword_only_argument"):
+        return "missing; give a value for it"
+    if kind in ("not_plain", "no_source"):
+        return f"{problem['msg']}, got {shown(value)}"
+    limits = _limits(cls.__pydantic_fields__[key].metadata)
+    if kind == "finite_number":
+        needed = limits if limits and value != math.inf else ["finite", *limits]
+        return f"must be {' and '.join(needed)}, got {value!r}"
+    if kind in ("greater_than", "greater_than_equal", "less_than_equal"):
+        return f"must be {limits[0]}, got {shown(value)}"
+    return f"expected {_type_name(hints[key])}, got {shown(value)}"
+
+
+def _type_name(hint: Any) -> str:
+    """Name the type of a field in words."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_type_name(part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+    return names.get(hint, "none")
+
+
+def _limits(metadata: Iterable[object]) -> list[str]:
+    """Put the limits of a field in words: nothing, or one phrase."""
+    low = next((limit.ge for limit in metadata if isinstance(limit, Ge)), None)
+    high = next((limit.le for limit in metadata if isinstance(limit, Le)), None)
+    above = next((limit.gt for limit in metadata if isinstance(limit, Gt)), None)
+    if low is not None and high is not None:
+        return [f"between {low} and {high}"]
+    if above is not None and high is not None:
+        return [f"greater than {above} and at most {high}"]
+    if low is not None:
+        return [f"at least {low}"]
+    return [f"greater than {above}"] if above is not None else []

@@ -1,0 +1,69 @@
+"""How much memory a model takes, known before it is built."""
+
+import copy
+import os
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from repro.errors import UserError
+from repro.moe.backbones.base import Backbone
+
+_BYTES = 4
+"""Of a parameter in fp32; training takes four times as much."""
+
+
+def refuse_too_large(
+    backbone: Backbone,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    where: str,
+    *,
+    experts: int = 1,
+    every: int = 1,
+) -> None:
+    """Refuse a model whose parameters alone do not fit into the memory of this machine.
+
+    Args:
+        where: what describes the model, for the message.
+        experts: experts in the place of every n-th feed-forward network.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    parameters = count_parameters(backbone, model_class, config, experts=experts, every=every)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if _BYTES * parameters > memory:
+        raise UserError(
+            f"{where}: {parameters:.2g} parameters take {_BYTES * parameters / 1e9:.3g} GB,"
+            f" and this machine has {memory / 1e9:.3g} GB; choose smaller sizes"
+        )
+
+
+def count_parameters(
+    backbone: Backbone,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    *,
+    experts: int = 1,
+    every: int = 1,
+) -> int:
+    """Count the parameters without those of gates, from models of one and two layers without weights."""
+
+    def built(second: str | None = None) -> PreTrainedModel:
+        small = copy.deepcopy(config)
+        for entry in backbone.STACKS.values():
+            setattr(small, entry, 2 if entry == second else 1)
+        with torch.device("meta"):
+            return model_class(small)
+
+    one = built()
+    total = size = sum(parameter.numel() for parameter in one.parameters())
+    for entry in backbone.STACKS.values():
+        layer = sum(parameter.numel() for parameter in built(entry).parameters()) - size
+        total += (getattr(config, entry) - 1) * layer
+    if experts > 1:
+        for site in backbone.ffn_sites(one):
+            ffn = sum(part.numel() for part in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D))
+            total += (experts - 1) * ffn * (getattr(config, backbone.STACKS[site.stack]) // every)
+    return int(total)

@@ -1,0 +1,85 @@
+"""Whether the settings of a run go together: with its model's library, and with each other."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repro import plugins
+from repro.config import ModelConfig, RunConfig, Sections, Where
+from repro.errors import UserError
+from repro.moe.backbones.base import load as load_backbone
+from repro.moe.options import misfit, typed_options
+from repro.tasks.base import load as load_task
+
+_MOST_GENERATED = 1_000_000
+"""Rows of a generated corpus, which is in memory as a whole."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that the user gave, and the option it came from."""
+
+    value: Any
+    origin: str
+
+
+def checked_model(config: RunConfig, where: Where) -> ModelConfig:
+    """Give the options of the model the types that the library has for them.
+
+    Raises:
+        UserError: with every option that is unknown or wrong, or saying why they do not go together.
+    """
+    task = load_task(config.task)
+    try:
+        backbone = load_backbone(config.model.backbone)
+    except UserError as error:
+        raise UserError(
+            *(f"{where('model.backbone')}model.backbone: {line}" for line in error.problems)
+        ) from None
+    if task.HEAD not in backbone.HEADS:
+        raise UserError(
+            f"{where('model.backbone')}model.backbone: {config.model.backbone!r} has no head for the task"
+            f" {config.task!r}, whose backbone is {task.BACKBONE!r}"
+        )
+    wrong: dict[str, str] = {}
+    model = dataclasses.replace(config.model, config=typed_options(backbone, config.model.config, wrong))
+    if not wrong and model.checkpoint is None:
+        reason = misfit(model, task.HEAD, task.MODEL_OPTIONS)
+        if reason is not None:
+            raise UserError(f"model.config: {reason}")
+    keys = {f"model.config.{name}": problem for name, problem in wrong.items()}
+    if keys:
+        raise UserError(*(f"{where(key)}{key}: {problem}" for key, problem in keys.items()))
+    return model
+
+
+def contradictions(sections: Sections, overrides: Mapping[str, Override], dense: bool) -> list[str]:
+    """Find settings that exclude each other, or that would have no effect."""
+    problems = []
+    model = sections["model"]
+    if model.get("checkpoint") is not None and "model.vocab_size" in overrides:
+        problems.append("--set model.vocab_size: has no effect with a checkpoint, which brings its tokenizer")
+    if sections["data"].get("source", "synthetic") == "synthetic":
+        problems += [
+            f"{overrides[key].origin}: {key}: a generated corpus has at most {_MOST_GENERATED} rows"
+            for key in ("data.train_samples", "data.validation_samples")
+            if key in overrides and type(size := overrides[key].value) is int and size > _MOST_GENERATED
+        ]
+    if sections["training"]["curriculum"] == "length" and "training.length_pool" in overrides:
+        problems.append("--set training.length_pool: has no effect on the curriculum 'length'")
+    if dense:
+        problems += [
+            f"{override.origin}: {key} has no effect: the gate 'dense' has no experts"
+            for key, override in overrides.items()
+            if key.startswith("experts.")
+        ]
+    else:
+        backend = sections["experts"].get("backend", "auto")
+        if backend != "auto":
+            origin = overrides.get("experts.backend", Override(None, "experts.backend")).origin
+            try:
+                plugins.resolve("experts", str(backend), where=f"{origin}: ")
+            except UserError as error:
+                problems += error.problems
+    return problems
