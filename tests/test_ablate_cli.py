@@ -30,7 +30,7 @@ TWO_TASKS: dict[str, object] = {
     "data.max_length": 32,
     "model.vocab_size": 300,
     "experts.count": 2,
-    "evaluation.every": 4,
+    "evaluation.points": 2,
     "evaluation.batch_size": 16,
 }
 """Of BERT as of GPT-2, at the width of `mini`; whole epochs, so that tokens can be told beforehand."""
@@ -233,7 +233,7 @@ class TestSeveralStudies:
         command = ["ablate", "schemes", "threshold", "--tasks", "sst2", "--out", tmp_path, *sets(SMALL)]
         answer = cli(*command, "--turns", 2)
         assert answer.status == 0, answer.err
-        assert answer.err.startswith("8 runs, 0 of them finished before\n")  # 4 + 6 - top-2 and 0.1
+        assert "8 runs, 0 of them finished before\n" in answer.err  # 4 + 6 - top-2 and 0.1
         finished = results(tmp_path)
         assert len(finished) == 8
         assert all(set(one["beside"]) == set(finished) - {run_id} for run_id, one in finished.items())
@@ -365,14 +365,14 @@ def test_the_widest_rows_of_table_3_fit_into_80_columns() -> None:
         "(paper)": 0.86,
         "FLOPs": 0.7654321,
         "(paper) ": 2.36 / 3.27,
-        "Metric": "Perplexity",
+        "Metric": "Perplexity per token",
         "Value": 12.345678,
         "(paper)  ": 77.4,
     }
     lines = printed([row])
     assert all(len(line) <= 80 for line in lines)
     words = {word for line in lines for word in line.split()}
-    assert {"Question", "and", "Answer", "adaptive", "Perplexity"} <= words
+    assert {"Question", "and", "Answer", "adaptive", "Perplexity", "token"} <= words
     assert {"0.1235", "0.86", "0.7654", "0.7217", "12.35", "77.4"} <= words
 
 
@@ -406,7 +406,7 @@ class TestFailure:
         monkeypatch.undo()
         answer = cli(*command)
         assert answer.status == 0, answer.err
-        assert answer.err.startswith("4 runs, 3 of them finished before\n")
+        assert "4 runs, 3 of them finished before\n" in answer.err
         assert len(results(tmp_path)) == 4
         assert study(tmp_path)["failed"] == {}
         assert all(row["Inference Performance"] for row in table(tmp_path))
@@ -450,7 +450,7 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-LONG: dict[str, object] = {"training.steps": 30, "evaluation.every": 30, "experts.count": 2}
+LONG: dict[str, object] = {"training.steps": 30, "evaluation.points": 1, "experts.count": 2}
 
 
 class TestInterrupted:
@@ -539,5 +539,6 @@ class TestBadInput:
 
     def test_studies_are_listed(self, cli: CommandLine) -> None:
         studies = cli("list", "studies", "--json").json()["studies"]
-        assert [row["name"] for row in studies] == ["adamoe", "curriculum", "gates", "schemes", "threshold"]
-        assert studies[3]["what"].startswith("Dense, top-2, top-1 and adaptive gating")
+        names = ["adamoe", "curriculum", "gates", "learning_rate", "schemes", "threshold", "weights"]
+        assert [row["name"] for row in studies] == names
+        assert studies[4]["what"].startswith("Dense, top-2, top-1 and adaptive gating")

@@ -107,11 +107,13 @@ class TestResult:
     def test_data(self, trained: TrainedRuns, task: str, gate: str) -> None:
         result = trained(gate, task).result
         data, settings = result["data"], result["config"]["data"]
-        assert set(data) == {"source", "fingerprint", "counts", "features", "cut"}
+        assert set(data) == {"source", "counts", "fingerprints", "skipped", "features", "cut"}
         assert data["source"] == "synthetic"
-        limits = {"train": settings["train_samples"], "validation": settings["validation_samples"]}
-        assert data["counts"] == limits
-        for split, size in limits.items():
+        counts = data["counts"]
+        assert counts["train"] == settings["train_samples"]
+        assert counts["validation"] == settings["validation_samples"]
+        assert 1 <= counts["dev"] <= max(settings["dev_samples"], 8 if task == "wikitext" else 1)
+        for split, size in counts.items():
             assert type(data["features"][split]) is int
             assert type(data["cut"][split]) is float
             assert 0 <= data["cut"][split] <= 1
@@ -217,7 +219,7 @@ def test_other_translations_with_other_beams(cli: CommandLine, trained: TrainedR
 def test_the_other_direction(cli: CommandLine, trained: TrainedRuns, tmp_path: Path) -> None:
     result = cli.train("dense", tmp_path, "--json", task="wmt19", settings={"task.direction": "en-de"}).json()
     assert result["eval_loss"] != trained("dense", "wmt19").result["eval_loss"]
-    assert result["data"]["fingerprint"] == trained("dense", "wmt19").result["data"]["fingerprint"]
+    assert result["data"]["fingerprints"] == trained("dense", "wmt19").result["data"]["fingerprints"]
 
 
 @pytest.mark.parametrize("task", ["squad", "wikitext"])

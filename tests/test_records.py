@@ -105,7 +105,7 @@ def test_shares_of_tokens_with_several_experts() -> None:
 
 def test_derived_values_of_a_result() -> None:
     result = make_result(config__model__checkpoint="gpt2", curve=[(0, 0.0, 2.0), (4, 1.0, 1.5)])
-    assert (result.checkpoint, result.final_loss) == ("gpt2", 1.5)
+    assert (result.checkpoint, result.schedule) == ("gpt2", "wsd")
     assert make_result().checkpoint is None
     assert make_environment().code_state == "01234567"
     assert make_environment(git_modified=True).code_state == "01234567+"

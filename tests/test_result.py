@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from command_line import CommandLine, TrainedRuns, only_run, read_lines
 
-from repro.run.result import rank_correlation
+from repro.training.curriculum import rank_correlation
 
 GATES = ("dense", "top-1", "top-2", "adaptive")
 MOE = GATES[1:]
@@ -37,7 +37,7 @@ class TestResult:
             "dense_per_token",
         }
         assert set(result["parameters"]) == {"total", "active"}
-        assert set(result["data"]) == {"source", "fingerprint", "counts", "features", "cut"}
+        assert set(result["data"]) == {"source", "counts", "fingerprints", "skipped", "features", "cut"}
 
     @pytest.mark.parametrize("gate", GATES)
     def test_numbers(self, trained: TrainedRuns, gate: str) -> None:
@@ -52,7 +52,7 @@ class TestResult:
         assert metric["value"] * 32 == pytest.approx(round(metric["value"] * 32))
         assert 0 < result["eval_loss"] < 2
         assert result["data"]["source"] == "synthetic"
-        assert result["data"]["counts"] == {"train": 64, "validation": 32}
+        assert result["data"]["counts"] == {"train": 64, "dev": 16, "validation": 32}
 
     @pytest.mark.parametrize("gate", GATES)
     def test_curve(self, trained: TrainedRuns, gate: str) -> None:

@@ -123,7 +123,9 @@ class TestPlan:
         ]
         assert len(set(same)) == 1
         assert {run.config.training.steps for run in runs} == {7}
-        assert [run.config.training.curriculum for run in runs] == ["random"] * 3 + ["cosine"]
+        assert [run.config.training.curriculum for run in runs] == ["random"] * 4
+        orders = [run.config.training.curriculum for run in planned(tmp_path)]
+        assert orders == ["random"] * 3 + ["cosine"]
 
     def test_folder_and_whether_it_is_finished(self, tmp_path: Path) -> None:
         first, second, *_ = planned(tmp_path)

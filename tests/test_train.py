@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import statistics
 from pathlib import Path
 
 import pandas
@@ -13,9 +14,13 @@ from command_line import (
     only_run,
     read_lines,
     read_object,
+    read_path,
     snapshot,
     without_model,
 )
+from refusals import refused
+
+from repro.config import ORDERS_BY_RATIOS
 
 GATES = ("dense", "top-1", "top-2", "adaptive")
 
@@ -201,18 +206,40 @@ class TestOptions:
         assert curve["upcycle"][0][2] == pytest.approx(dense["curve"][0][2], rel=1e-6)
         assert curve["random"][0][2] != pytest.approx(dense["curve"][0][2], rel=1e-4)
 
-    @pytest.mark.parametrize("order", ["cosine", "count", "length", "random"])
+    @pytest.mark.parametrize("order", [*ORDERS_BY_RATIOS, "length", "random"])
     def test_curricula(self, cli: CommandLine, tmp_path: Path, order: str) -> None:
-        cli.train("adaptive", tmp_path, "--curriculum", order, "--json").json()
+        result = cli.train("adaptive", tmp_path, "--curriculum", order, "--json").json()
         steps = read_lines(only_run(tmp_path) / "steps.jsonl")
         tokens = [row["tokens"] for row in steps]
         assert read_object(only_run(tmp_path) / "config.json")["training"]["curriculum"] == order
         assert (tokens[:4] == sorted(tokens[:4])) is (order == "length")
         if order == "length":
-            assert tokens[4:] == tokens[:2]
+            assert tokens[4:6] == tokens[:2]
         if order == "count":
             # The second epoch starts with the samples that had the fewest two-expert tokens.
             assert tokens[4] < sum(tokens[:4]) / 4
+        seconds = [row["seconds"] for row in read_path(only_run(tmp_path))]
+        medians = [statistics.median(part) for part in (seconds[:4], seconds[4:])]
+        assert result["seconds_per_step_by_epoch"] == pytest.approx(medians)
+        place = result["curriculum"]["place_ratio_correlation"]
+        assert place is None if order == "random" else -1 <= place <= 1
+        if order == "mean":
+            assert place > 0.99  # samples of equal ratios have places of their own
+
+    @pytest.mark.parametrize("gate", ["adaptive", "ratio"])
+    def test_a_curriculum_that_never_acts(self, cli: CommandLine, tmp_path: Path, gate: str) -> None:
+        """Four steps are one epoch: refused if asked for, before the first step; by default random."""
+        few = {"training.steps": 4}
+        refused(
+            cli.train(gate, tmp_path, "--curriculum", "cosine", settings=few),
+            r"'cosine' acts from .* after 4 steps, .* ends after 4; give more, or --curriculum random",
+        )
+        assert not list(tmp_path.rglob("steps.jsonl"))
+        done = cli.train(gate, tmp_path / "default", settings=few)
+        assert done.status == 0, done.err
+        assert done.err.count(f"sst2, {gate}: data in random order") == 1
+        config = read_object(only_run(tmp_path / "default") / "config.json")
+        assert config["training"]["curriculum"] == "random"
 
     @pytest.mark.parametrize("gate", ["dense", "adaptive"])
     def test_accumulation_is_one_big_batch(self, cli: CommandLine, tmp_path: Path, gate: str) -> None:
@@ -319,15 +346,16 @@ class TestData:
             self.write_all(folder, suffix)
             result = cli.train("adaptive", folder / "results", "--data", folder, "--json").json()
             assert result["data"]["source"] == "folder"
-            assert result["data"]["counts"] == {"train": 64, "validation": 32}
-            runs[suffix] = (losses(folder / "results"), result["data"]["fingerprint"])
+            # 8 rows of each sentence: two sentences are the dev split.
+            assert result["data"]["counts"] == {"train": 48, "dev": 16, "validation": 32}
+            runs[suffix] = (losses(folder / "results"), str(result["data"]["fingerprints"]))
         assert len({tuple(steps) for steps, _ in runs.values()}) == 1
-        assert len({fingerprint for _, fingerprint in runs.values()}) == 1
+        assert len({fingerprints for _, fingerprints in runs.values()}) == 1
 
     def test_samples_are_limited(self, cli: CommandLine, tmp_path: Path, data_folder: Path) -> None:
         limits = {"data.train_samples": 20, "data.validation_samples": 10}
         result = cli.train("dense", tmp_path, "--data", data_folder, "--json", settings=limits).json()
-        assert result["data"]["counts"] == {"train": 20, "validation": 10}
+        assert result["data"]["counts"] == {"train": 20, "dev": 16, "validation": 10}
         assert result["metric"]["count"] == 10
 
     @pytest.mark.parametrize("layout", ["data/{}-00000-of-00001.parquet", "{}.jsonl"])
@@ -353,7 +381,7 @@ class TestData:
         hub = cli.train("adaptive", tmp_path / "hub", "--data", "hub", "--json").json()
         folder = cli.train("adaptive", tmp_path / "folder", "--data", data_folder, "--json").json()
         assert hub["data"]["source"] == "hub"
-        assert hub["data"]["counts"] == {"train": 64, "validation": 32}
-        assert hub["data"]["fingerprint"] == folder["data"]["fingerprint"]
+        assert hub["data"]["counts"] == {"train": 48, "dev": 16, "validation": 32}
+        assert hub["data"]["fingerprints"] == folder["data"]["fingerprints"]
         assert losses(tmp_path / "hub") == losses(tmp_path / "folder")
         assert cli("eval", only_run(tmp_path / "hub"), "--split", "test").status == 0
