@@ -18,7 +18,7 @@ from repro.errors import UserError, one_line
 from repro.machine import current_environment, reset_peak_memory
 from repro.moe import convert, pretrained
 from repro.results.environment import Environment
-from repro.results.files import InputPaths, RunFolder, RunPaths, read_json, write_json
+from repro.results.files import InputPaths, ModelFiles, RunFolder, RunPaths, read_json, write_json
 from repro.results.run import EvalResult, RowsRead, RunResult, read_result
 from repro.run.accelerator import make_accelerator
 from repro.run.reopen import finished_config, open_finished
@@ -27,6 +27,7 @@ from repro.run.setup import Prepared, encoded, prepare
 from repro.training.checkpoints import remove_checkpoints, remove_leftovers
 from repro.training.evaluator import evaluate
 from repro.training.state import Progress, TrainingState
+from repro.training.state_files import digest_of
 from repro.training.trainer import train
 
 _LOCK = ".lock"
@@ -137,6 +138,8 @@ def _save_model(accelerator: Accelerator, prepared: Prepared, folder: RunFolder)
     shutil.rmtree(scratch, ignore_errors=True)
     pretrained.save(accelerator.unwrap_model(prepared.model), scratch)
     prepared.tokenizer.save_pretrained(scratch)
+    digests = {path.name: digest_of(path) for path in sorted(scratch.iterdir())}
+    write_json(folder.model_files, ModelFiles(files=digests).to_json())
     shutil.rmtree(folder.model, ignore_errors=True)
     scratch.rename(folder.model)
 
