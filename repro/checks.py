@@ -75,7 +75,13 @@ def _scalar(value: object) -> Scalar:
         raise ValueError(f"must be at most {LARGEST}, got {shown(value)}")
     if not isinstance(value, str | bool | int | float):
         raise ValueError(f"expected a number, text, true, false or a list of them, got {shown(value)}")
-    return value
+    plain: Scalar = unsigned(value)
+    return plain
+
+
+def unsigned(value: object) -> Any:
+    """Return zero for minus zero, which is the same setting and must not name another run."""
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def is_optional(hint: Any) -> bool:

@@ -22,6 +22,7 @@ from repro.checks import (
     is_optional,
     option_value,
     shown,
+    unsigned,
 )
 from repro.errors import UserError
 
@@ -293,4 +294,4 @@ def _plain(hint: Any, value: Any) -> Any:
     """Return the value as the field takes it: `none` stands for None, options are sorted by name."""
     if hint == Options:
         return tuple(sorted((name, option_value(option)) for name, option in value.items()))
-    return None if value == "none" and is_optional(hint) else value
+    return None if value == "none" and is_optional(hint) else unsigned(value)

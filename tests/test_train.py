@@ -47,7 +47,7 @@ class TestTrain:
     def test_writes_all_files(self, trained: TrainedRuns, gate: str) -> None:
         names = {path.name for path in trained(gate).folder.iterdir() if not path.name.startswith(".")}
         expected = {"config.json", "environment.json", "places.json", "steps.jsonl", "evals.jsonl"}
-        expected |= {"result.json", "model"}
+        expected |= {"result.json", "model", "model.json"}
         assert names == (expected if gate == "dense" else expected | {"routing.jsonl"})
         model = {path.name for path in (trained(gate).folder / "model").iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= model

@@ -40,7 +40,13 @@ class _Notices(logging.Handler):
         message = record.getMessage()
         if message not in self._printed:
             self._printed.add(message)
-            err.print(f"repro: {message}", markup=False)
+            say(message)
+
+
+def say(problem: str) -> None:
+    """Print a problem or a notice on stderr, on one line whatever stands in the paths that it names."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in problem)
+    err.print(f"repro: {line}")
 
 
 @contextmanager

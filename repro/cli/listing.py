@@ -65,10 +65,11 @@ def run_rows(
         gate = gate.replace("_", "-")
     rows = []
     problems: list[str] = []
-    for config in sorted(results.glob("*/runs/*/config.json")):
-        folder = RunFolder(config.parent)
+    left = (*results.glob("*/runs/*/config.json"), *results.glob("*/runs/*/result.json"))
+    for path in sorted({file.parent for file in left}):
+        folder = RunFolder(path)
         try:
-            run = RunIdentity.read(config)
+            run = RunIdentity.read(folder.config)
             result = read_result(folder.result) if folder.result.exists() else None
         except UserError as error:
             problems += [f"{problem}; delete its folder to train it again" for problem in error.problems]
@@ -76,7 +77,7 @@ def run_rows(
         now = "finished" if result else "not finished"
         if task not in (None, run.task) or gate not in (None, run.gate) or state not in (None, now):
             continue
-        row = {"scale": config.parent.parent.parent.name, "run": config.parent.name}
+        row = {"scale": path.parent.parent.name, "run": path.name}
         row |= {"state": now, "metric": "", "train s": ""}
         if result:
             row["metric"] = f"{result.metric.name} {number(result.metric.value)}"

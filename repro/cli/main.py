@@ -7,7 +7,7 @@ import typer
 
 from repro import __version__
 from repro.cli.commands.base import load
-from repro.cli.console import err, out, printed_notices
+from repro.cli.console import out, printed_notices, say
 from repro.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -64,18 +64,18 @@ def main() -> None:
             status = app(standalone_mode=False)
     except UserError as error:
         for problem in error.problems:
-            err.print(f"repro: {problem}", markup=False)
+            say(problem)
         sys.exit(2)
     except _UsageError as error:
-        err.print(f"repro: {error.format_message()}", markup=False)
+        say(error.format_message())
         sys.exit(2)
     except FloatingPointError as error:
-        err.print(f"repro: {error}", markup=False)
+        say(str(error))
         sys.exit(1)
     except Interrupted as error:
-        err.print(f"repro: {error}; the same command continues", markup=False)
+        say(f"{error}; the same command continues")
         sys.exit(130)
     except (KeyboardInterrupt, typer.Abort):
-        err.print("repro: interrupted")
+        say("interrupted")
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

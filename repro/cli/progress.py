@@ -52,9 +52,9 @@ class TrainingDisplay:
         self._smooth: dict[str, tuple[float, float]] = {}
         """Title -> smoothed loss and tokens per second."""
         self._bar = ProgressBar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=10),
-            TextColumn("{task.completed}/{task.total} {task.fields[state]}"),
+            TextColumn("{task.completed}/{task.total} {task.fields[state]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=err,
             disable=not err.is_terminal,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from repro.cli.console import err, number, out, plain_table, print_json
+from repro.cli.console import err, number, out, plain_table, print_json, say
 from repro.cli.progress import StopRequest, TrainingDisplay
 from repro.report.build import build_report
 from repro.report.tables.base import load_shown
@@ -80,7 +80,7 @@ def run_studies(
     if published.results:
         _show(plans, published, build_report(scale), as_json)
     for run_id, reason in failed.items():
-        err.print(f"repro: {run_id} failed: {reason}", markup=False)
+        say(f"{run_id} failed: {reason}")
     return failed
 
 

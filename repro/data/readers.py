@@ -7,8 +7,10 @@ millions of rows is never in memory as a whole. Rows are numbered from 1.
 import csv
 import gzip
 import re
+import resource
 import zlib
 from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +26,11 @@ MAX_LINE = 64 * 2**20
 
 The longest articles and books of published corpora have a few megabytes.
 """
-_MAX_COLUMN = 2 * 2**30
-"""Bytes of one column of a row group, which Parquet unpacks as a whole; Arrow's own texts end there, too."""
+_MAX_GROUP = 4 * 2**30
+"""Bytes of a row group of Parquet, as it says of itself."""
+_MAX_BATCH = 2 * 2**30
+"""Bytes that Arrow may take to unpack a batch: kilobytes may hold a text once for a thousand rows."""
+_MAX_COLUMNS = 10_000
 _BATCH = 1000
 """Rows that are taken from Arrow at a time."""
 _BOM = b"\xef\xbb\xbf"
@@ -94,6 +99,8 @@ class _Csv:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._taken = 0
+        """Bytes of the row that is being read."""
 
     def __call__(self, wanted: Container[int] | None = None) -> Iterator[tuple[int, Row]]:
         """Yield the wanted rows with their numbers; None wants all."""
@@ -109,8 +116,8 @@ class _Csv:
         line, cells = next(self._records(), (1, []))
         if not cells:
             raise UserError(f"{self._path}: no header, which names the columns")
-        names = [name or f"Unnamed: {number}" for number, name in enumerate(cells)]
-        _refuse_twins(names, f"{self._path}: line {line}")
+        names = [name or f"Unnamed: {number}" for number, name in enumerate(cells[: _MAX_COLUMNS + 1])]
+        _check_names(names, f"{self._path}: line {line}")
         whole = dict(enumerate(names))
         for cells in self._rows(len(names)):
             for place in [place for place in whole if not _WHOLE.fullmatch(cells[place])]:
@@ -134,12 +141,13 @@ class _Csv:
         """Yield the fields of each record, with the line that it begins on; empty lines are left out."""
         csv.field_size_limit(MAX_LINE)
         reader = csv.reader(self._texts(), strict=True)
-        line = 1
+        line, self._taken = 1, 0
         try:
             for cells in reader:
                 if cells:
                     yield line, cells
                 line = reader.line_num + 1
+                self._taken = 0
         except csv.Error as error:
             raise UserError(f"{self._path}: line {line}: not CSV ({one_line(error)})") from error
 
@@ -147,13 +155,19 @@ class _Csv:
         """Yield lines with their ends, which may be those of any system."""
         pieces = (piece for line in _lines(self._path) for piece in line.splitlines(keepends=True))
         for number, piece in enumerate(pieces, 1):
+            self._taken += len(piece)
+            if self._taken > MAX_LINE:  # after a quote that is never closed
+                raise csv.Error(f"a row longer than {MAX_LINE >> 20} MiB")
             try:
                 yield piece.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(f"{self._path}: line {number}: not UTF-8 (byte {error.start})") from error
 
 
-def _refuse_twins(names: list[str], place: str) -> None:
+def _check_names(names: list[str], place: str) -> None:
+    """Refuse columns of which two have one name, or that are too many."""
+    if len(names) > _MAX_COLUMNS:
+        raise UserError(f"{place}: more than {_MAX_COLUMNS} columns")
     twins = [name for number, name in enumerate(names) if name in names[:number]]
     if twins:
         raise UserError(f"{place}: two columns are called {twins[0][:80]!r}")
@@ -164,24 +178,62 @@ def _parquet_rows(path: Path, wanted: Container[int] | None = None) -> Iterator[
 
     try:
         with pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
-            _refuse_twins(file.schema_arrow.names, str(path))
+            _check_names(file.schema_arrow.names, str(path))
             _check_sizes(file.metadata, path)
-            yield from _arrow_rows(file.iter_batches(batch_size=_BATCH), wanted, str(path))
+            batches = _unpacked(file.iter_batches(batch_size=_BATCH))
+            yield from _arrow_rows(batches, wanted, str(path))
     except UserError:
         raise
+    except MemoryError as error:
+        problem = f"its rows take more than {_MAX_BATCH >> 20} MiB, or there is no memory"
+        raise UserError(f"{path}: {problem} ({one_line(error)})") from error
     except Exception as error:  # Arrow raises dozens of types for damaged files
         raise UserError(f"{path}: not a Parquet file ({one_line(error)})") from error
 
 
+def _unpacked(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches, each unpacked within a limit of memory.
+
+    Raises:
+        MemoryError: one does not fit.
+    """
+    iterator = iter(batches)
+    while True:
+        with _memory_limit(_MAX_BATCH):
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch
+
+
+@contextmanager
+def _memory_limit(more: int) -> Iterator[None]:
+    """Let this process allocate so many bytes more at most, where the system counts them (Linux)."""
+    statistics = Path("/proc/self/statm")
+    if not statistics.exists():
+        yield
+        return
+    used = int(statistics.read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [limit for limit in (used + more, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def _check_sizes(metadata: Any, path: Path) -> None:
-    """Refuse, by what the file says of itself, what would be unpacked into too much memory."""
+    """Refuse, by what the file says of itself, what would be unpacked into too much memory.
+
+    It is not asked for a column of a row group: if that is damaged, Arrow ends the process.
+    """
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        columns = map(group.column, range(group.num_columns))
-        size = max((column.total_uncompressed_size for column in columns), default=0)
-        if size > min(_MAX_COLUMN, MAX_LINE * max(1, group.num_rows)):
+        size = group.total_byte_size
+        if size > min(_MAX_GROUP, MAX_LINE * (group.num_rows + 1)):  # one for the heads of pages
             raise UserError(
-                f"{path}: a column of {size >> 20} MiB in a row group of {group.num_rows} rows;"
-                f" at most {MAX_LINE >> 20} MiB a row and {_MAX_COLUMN >> 20} MiB a row group"
+                f"{path}: a row group of {group.num_rows} rows and {size >> 20} MiB;"
+                f" at most {MAX_LINE >> 20} MiB a row and {_MAX_GROUP >> 20} MiB a row group"
             )
 
 

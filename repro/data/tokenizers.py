@@ -53,4 +53,6 @@ def pretrained_tokenizer(source: Path | str, where: str = "") -> PreTrainedToken
         raise UserError(f"{where}{source}: no tokenizer ({one_line(error)})") from error
     if tokenizer.pad_token is None:  # GPT-2; masks keep padding out of everything
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise UserError(f"{where}{source}: its tokenizer has no token to pad with, and no end token")
     return tokenizer

@@ -96,6 +96,8 @@ class SavedSettings(Record):
             )
         except ValidationError as error:
             raise UserError(f"{_unreadable(folder)}: {describe(error)}") from error
+        except UserError as error:  # no such gate
+            raise UserError(f"{_unreadable(folder)}: {error}") from error
 
 
 def _unreadable(folder: Path) -> str:

@@ -5,23 +5,25 @@ has, no code is run, and weights are tensors in files of the folder itself.
 """
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from repro import plugins
 from repro.checks import PlainName, shown, spelled
 from repro.errors import UserError, named_line, notice, one_line, unknown
 from repro.moe.backbones import base as backbones
 from repro.moe.backbones.base import Backbone
-from repro.moe.options import MAX_LAYERS
+from repro.moe.options import MAX_LAYERS, option_defaults, wrong_number
 from repro.provenance import fingerprint_files
 from repro.results.base import Record, parse_object, read_bytes
 
@@ -38,6 +40,7 @@ _NOT_TAKEN = {
     "model_type",
     "output_attentions",
     "output_hidden_states",
+    "problem_type",
     "return_dict",
     "transformers_version",
 }
@@ -124,6 +127,10 @@ def configuration(
         if type(layers) is not int or not 1 <= layers <= MAX_LAYERS:
             wrong = f"{entry}: expected 1 to {MAX_LAYERS} layers, got {shown(layers)}"
             raise UserError(f"{where}{folder}: config.json: {wrong}")
+    for name in taken.keys() & option_defaults(backbone).keys():
+        problem = wrong_number(backbone, name, taken[name]) if type(taken[name]) is int else None
+        if problem:
+            raise UserError(f"{where}{folder}: config.json: {name}: {problem}")
     try:
         return backbone.CONFIG(**taken)
     except Exception as error:  # the library refuses values with many types
@@ -131,14 +138,22 @@ def configuration(
 
 
 def refuse_tokenizer_code(folder: Path, where: str = "") -> None:
-    """Refuse a tokenizer that is code of its folder.
+    """Refuse a tokenizer that is code of its folder, or not one of the library's tokenizers.
 
     Raises:
         UserError: it is.
     """
     path = folder / "tokenizer_config.json"
-    if path.is_file() and "auto_map" in parse_object(read_bytes(path), f"{where}{path}"):
+    if not path.is_file():
+        return
+    plain = parse_object(read_bytes(path), f"{where}{path}")
+    if "auto_map" in plain:
         raise UserError(f"{where}{path}: names code of the folder (auto_map), which is not run; no tokenizer")
+    # The library looks the name up among all that it has, and some of that loads code of the folder.
+    name = plain.get("tokenizer_class")
+    found = getattr(transformers, str(name), PreTrainedTokenizerBase)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)):
+        raise UserError(f"{where}{path}: tokenizer_class {spelled(str(name))} is no tokenizer")
 
 
 def weight_files(folder: Path, where: str = "", *, pickled: bool) -> list[Path]:
@@ -188,7 +203,8 @@ def _unpickled(path: Path, where: str) -> dict[str, Tensor]:
         UserError: the file holds something else.
     """
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of protocols; what cannot be read is refused
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{where}{path}: holds more than tensors, which could be code; it is not loaded"

@@ -17,7 +17,7 @@ from repro.moe.folder import TOKENIZER_FILES, weight_files
 _PARTS = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 _PICKLED = ["pytorch_model*.bin"]
 """Weights that are fetched where a model has no safetensors."""
-_PATIENCE = 10
+_PATIENCE = 4
 """Seconds in which the hub must answer."""
 
 
@@ -57,7 +57,8 @@ def _cached(name: str) -> Path | None:
 
 
 def _fetched(name: str, patterns: list[str]) -> Path:
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    with only_if_it_answers():
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 
 def _is_whole(folder: Path) -> bool:

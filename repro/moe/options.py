@@ -63,13 +63,14 @@ def _problem(backbone: Backbone, name: str, default: object, value: OptionValue)
     elif default is not None and type(value) is not expected:
         return f"expected {_WORDS[type(default)]}, got {shown(value)}"
     elif type(value) is int:
-        return _wrong_number(backbone, name, value)
+        return wrong_number(backbone, name, value)
     elif name in ("hidden_act", "activation_function") and value not in ACT2FN:
         return unknown("activation", str(value), sorted(ACT2FN))
     return None
 
 
-def _wrong_number(backbone: Backbone, name: str, value: int) -> str | None:
+def wrong_number(backbone: Backbone, name: str, value: int) -> str | None:
+    """Say that a whole number is no size of a model of this family; None if it may be one."""
     low, high = (0 if name.endswith("_id") else 1), _MAX_WIDTH
     if name in backbone.STACKS.values():
         high = MAX_LAYERS

@@ -9,7 +9,8 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from repro.errors import UserError, one_line, unknown
+from repro import plugins
+from repro.errors import UserError, named_line, one_line, unknown
 from repro.moe.backbones import base as backbones
 from repro.moe.backbones.base import Backbone
 from repro.moe.convert import MoESettings, SavedSettings, convert
@@ -31,47 +32,54 @@ def load(folder: Path, device: torch.device, backend: str = "auto") -> PreTraine
     """
     config = configuration(folder)
     plain = getattr(config, CONFIG_KEY, None)
+    weights = read_weights(folder)
     try:
         if plain is None:
-            model = _dense(config, folder)
+            model = _dense(config, folder, weights)
         else:
             settings = SavedSettings.load(plain, folder).settings(backend, folder)
-            model = _fresh(config, settings, folder)
+            model = _fresh(config, settings, folder, weights)
             convert(model, settings, device)
-        _load_weights(model, read_weights(folder))
+        _load_weights(model, weights)
         _load_generation(model, folder)
-    except _UNREADABLE as error:
+    except UserError:
+        raise
+    except Exception as error:  # the library and torch refuse sizes and weights with many types
         raise UserError(f"{folder}: not a saved model ({one_line(error)[:200]})") from error
     return model.to(device).eval()
 
 
-def _dense(config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
+def _dense(config: PreTrainedConfig, folder: Path, weights: Mapping[str, Tensor]) -> PreTrainedModel:
     """Build a model that was saved without MoE layers: one of the heads of its family."""
     backbone = family_of({"model_type": config.model_type}, folder)
     heads = {model_class.__name__: model_class for model_class in backbone.HEADS.values()}
     name = str((config.architectures or [""])[0])
     if name not in heads:
         raise UserError(f"{folder}: not a saved model ({unknown('head', name, heads)})")
-    refuse_too_large(backbone, heads[name], config, str(folder))
+    refuse_too_large(backbone, heads[name], config, str(folder), weights=weights)
     return heads[name](config)
 
 
-def _fresh(config: PreTrainedConfig, settings: MoESettings, folder: Path) -> PreTrainedModel:
+def _fresh(
+    config: PreTrainedConfig, settings: MoESettings, folder: Path, weights: Mapping[str, Tensor]
+) -> PreTrainedModel:
     """Build the model that settings are of, not yet converted.
 
     Raises:
         UserError: they are of another family, or the model does not fit into memory.
     """
-    backbone = backbones.load(settings.backbone)
-    if config.model_type != backbone.MODEL_TYPE:
+    backbone = family_of({"model_type": config.model_type}, folder)
+    if settings.backbone not in plugins.names("backbones") or backbone is not backbones.load(
+        settings.backbone
+    ):
         raise UserError(
             f"{folder}: not a saved model ({settings.backbone!r} is not its model_type {config.model_type!r})"
         )
     if settings.head not in backbone.HEADS:
         raise UserError(f"{folder}: not a saved model ({unknown('head', settings.head, backbone.HEADS)})")
-    experts = settings.experts
+    count, every = settings.experts.count, settings.experts.every
     model_class = backbone.HEADS[settings.head]
-    refuse_too_large(backbone, model_class, config, str(folder), experts=experts.count, every=experts.every)
+    refuse_too_large(backbone, model_class, config, str(folder), experts=count, every=every, weights=weights)
     return model_class(config)
 
 
@@ -92,10 +100,15 @@ def load_checkpoint(
         UserError: the folder holds no such model, or it does not fit into memory.
     """
     config = configuration(folder, where, options)
-    refuse_too_large(backbone, model_class, config, f"{where}{folder}")
     weights = read_weights(folder, where, pickled=True)
-    model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
-    _load_generation(model, folder)
+    try:
+        refuse_too_large(backbone, model_class, config, f"{where}{folder}", weights=weights)
+        model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+        _load_generation(model, folder)
+    except UserError:
+        raise
+    except Exception as error:  # as in `load`
+        raise UserError(f"{where}{folder}: cannot be loaded ({named_line(error)[:300]})") from error
     return model
 
 
@@ -134,12 +147,13 @@ def load_with_gate(
     ]
     if problems:
         raise UserError(*problems)
+    stored = read_weights(folder, "--model ")
     try:
-        model = _fresh(config, settings, folder)
+        model = _fresh(config, settings, folder, stored)
         architecture = convert(model, settings, device)
         fresh = model.state_dict()
         weights = {}
-        for key, value in read_weights(folder, "--model ").items():
+        for key, value in stored.items():
             if ".gate." not in key or (key in fresh and fresh[key].shape == value.shape):
                 weights[key] = value
             elif key in fresh and _has_more_rows(fresh[key], value):
@@ -147,7 +161,9 @@ def load_with_gate(
         gates = {key: value for key, value in fresh.items() if ".gate." in key}
         _load_weights(model, gates | weights)
         _load_generation(model, folder)
-    except _UNREADABLE as error:
+    except UserError:
+        raise
+    except Exception as error:  # as in `load`
         raise UserError(f"--model {folder}: cannot be loaded ({one_line(error)[:200]})") from error
     return model.to(device), architecture
 
@@ -157,10 +173,6 @@ def _has_more_rows(fresh: Tensor, saved: Tensor) -> bool:
     if fresh.dim() != saved.dim() or saved.dim() == 0:
         return False
     return fresh.shape[1:] == saved.shape[1:] and len(fresh) > len(saved)
-
-
-_UNREADABLE = (OSError, ValueError, AttributeError, KeyError, TypeError, RuntimeError, AssertionError)
-"""What libraries raise for a folder that holds something else."""
 
 
 def _load_generation(model: PreTrainedModel, folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 import copy
 import os
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from repro.errors import UserError
@@ -11,6 +13,8 @@ from repro.moe.backbones.base import Backbone
 
 _BYTES = 4
 """Of a parameter in fp32; training takes four times as much."""
+_HEAD = 2**20
+"""Parameters that a model may have beside those in its folder: a head that is fresh."""
 
 
 def refuse_too_large(
@@ -21,12 +25,14 @@ def refuse_too_large(
     *,
     experts: int = 1,
     every: int = 1,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Refuse a model whose parameters alone do not fit into the memory of this machine.
 
     Args:
         where: what describes the model, for the message.
         experts: experts in the place of every n-th feed-forward network.
+        weights: those that it will get; sizes that are far from theirs would be built for nothing.
 
     Raises:
         UserError: it does not fit.
@@ -37,6 +43,11 @@ def refuse_too_large(
         raise UserError(
             f"{where}: {parameters:.2g} parameters take {_BYTES * parameters / 1e9:.3g} GB,"
             f" and this machine has {memory / 1e9:.3g} GB; choose smaller sizes"
+        )
+    given = parameters if weights is None else sum(tensor.numel() for tensor in weights.values())
+    if parameters > 2 * given + _HEAD:
+        raise UserError(
+            f"{where}: config.json is of {parameters:.2g} parameters, its weights are {given:.2g}"
         )
 
 

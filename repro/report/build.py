@@ -56,12 +56,13 @@ def build_report(scale_folder: Path) -> list[Path]:
     """
     files = _files(scale_folder)
     contents = {name: files[name]() for name in _stale(scale_folder, files)}
-    try:
-        for name, content in contents.items():
-            (scale_folder / name).parent.mkdir(exist_ok=True)
-            write_file(scale_folder / name, content)
-    except OSError as error:
-        raise UserError(f"{scale_folder}: cannot be written ({error.strerror})") from error
+    for name, content in contents.items():
+        path = scale_folder / name
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_file(path, content)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     return [scale_folder / name for name in files]
 
 

@@ -32,6 +32,13 @@ class InputPaths(Record):
     model: str | None
 
 
+class ModelFiles(Record):
+    """`model.json`: what the saved model consists of."""
+
+    files: dict[str, str]
+    """File of the folder -> SHA-256."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run, `results/<scale>/runs/<run id>/`."""
@@ -82,6 +89,11 @@ class RunFolder:
     def model(self) -> Path:
         """The trained model and its tokenizer, in `save_pretrained` layout."""
         return self.path / "model"
+
+    @property
+    def model_files(self) -> Path:
+        """`ModelFiles` as JSON; older runs have none."""
+        return self.path / "model.json"
 
     @property
     def analysis(self) -> Path:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 
 from repro.config import RunConfig
 from repro.moe import pretrained
-from repro.results.files import RunFolder, RunPaths, write_json
+from repro.results.files import ModelFiles, RunFolder, RunPaths, write_json
 from repro.results.run import RunResult, read_result
 from repro.run.launch import Launch, begin, check_config, folder_of, launched
 from repro.run.result import build_result
 from repro.training.checkpoints import keep_last_checkpoint, remove_checkpoints, remove_leftovers
 from repro.training.state import Progress
+from repro.training.state_files import digest_of
 from repro.training.trainer import train
 
 
@@ -92,5 +93,7 @@ def _save_model(launch: Launch) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     pretrained.save(launch.accelerator.unwrap_model(launch.prepared.model), scratch)
     launch.prepared.tokenizer.save_pretrained(scratch)
+    digests = {path.name: digest_of(path) for path in sorted(scratch.iterdir())}
+    write_json(folder.model_files, ModelFiles(files=digests).to_json())
     shutil.rmtree(folder.model, ignore_errors=True)
     scratch.rename(folder.model)

@@ -139,14 +139,9 @@ def dense_model(config: RunConfig, task: TaskModule, tokenizer: Any, paths: RunP
         return fresh_model(config, options)
     folder = checkpoint_folder(config.model.checkpoint, paths.model)
     backbone = load_backbone(config.model.backbone)
-    try:
-        return pretrained.load_checkpoint(
-            folder, backbone, backbone.HEADS[task.HEAD], {**options, **task.MODEL_OPTIONS}, "--model "
-        )
-    except UserError:
-        raise
-    except Exception as error:  # the library and torch refuse weights with many types
-        raise UserError(f"--model {folder}: cannot be loaded ({named_line(error)[:300]})") from error
+    return pretrained.load_checkpoint(
+        folder, backbone, backbone.HEADS[task.HEAD], {**options, **task.MODEL_OPTIONS}, "--model "
+    )
 
 
 def converted_model(config: RunConfig, paths: RunPaths, device: torch.device) -> tuple[Any, Architecture]:

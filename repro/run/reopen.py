@@ -12,11 +12,12 @@ from repro.data.rows import load_rows, load_training
 from repro.data.tokenizers import pretrained_tokenizer
 from repro.errors import UserError
 from repro.moe import pretrained
-from repro.results.files import InputPaths, RunFolder, read_json
+from repro.results.files import InputPaths, ModelFiles, RunFolder, read_json
 from repro.results.run import read_result
 from repro.run.accelerator import make_accelerator
 from repro.tasks.base import Row, Task, TaskModule
 from repro.tasks.base import load as load_task
+from repro.training.state_files import digest_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
     model = accelerator.prepare_model(
         pretrained.load(folder.model, accelerator.device, config.experts.backend), evaluation_mode=True
     )
+    check_model(folder)
     return FinishedRun(
         config=config,
         module=module,
@@ -87,6 +89,23 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
         accelerator=accelerator,
         model=model,
     )
+
+
+def check_model(folder: RunFolder) -> None:
+    """Compare the saved model with what was saved: a bit more or less in a weight gives other numbers.
+
+    Raises:
+        UserError: a file is missing or altered. A run that does not say what it saved is not compared.
+    """
+    if not folder.model_files.exists():
+        return
+    try:
+        for name, digest in ModelFiles.read(folder.model_files).files.items():
+            path = folder.model / Path(name).name
+            if digest_of(path) != digest:
+                raise UserError(f"{path}: not what was saved; restore it, or train the run with --fresh")
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); restore it") from error
 
 
 def _data_folder(folder: RunFolder) -> Path:

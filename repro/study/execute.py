@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 
-from repro.errors import Interrupted, named_line
+from repro.errors import Interrupted, UserError, named_line, one_line
 from repro.run.execute import execute as execute_run
+from repro.run.reopen import check_model
 from repro.study.interleave import Outcome, interleave
 from repro.study.plan import PlannedRun
 from repro.training.state import Progress
@@ -93,4 +94,8 @@ def _cannot_start(run: PlannedRun) -> str | None:
         return f"{which} is not finished"
     if not first.folder.model.is_dir():
         return f"{which} has no model any more; delete its folder to train it again"
+    try:
+        check_model(first.folder)
+    except UserError as error:
+        return f"{which} has a damaged model: {one_line(error)}"
     return None

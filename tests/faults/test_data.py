@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import random
+import resource
 import tracemalloc
 from collections.abc import Callable
 from functools import cache
@@ -99,7 +100,20 @@ class TestSize:
         """As after a quote that is never closed."""
         text = 'sentence,label\nfine,1\n"good\n' + "film film,1\n" * 100_000
         file_of(tmp_path, "sst2", ".csv").write_text(text, encoding="utf-8")
-        assert refusal(tmp_path) == "train.csv: line 3: not CSV (field larger than field limit (1048576))"
+        assert refusal(tmp_path) == "train.csv: line 3: not CSV (a row longer than 1 MiB)"
+
+    def test_a_row_of_many_cells(self, tmp_path: Path) -> None:
+        """Quotes that close and open in every line make one row of a whole file."""
+        text = 'sentence,label\nfine,1\n"good\n' + 'film","film\n' * 100_000
+        file_of(tmp_path, "sst2", ".csv").write_text(text, encoding="utf-8")
+        assert refusal(tmp_path) == "train.csv: line 3: not CSV (a row longer than 1 MiB)"
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_too_many_columns(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str) -> None:
+        monkeypatch.setattr(readers, "_MAX_COLUMNS", 100)
+        rows = [{f"column {number}": 1 for number in range(101)}]
+        file_of(tmp_path, "sst2", suffix).write_bytes(content_of(rows, suffix, tmp_path))
+        assert refusal(tmp_path).endswith("more than 100 columns")
 
     def test_a_row_of_parquet(self, tmp_path: Path) -> None:
         rows = [{"sentence": "a", "label": 1}] * 20 + [{"sentence": "a" * (2**20 + 1), "label": 0}]
@@ -111,7 +125,21 @@ class TestSize:
         path = file_of(tmp_path, "sst2", ".parquet")
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         path.write_bytes(path.read_bytes().replace(b"a" * 100, b"b" * 100))  # nothing of it can be unpacked
-        assert refusal(tmp_path).startswith("train.parquet: a column of 3 MiB in a row group of 1 rows;")
+        assert refusal(tmp_path).startswith("train.parquet: a row group of 1 rows and 3 MiB;")
+
+    def test_a_text_that_stands_once_for_many_rows(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Kilobytes of Parquet that unpack to gigabytes."""
+        monkeypatch.setattr(readers, "_MAX_BATCH", 2**26)
+        texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, "int32"), ["a" * 900_000])
+        path = file_of(tmp_path, "sst2", ".parquet")
+        table = pyarrow.table({"sentence": texts, "label": [1] * 1000})
+        pyarrow.parquet.write_table(table, path, store_schema=False)
+        assert path.stat().st_size < 2**17
+        limits = resource.getrlimit(resource.RLIMIT_DATA)
+        assert refusal(tmp_path).startswith("train.parquet: its rows take more than 64 MiB, ")
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limits
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_what_is_just_short_enough(self, tmp_path: Path, suffix: str) -> None:
@@ -194,6 +222,21 @@ def test_two_columns_of_a_name_in_parquet(tmp_path: Path) -> None:
     )
     pyarrow.parquet.write_table(table, file_of(tmp_path, "sst2", ".parquet"))
     assert refusal(tmp_path) == "train.parquet: two columns are called 'sentence'"
+
+
+def test_the_schema_of_parquet_is_damaged(tmp_path: Path) -> None:
+    """Arrow ends the process where it is asked for a column that does not fit its schema."""
+    content = content_of(rows_of("sst2", 4), ".parquet", tmp_path)
+    path = file_of(tmp_path, "sst2", ".parquet")
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    refusals = 0
+    for place in range(start, start + 100):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 8]) + content[place + 1 :])
+        try:
+            list(readers.file_reader(path)())
+        except UserError:
+            refusals += 1
+    assert refusals > 10
 
 
 # --- text -----------------------------------------------------------------------------------------

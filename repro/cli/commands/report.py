@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from repro.cli.arguments import Results
-from repro.cli.console import err, out
+from repro.cli.console import out, say
 
 
 def command(
@@ -28,6 +28,6 @@ def command(
         return
     stale = stale_files(out_folder / scale)
     for name in stale:
-        err.print(f"repro: {out_folder / scale / name}: not what the runs give; `repro report` rebuilds it")
+        say(f"{out_folder / scale / name}: not what the runs give; `repro report` rebuilds it")
     if stale:
         raise typer.Exit(1)
