@@ -204,6 +204,13 @@ def read_lines(path: Path) -> list[Json]:
     return [json.loads(line) for line in lines]
 
 
+def read_legs(folder: Path, name: str = "steps.jsonl") -> tuple[list[Json], list[Json]]:
+    """Read a record file of the trunk of a run, and that of its cooldown; both have records."""
+    trunk, branch = (read_lines(part / name) for part in (folder, folder / "cooldown"))
+    assert trunk and branch
+    return trunk, branch
+
+
 def read_path(folder: Path) -> list[Json]:
     """Read the steps that led to a run's model: those of the trunk before the branch, and of the branch."""
     trunk, branch = (read_lines(part / "steps.jsonl") for part in (folder, folder / "cooldown"))

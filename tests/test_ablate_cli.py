@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import SMALL, CommandLine, Json, Settings, read_object, snapshot
+from command_line import SMALL, CommandLine, Json, Settings, read_lines, read_object, snapshot
 from planned import SCHEMES
 from rich.console import Console
 
@@ -144,10 +145,11 @@ class TestStudy:
             assert run["gate"] == row["Scheme"] == detail["Scheme"]
             assert float(row["Inference Performance"]) == pytest.approx(run["metric"]["value"], rel=1e-3)
             assert float(row["Computation FLOPs"]) == pytest.approx(run["flops"]["per_token"], rel=1e-3)
-            assert float(detail["Final loss"]) == pytest.approx(run["curve"][-1][2], rel=1e-5)
+            assert float(detail["Final loss"]) == pytest.approx(run["dev_loss"], rel=1e-5)
+            losses = [loss for _, _, loss in run["curve"]]
             if row["Scheme"] == "top-2":
-                assert detail["Target loss"] == detail["Final loss"]
-                assert row["Norm. Training Time"] in ("1.0", "")
+                assert min(losses) <= float(detail["Target loss"]) <= max(losses)
+                assert (row["Norm. Training Time"], detail["Reached"]) == ("1.0", "1 of 1")
 
     def test_what_it_says(self, done: Done) -> None:
         """Progress on stderr, a line a run; the table and its files on stdout."""
@@ -179,8 +181,8 @@ class TestStudy:
         empty = [row for row in table(done.out) if not row["Norm. Training Time"]]
         # One run after the other: all rows but top-2's, of two tasks.
         assert notes.pop() == "* 6 rows were not timed in turns with top-2: loads may differ"
-        for note, row in zip(notes, empty, strict=True):
-            assert note.startswith(f"* {row['Task']}, {row['Scheme']}: ")
+        for row in empty:
+            assert any(note.startswith(f"* {row['Task']}, {row['Scheme']}: ") for note in notes)
 
     def test_repeats_nothing(self, cli: CommandLine, done: Done, tmp_path: Path) -> None:
         shutil.copytree(done.out, tmp_path / "results")
@@ -293,12 +295,16 @@ class TestDryRun:
         ]
         for row in rows:
             made = finished[row["run"]]
+            folder = done.out / "mini" / "runs" / row["run"]
+            # What a trunk did beyond its margin, to reach a target, is not planned.
+            trunk = read_lines(folder / "steps.jsonl")[: math.ceil(1.1 * made["steps"])]
+            steps = trunk + read_lines(folder / "cooldown" / "steps.jsonl")
             assert row["state"] == "to do"
-            assert row["steps"] == made["steps"]
-            assert row["tokens"] == made["tokens"]
+            assert row["steps"] == len(steps)
+            assert row["tokens"] == pytest.approx(sum(step["tokens"] for step in steps), rel=0.1)
             assert row["params"] == made["parameters"]["total"]
             if made["gate"] != "adaptive":
-                assert row["FLOPs"] == pytest.approx(made["flops"]["per_token"] * made["tokens"])
+                assert row["FLOPs"] == pytest.approx(made["flops"]["per_token"] * row["tokens"], rel=0.02)
 
     def test_says_what_is_finished_and_how_long_the_rest_takes(self, cli: CommandLine, done: Done) -> None:
         assert done.planned.err.endswith("8 runs, about 0 minutes of training\n")
@@ -477,19 +483,20 @@ class TestInterrupted:
         (folder,) = tmp_path.glob("mini/runs/sst2-top-2-*")
         steps = (folder / "steps.jsonl").read_text().splitlines()
         assert 0 < len(steps) < 30
-        message = f"repro: stopped after step {len(steps)} of 30; the same command continues"
+        message = f"repro: stopped after step {len(steps)} of 39; the same command continues"
         assert err.splitlines()[-1] == message
         assert [one["gate"] for one in results(tmp_path).values()] == ["dense"]
         dense = snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*")))
 
         answer = cli(*arguments(tmp_path, "sst2", SMALL | LONG))
         assert answer.status == 0, answer.err
-        assert answer.err.startswith("4 runs, 1 of them finished before\n[1/3] sst2 top-2 seed 0\n")
+        assert "4 runs, 1 of them finished before\n[1/3] sst2 top-2 seed 0\n" in answer.err
         assert len(results(tmp_path)) == 4
         assert snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*"))) == dense
         after = (folder / "steps.jsonl").read_text().splitlines()
         assert after[: len(steps)] == steps
-        assert [json.loads(line)["step"] for line in after] == list(range(1, 31))
+        # 30, and 3 as the margin of the trunk.
+        assert [json.loads(line)["step"] for line in after][:33] == list(range(1, 34))
 
 
 class TestBadInput:

@@ -1,4 +1,4 @@
-"""Twenty losses of a tiny model, one curve per gate on sst2 and two of other architectures with
+"""Twenty losses on the path to a tiny model, the last four in the cooldown: one curve per gate on sst2 and two of other architectures with
 `adaptive`: a refactoring shows equal numbers.
 
 After a change that is meant to change them: `REPRO_GOLDEN=write make test`, and review the difference.
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, Settings, only_run, read_lines
+from command_line import CommandLine, Settings, only_run, read_path
 from rows_by_hand import FolderOf
 
 from repro import plugins
@@ -38,7 +38,7 @@ def losses(
     settings = {"training.steps": 20, "training.learning_rate": 3e-3, **settings}
     answer = cli.train(gate, out, *options, task=task, settings=settings)
     assert answer.status == 0, answer.err
-    curve = [row["loss"] for row in read_lines(only_run(out) / "steps.jsonl")]
+    curve = [row["loss"] for row in read_path(only_run(out))]
     assert len(curve) == 20
     return curve
 

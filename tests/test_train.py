@@ -12,6 +12,7 @@ from command_line import (
     CommandLine,
     TrainedRuns,
     only_run,
+    read_legs,
     read_lines,
     read_object,
     read_path,
@@ -26,7 +27,9 @@ GATES = ("dense", "top-1", "top-2", "adaptive")
 
 
 def losses(results: Path) -> list[float]:
-    return [row["loss"] for row in read_lines(only_run(results) / "steps.jsonl")]
+    """Those of the trunk, then those of the cooldown."""
+    trunk, cooldown = read_legs(only_run(results))
+    return [row["loss"] for row in trunk + cooldown]
 
 
 class TestTrain:
@@ -47,32 +50,39 @@ class TestTrain:
     def test_writes_all_files(self, trained: TrainedRuns, gate: str) -> None:
         names = {path.name for path in trained(gate).folder.iterdir() if not path.name.startswith(".")}
         expected = {"config.json", "environment.json", "places.json", "steps.jsonl", "evals.jsonl"}
-        expected |= {"result.json", "model", "model.json"}
+        expected |= {"result.json", "model", "model.json", "checkpoint", "cooldown"}
         assert names == (expected if gate == "dense" else expected | {"routing.jsonl"})
+        cooldown = {path.name for path in (trained(gate).folder / "cooldown").iterdir()}
+        assert cooldown == names & {"steps.jsonl", "evals.jsonl", "routing.jsonl"}
+        assert [path.name for path in (trained(gate).folder / "checkpoint").iterdir()] == ["step-7"]
         model = {path.name for path in (trained(gate).folder / "model").iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= model
 
     @pytest.mark.parametrize("gate", GATES)
     def test_records(self, trained: TrainedRuns, gate: str) -> None:
+        """Six steps: a trunk of seven, and a cooldown from the fourth to the sixth."""
         run = trained(gate)
-        steps = read_lines(run.folder / "steps.jsonl")
-        assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
-        assert [row["epoch"] for row in steps] == [0, 0, 0, 0, 1, 1]
-        assert all(math.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in steps)
-        assert all(0 < row["tokens"] <= row["padded_tokens"] for row in steps)
-        assert steps[0]["learning_rate"] == pytest.approx(1e-3)
-        assert steps[-1]["learning_rate"] == pytest.approx(1e-3 / 5)
-        assert sum(row["tokens"] for row in steps) == run.result["tokens"]
-        assert sum(row["seconds"] for row in steps) == pytest.approx(run.result["train_seconds"])
+        trunk, cooldown = read_legs(run.folder)
+        path = read_path(run.folder)
+        assert [row["step"] for row in trunk] == [1, 2, 3, 4, 5, 6, 7]
+        assert [row["step"] for row in cooldown] == [5, 6]
+        assert [row["epoch"] for row in trunk] == [0, 0, 0, 0, 1, 1, 1]
+        assert [row["epoch"] for row in cooldown] == [1, 1]
+        assert all(math.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in trunk + cooldown)
+        assert all(0 < row["tokens"] <= row["padded_tokens"] for row in trunk + cooldown)
+        assert [row["learning_rate"] for row in trunk] == pytest.approx([1e-3] * 7)
+        assert [row["learning_rate"] for row in cooldown] == pytest.approx([1e-3, 1e-3 / 2])
+        assert sum(row["tokens"] for row in path) == run.result["tokens"]
+        assert sum(row["seconds"] for row in path) == pytest.approx(run.result["train_seconds"])
         curve = [
             [row["step"], row["train_seconds"], row["eval_loss"]]
             for row in read_lines(run.folder / "evals.jsonl")
         ]
         assert curve == run.result["curve"]
         if gate != "dense":
-            routing = read_lines(run.folder / "routing.jsonl")
-            assert [row["step"] for row in routing] == [1, 2, 3, 4, 5, 6]
-            assert all(len(row["share_by_count_per_layer"]) == 2 for row in routing)
+            legs = read_legs(run.folder, "routing.jsonl")
+            assert [[row["step"] for row in leg] for leg in legs] == [[1, 2, 3, 4, 5, 6, 7], [5, 6]]
+            assert all(len(row["share_by_count_per_layer"]) == 2 for leg in legs for row in leg)
 
     @pytest.mark.parametrize("gate", GATES)
     def test_config_and_environment(self, trained: TrainedRuns, gate: str) -> None:
@@ -154,7 +164,7 @@ class TestAgain:
         result = read_object(only_run(tmp_path) / "result.json")
         assert result["train_seconds"] != run.result["train_seconds"]
         assert result["eval_loss"] == run.result["eval_loss"]
-        assert len(read_lines(only_run(tmp_path) / "steps.jsonl")) == 6
+        assert [len(leg) for leg in read_legs(only_run(tmp_path))] == [7, 2]
         assert not (only_run(tmp_path) / "left-over").exists()
 
     def test_another_setting_is_another_run(self, cli: CommandLine, tmp_path: Path) -> None:
@@ -257,7 +267,7 @@ class TestOptions:
         parts = cli.train(gate, tmp_path / "parts", "--json", settings=cut).json()
         assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
         norms = [
-            [row["gradient_norm"] for row in read_lines(only_run(tmp_path / name) / "steps.jsonl")]
+            [row["gradient_norm"] for leg in read_legs(only_run(tmp_path / name)) for row in leg]
             for name in ("whole", "parts")
         ]
         assert norms[0] == pytest.approx(norms[1], rel=1e-3)

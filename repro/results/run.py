@@ -73,7 +73,7 @@ class Data(Record):
     fingerprints: dict[str, str]
     """Over the rows, 16 hex digits."""
     skipped: dict[str, int]
-    """Further rows of the file of a split that lack a text, and were left out; those of `train` may be of `dev`."""
+    """Further rows of the file that lack a text and were left out; those of `train` may be of `dev`."""
     features: dict[str, int]
     """Examples encoded from them."""
     cut: dict[str, float]

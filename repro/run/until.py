@@ -44,8 +44,8 @@ def execute_until(
 ) -> TimeToLoss:
     """Start the trunk of a run, or let it go on, until a loss is reached; at most twice the run's budget.
 
-    The points that it adds to the curve of a finished run become part of its result. It goes on for a tenth of
-    the budget after the loss is reached (`target.MARGIN`), so that one lucky point is no success.
+    The points that it adds to the curve of a finished run become part of its result. It goes on for a tenth
+    of the budget after the loss is reached (`target.MARGIN`), so that one lucky point is no success.
 
     Args:
         fresh: discard what an earlier run with the same configuration left.
