@@ -149,7 +149,9 @@ class TestStudy:
             losses = [loss for _, _, loss in run["curve"]]
             if row["Scheme"] == "top-2":
                 assert min(losses) <= float(detail["Target loss"]) <= max(losses)
-                assert (row["Norm. Training Time"], detail["Reached"]) == ("1.0", "1 of 1")
+                # It may not have learned anything in so few steps.
+                cells = row["Norm. Training Time"], detail["Reached"]
+                assert cells == ("1.0", "1 of 1") or (cells == ("", "") and detail["Reason for empty cells"])
 
     def test_what_it_says(self, done: Done) -> None:
         """Progress on stderr, a line a run; the table and its files on stdout."""
@@ -492,7 +494,12 @@ class TestInterrupted:
         assert answer.status == 0, answer.err
         assert "4 runs, 1 of them finished before\n[1/3] sst2 top-2 seed 0\n" in answer.err
         assert len(results(tmp_path)) == 4
-        assert snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*"))) == dense
+        # It is not trained again; its trunk may have gone on to the target.
+        then = snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*")))
+        assert {name: file for name, file in then.items() if name.startswith(("model", "cooldown"))} == {
+            name: file for name, file in dense.items() if name.startswith(("model", "cooldown"))
+        }
+        assert then["steps.jsonl"][1].startswith(dense["steps.jsonl"][1])
         after = (folder / "steps.jsonl").read_text().splitlines()
         assert after[: len(steps)] == steps
         # 30, and 3 as the margin of the trunk.

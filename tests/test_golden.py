@@ -1,5 +1,5 @@
-"""Twenty losses on the path to a tiny model, the last four in the cooldown: one curve per gate on sst2 and two of other architectures with
-`adaptive`: a refactoring shows equal numbers.
+"""Twenty losses on the path to a tiny model, sixteen of its trunk and four of its cooldown: one curve per
+gate on sst2 and two of other architectures with `adaptive`. A refactoring shows equal numbers.
 
 After a change that is meant to change them: `REPRO_GOLDEN=write make test`, and review the difference.
 """

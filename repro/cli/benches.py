@@ -34,7 +34,7 @@ from repro.training.state import Progress as TrainingProgress
 _WARM_UP = 3
 """Steps that are not counted, at the start of a run and of every turn."""
 _EVALUATED_ROWS = 16
-"""Of each split. Enough for one example where rows are lines, some of them empty, that are packed into blocks."""
+"""Of each split: enough for one example where rows are lines, some of them empty, packed into blocks."""
 
 
 def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
