@@ -176,7 +176,7 @@ def observe(
 
 
 def _routing_records(folder: RunFolder) -> list[RoutingRecord]:
-    """Read how each optimiser step of the run was routed; nothing if its records were deleted.
+    """Read how each optimiser step of the run was routed.
 
     Raises:
         UserError: a record is damaged, or some are missing.
@@ -187,8 +187,10 @@ def _routing_records(folder: RunFolder) -> list[RoutingRecord]:
         for number, line in enumerate(whole_lines(path), 1)
     ]
     steps = read_result(folder.result).steps
-    if path.exists() and [record.step for record in records] != list(range(1, steps + 1)):
-        raise UserError(f"{path}: not one line for each of the {steps} steps; restore it, or delete it")
+    if [record.step for record in records] != list(range(1, steps + 1)):
+        raise UserError(
+            f"{path}: not one line for each of the {steps} steps; restore it, or train the run with --fresh"
+        )
     return records
 
 
