@@ -178,9 +178,6 @@ def observe(
 def _routing_records(folder: RunFolder) -> list[RoutingRecord]:
     """Read how each step up to the budget was routed: the trunk's up to the cooldown, then the cooldown's.
 
-    Returns:
-        Nothing if the records were deleted.
-
     Raises:
         UserError: a record is damaged, or some are missing.
     """
@@ -188,9 +185,11 @@ def _routing_records(folder: RunFolder) -> list[RoutingRecord]:
     cooldown = _records(folder.cooldown.routing)
     end = cooldown[0].step - 1 if cooldown else budget
     records = [record for record in _records(path) if record.step <= end] + cooldown
-    if path.exists() and [record.step for record in records] != list(range(1, budget + 1)):
-        raise UserError(f"{path}: not one line for each of the {budget} steps; restore it, or delete it")
-    return records if path.exists() else []
+    if [record.step for record in records] != list(range(1, budget + 1)):
+        raise UserError(
+            f"{path}: not one line for each of the {budget} steps; restore it, or train the run with --fresh"
+        )
+    return records
 
 
 def _records(path: Path) -> list[RoutingRecord]:

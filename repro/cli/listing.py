@@ -65,8 +65,7 @@ def run_rows(
         gate = gate.replace("_", "-")
     rows = []
     problems: list[str] = []
-    left = (*results.glob("*/runs/*/config.json"), *results.glob("*/runs/*/result.json"))
-    for path in sorted({file.parent for file in left}):
+    for path in sorted(path for path in results.glob("*/runs/*") if path.is_dir() and any(path.iterdir())):
         folder = RunFolder(path)
         try:
             run = RunIdentity.read(folder.config)
