@@ -10,8 +10,8 @@ from factories import make_step
 
 from repro.bench.profile import PARTS, split_steps
 from repro.cli import benches
+from repro.training import loop as loop_parts
 from repro.training import trainer
-from repro.training.loop import Loop
 
 
 @dataclass
@@ -74,11 +74,10 @@ def test_steps_that_are_profiled(cli: CommandLine, monkeypatch: pytest.MonkeyPat
         measured.append(split_steps(events))
         return measured[-1]
 
-    def measure(loop: Loop) -> None:
+    def measure(loop: loop_parts.Loop) -> None:
         losses.append(loop.state.step)
-        measure_loss(loop)
+        loop_parts.measure(loop)
 
-    measure_loss = trainer.measure
     monkeypatch.setattr(benches, "split_steps", split)
     monkeypatch.setattr(trainer, "measure", measure)
     assert cli("bench", "--task", "sst2", "--steps", "2", "--json").status == 0
