@@ -154,13 +154,14 @@ class CommandLine:
 
     @staticmethod
     def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-        """Start `repro ARGUMENTS` as a process of its own."""
+        """Start `repro ARGUMENTS` as a process that leads a group of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "repro", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | environment,
+            start_new_session=True,
         )
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -504,6 +505,27 @@ class TestInterrupted:
         assert after[: len(steps)] == steps
         # 30, and 3 as the margin of the trunk.
         assert [json.loads(line)["step"] for line in after][:33] == list(range(1, 34))
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_to_all_processes(self, cli: CommandLine, tmp_path: Path, number: int) -> None:
+        """As a terminal, `timeout` or a job scheduler sends it: runs that take turns save what they did."""
+        command = [*arguments(tmp_path, "sst2", SMALL | LONG), "--turns", 2, "--variants", "dense,top-1"]
+        process = cli.start(*command)
+        try:
+            deadline = time.monotonic() + 120
+            while not any(lines(path) > 3 for path in tmp_path.glob("mini/runs/*/steps.jsonl")):
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            os.killpg(process.pid, number)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
+        assert (process.returncode, out) == (130, "")
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].endswith("; the same command continues")
+        assert len(list(tmp_path.glob("mini/runs/*/checkpoint/step-*/manifest.json"))) == 2
 
 
 class TestBadInput:

@@ -121,7 +121,7 @@ class _Worker:
             try:
                 self._channel.send(should_stop())
                 message: Message = self._channel.recv()
-            except (EOFError, BrokenPipeError):
+            except (EOFError, OSError):  # the process has ended
                 self._process.join()
                 return _cause(self._process.exitcode)
             if message[0] == "interrupted":
@@ -136,7 +136,7 @@ class _Worker:
     def end(self) -> None:
         """Stop the process, if it runs."""
         self._channel.close()
-        self._process.terminate()
+        self._process.kill()
         self._process.join()
 
 
@@ -169,8 +169,9 @@ class _Parent:
 
 
 def _work(config: RunConfig, paths: RunPaths, interleaved_with: list[str], channel: Connection) -> None:
-    """Do the run in its own process. Ctrl-C reaches it as a message of the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Do the run in its own process. Ctrl-C and SIGTERM, which a whole group gets, reach it as messages."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = _Parent(channel)
     try:
         if parent.should_stop():
