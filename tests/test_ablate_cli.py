@@ -535,6 +535,7 @@ class TestBadInput:
             ),
             (["schemes", "--data", "nowhere"], ["--data nowhere: no such folder."]),
             (["schemes", "--seeds", "0"], ["Invalid value for '--seeds'"]),
+            (["schemes", "--seeds", "1000000", "--dry-run"], ["Invalid value for '--seeds'", "100"]),
             ([], ["Missing argument 'STUDY...'"]),
         ],
     )
