@@ -61,7 +61,7 @@ report: $(READY)  ## every table and figure from the finished runs
 test: $(READY)  ## all tests
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 
-torture: $(READY)  ## kills by the hundred; minutes
+torture: $(READY)  ## kills, damages and nasty options by the thousand; half an hour and longer
 	$(BIN)/pytest -m torture --numprocesses auto
 
 check: $(READY) lint types stale dry-run test  ## what CI runs

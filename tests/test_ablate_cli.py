@@ -549,6 +549,10 @@ class TestBadInput:
             ),
             (["schemes", "--data", "nowhere"], ["--data nowhere: no such folder."]),
             (["schemes", "--seeds", "0"], ["Invalid value for '--seeds'"]),
+            (
+                ["schemes", "--seeds", "1000000", "--dry-run"],
+                ["Invalid value for '--seeds': Input should be less than or equal to 100"],
+            ),
             ([], ["Missing argument 'STUDY...'"]),
         ],
     )

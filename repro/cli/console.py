@@ -43,9 +43,18 @@ class _Notices(logging.Handler):
             say(message)
 
 
+_LONGEST = 1500
+"""Characters of a line on stderr."""
+
+
 def say(problem: str) -> None:
-    """Print a problem or a notice on stderr, on one line whatever stands in the paths that it names."""
+    """Print a problem or a notice on stderr, on one line whatever stands in what it names.
+
+    Of one that is too long beginning and end are left: what it is about, and the way out.
+    """
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in problem)
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 3 :]}"
     err.print(f"repro: {line}")
 
 

@@ -235,3 +235,12 @@ def test_many_random_options(
     cli: CommandLine, keys: dict[str, list[str]], untrained: Path, seed: int
 ) -> None:
     try_random(cli, keys, untrained, seed, 100)
+
+
+@pytest.mark.parametrize("options", [["--values", "a" * 6000], ["--set", f"training.steps={'a' * 6000}"]])
+def test_a_value_that_is_too_long_for_a_line(cli: CommandLine, untrained: Path, options: list[str]) -> None:
+    answer = cli("ablate", "threshold", "--dry-run", *options)
+    (line,) = answer.err.splitlines()
+    assert answer.status == 2
+    assert line.startswith(f"repro: {options[0]}")
+    assert len(line) < 2000

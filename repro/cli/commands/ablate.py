@@ -31,7 +31,7 @@ Studies = Annotated[
 def command(
     studies: Studies,
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, with seeds 0, 1, ...")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each row, with seeds 0, 1, ...")] = 1,
     scale: Annotated[str, typer.Option(help="mini, small or paper: a file in experiments/.")] = "mini",
     data: Source = None,
     model: Model = None,
