@@ -17,6 +17,7 @@ from repro.data.rows import rows_fingerprint
 from repro.errors import UserError, one_line
 from repro.machine import current_environment, reset_peak_memory
 from repro.moe import convert, pretrained
+from repro.provenance import digest_of
 from repro.results.environment import Environment
 from repro.results.files import InputPaths, ModelFiles, RunFolder, RunPaths, read_json, write_json
 from repro.results.run import EvalResult, RowsRead, RunResult, read_result
@@ -27,7 +28,6 @@ from repro.run.setup import Prepared, encoded, prepare
 from repro.training.checkpoints import remove_checkpoints, remove_leftovers
 from repro.training.evaluator import evaluate
 from repro.training.state import Progress, TrainingState
-from repro.training.state_files import digest_of
 from repro.training.trainer import train
 
 _LOCK = ".lock"
