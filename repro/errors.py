@@ -2,9 +2,12 @@
 
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 _LOGGER = logging.getLogger("repro")
+_Item = TypeVar("_Item")
+_Checked = TypeVar("_Checked")
 
 
 class UserError(Exception):
@@ -26,6 +29,24 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
 def notice(message: str) -> None:
     """Tell the user, in one line, something that is no error; the command line prints it on stderr."""
     _LOGGER.warning("%s", message)
+
+
+def for_all(check: Callable[[_Item], _Checked], items: Iterable[_Item]) -> list[_Checked]:
+    """Return what a check gives for every item.
+
+    Raises:
+        UserError: with the problems of all items that it refuses.
+    """
+    checked: list[_Checked] = []
+    problems: list[str] = []
+    for item in items:
+        try:
+            checked.append(check(item))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return checked
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:

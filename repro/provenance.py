@@ -2,9 +2,11 @@
 
 import hashlib
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import BinaryIO
 
 _PACKAGE = Path(__file__).parent
 _PACKAGES = (
@@ -23,9 +25,27 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
     """Return 16 hex digits over names and contents of files: equal data, equal value, on any machine."""
     digest = hashlib.sha256()
     for path in sorted(paths, key=lambda path: path.name):
-        with path.open("rb") as stream:
-            digest.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        digest.update(path.name.encode() + bytes.fromhex(digest_of(path)))
     return digest.hexdigest()[:16]
+
+
+def digest_of(path: Path, size: int | None = None) -> str:
+    """Return the SHA-256 of a file, or of its first `size` bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in _blocks(stream, size):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(stream: BinaryIO, size: int | None) -> Iterator[bytes]:
+    left = size
+    while left is None or left > 0:
+        block = stream.read(2**20 if left is None else min(2**20, left))
+        if not block:
+            return
+        left = None if left is None else left - len(block)
+        yield block
 
 
 def fingerprint_text(texts: Iterable[str]) -> str:
@@ -68,18 +88,23 @@ def changed_since(commit: str | None, modified: bool | None, packages: Mapping[s
             them.
     """
     changes = []
-    here = git_commit()
+    here, modified_here, installed = _code_here()
     if commit and here and commit != here:
         changes.append(f"commit {commit[:8]}, here {here[:8]}")
-    elif bool(modified) != bool(git_modified()):
+    elif bool(modified) != bool(modified_here):
         changes.append("files changed since the commit, not here" if modified else "files changed here")
-    installed = package_versions()
     changes += [
         f"{name} {version}, here {installed[name]}"
         for name, version in packages.items()
         if name in installed and name != "repro" and version != installed[name]
     ]
     return changes
+
+
+@cache
+def _code_here() -> tuple[str | None, bool | None, dict[str, str | None]]:
+    """Return commit, changes and libraries of this process, which asks git once and not for every result."""
+    return git_commit(), git_modified(), package_versions()
 
 
 def _git(package: Path, *arguments: str) -> str | None:

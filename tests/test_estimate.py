@@ -7,13 +7,12 @@ from typing import Protocol
 import pytest
 import torch
 from command_line import SMALL_BY_TASK, only_run, read_lines
-from planned import overrides_of
+from resolved import resolved as as_resolved
 
 from repro.config import RunConfig
 from repro.results.files import RunPaths
 from repro.results.run import RunResult
 from repro.run.execute import execute
-from repro.run.resolve import resolve
 from repro.run.setup import load_examples
 from repro.study.estimate import Estimate, estimate, matmul_speed, mean_experts
 
@@ -58,16 +57,7 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Resolved:
             for key, value in (SMALL_BY_TASK[task] | LINEAR | changes).items()
             if value is not None and not (gate == "dense" and key.startswith("experts."))
         }
-        return resolve(
-            task=task,
-            scale="mini",
-            gate=gate,
-            seed=0,
-            data=None,
-            model=None,
-            overrides=overrides_of(settings),
-            results=tmp_path_factory.mktemp("results"),
-        )
+        return as_resolved(gate, task=task, overrides=settings, results=tmp_path_factory.mktemp("results"))
 
     return make
 

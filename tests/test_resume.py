@@ -15,7 +15,6 @@ from command_line import (
     SMALL_BY_TASK,
     CommandLine,
     Json,
-    Settings,
     TrainedRuns,
     only_run,
     read_lines,
@@ -23,11 +22,7 @@ from command_line import (
     read_path,
     timeless,
 )
-from planned import overrides_of
-
-from repro.errors import Interrupted
-from repro.run.execute import execute
-from repro.run.resolve import resolve
+from stopped import stop_after
 
 # 16 steps an epoch; dropout, a random first epoch, then orders by the ratios of the epoch before.
 LONG: dict[str, object] = {
@@ -137,30 +132,6 @@ def started(cli: CommandLine, tmp_path: Path) -> Iterator[subprocess.Popen[str]]
     yield process
     process.kill()
     process.communicate()
-
-
-def stop_after(
-    settings: Settings, results: Path, step: int, task: str = "sst2", gate: str = "adaptive"
-) -> None:
-    """Do a run in this process until a step, as after Ctrl-C."""
-    config, paths = resolve(
-        task=task,
-        scale="mini",
-        gate=gate,
-        seed=0,
-        data=None,
-        model=None,
-        overrides=overrides_of({key: value for key, value in settings.items() if value is not None}),
-        results=results,
-    )
-    seen: list[int] = []
-    with pytest.raises(Interrupted, match=f"stopped after step {step} of "):
-        execute(
-            config,
-            paths,
-            report=lambda progress: seen.append(progress.done),
-            should_stop=lambda: seen[-1] == step,
-        )
 
 
 class TestStopped:

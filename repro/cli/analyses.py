@@ -1,14 +1,13 @@
 """`repro analyze`: which runs, what is written, and a short table of each."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from repro.analysis.analyze import analyzable, analyze_run, nothing_to_analyze, write_analysis
 from repro.cli.arguments import run_folder
 from repro.cli.console import Row, err, out, plain_table, print_json
-from repro.errors import UserError
+from repro.errors import UserError, for_all
 from repro.report.analyses import items, top_words
 from repro.report.build import build_report
 from repro.results.analysis import Analysis, LayerAnalysis
@@ -16,9 +15,6 @@ from repro.results.files import RunFolder
 from repro.results.published import Published
 from repro.run.reopen import finished_config
 from repro.run.scales import read_scale
-
-_Run = TypeVar("_Run")
-_Checked = TypeVar("_Checked")
 
 WORDS = 8
 """Words that are named for each run."""
@@ -34,35 +30,17 @@ def chosen_runs(runs: Sequence[str], results: Path, scale: str | None) -> list[R
     if runs and scale is not None:
         raise UserError("--scale: has no effect on runs that are named; give one or the other")
     if runs:
-        return _each(lambda run: _named(run, results), runs)
+        return for_all(lambda run: _named(run, results), runs)
     scale = scale or "mini"
     read_scale(scale)
     finished = [RunFolder(path.parent) for path in sorted((results / scale).glob("runs/*/result.json"))]
-    folders = [folder for folder, fit in zip(finished, _each(_has_gate, finished), strict=True) if fit]
+    folders = [folder for folder, fit in zip(finished, for_all(_has_gate, finished), strict=True) if fit]
     if not folders:
         raise UserError(
             f"{results / scale}: no finished run with a gate and a saved model, of {len(finished)} finished;"
             f" make one with `repro train --scale {scale} --gate adaptive`"
         )
     return folders
-
-
-def _each(check: Callable[[_Run], _Checked], runs: Iterable[_Run]) -> list[_Checked]:
-    """Check every run.
-
-    Raises:
-        UserError: with the problems of all of them.
-    """
-    checked: list[_Checked] = []
-    problems: list[str] = []
-    for run in runs:
-        try:
-            checked.append(check(run))
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(*problems)
-    return checked
 
 
 def _named(run: str, results: Path) -> RunFolder:

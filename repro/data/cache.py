@@ -6,7 +6,6 @@ be written, one line says so.
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import TypeVar
 from pydantic_core import from_json
 
 from repro.errors import UserError, notice, one_line
+from repro.provenance import digest_of
 
 _MANIFEST = "manifest.json"
 """File of an entry: the others -> SHA-256."""
@@ -95,12 +95,7 @@ def scratch_folder() -> Iterator[Path]:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Return SHA-256 of each file but the manifest."""
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != _MANIFEST:
-            with path.open("rb") as stream:
-                digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digests
+    return {path.name: digest_of(path) for path in sorted(folder.iterdir()) if path.name != _MANIFEST}
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 from repro.config import RunConfig
 from repro.moe import pretrained
+from repro.provenance import digest_of
 from repro.results.files import ModelFiles, RunFolder, RunPaths, write_json
 from repro.results.run import RunResult, read_result
 from repro.run.launch import Launch, begin, check_config, folder_of, launched
 from repro.run.result import build_result
 from repro.training.checkpoints import keep_last_checkpoint, remove_checkpoints, remove_leftovers
 from repro.training.state import Progress
-from repro.training.state_files import digest_of
 from repro.training.trainer import train
 
 

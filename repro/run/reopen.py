@@ -12,12 +12,12 @@ from repro.data.rows import load_rows, load_training
 from repro.data.tokenizers import pretrained_tokenizer
 from repro.errors import UserError
 from repro.moe import pretrained
+from repro.provenance import digest_of
 from repro.results.files import InputPaths, ModelFiles, RunFolder, read_json
 from repro.results.run import read_result
 from repro.run.accelerator import make_accelerator
 from repro.tasks.base import Row, Task, TaskModule
 from repro.tasks.base import load as load_task
-from repro.training.state_files import digest_of
 
 
 @dataclass(frozen=True, kw_only=True)

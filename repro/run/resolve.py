@@ -1,7 +1,7 @@
 """Merge a scale file and the command line into one complete, checked `RunConfig`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from repro.config import (
     option_names,
 )
 from repro.data.rows import folder_fingerprint
-from repro.errors import UserError, notice, unknown
+from repro.errors import UserError, for_all, notice, unknown
 from repro.moe.folder import fingerprint_model
 from repro.moe.gates.base import is_adaptive
 from repro.moe.gates.base import load as load_gate
@@ -54,11 +54,12 @@ def resolve(
     Raises:
         UserError: every problem that can be found before reading the data.
     """
-    (task, _), (gate_file, gate_fixed), read = _all(
+    steps: Sequence[Callable[[], Any]] = (
         lambda: plugins.resolve("tasks", task, where="--task: "),
         lambda: plugins.resolve("gates", gate, where="--gate: "),
         lambda: read_scale(scale),
     )
+    (task, _), (gate_file, gate_fixed), read = for_all(lambda step: step(), steps)
     gate_name = _gate_name(gate_file, gate_fixed, overrides)
     sections = _sections(read, task, scale)
     sections["gate_options"] = _gate_options(sections.pop("gate"), scale, gate_file) | gate_fixed
@@ -90,20 +91,6 @@ def resolve(
     if why_random is not None:
         notice(f"{task}, {gate_name}: data in random order, as {why_random}")
     return config, paths
-
-
-def _all(*steps: Callable[[], Any]) -> list[Any]:
-    """Return the results of all steps, or report the problems of all that fail together."""
-    results: list[Any] = []
-    problems: list[str] = []
-    for step in steps:
-        try:
-            results.append(step())
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(*problems)
-    return results
 
 
 def _gate_name(gate_file: str, fixed: Mapping[str, int], overrides: Mapping[str, Override]) -> str:

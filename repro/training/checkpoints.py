@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from safetensors.torch import load_model
 
 from repro.errors import UserError, one_line
+from repro.provenance import digest_of
 from repro.results.base import Record
 from repro.results.files import RunFolder, write_json
 from repro.training.state import TrainingState
 from repro.training.state_files import (
     UNREADABLE,
-    digest_of,
     load_states,
     random_states,
     restore_random_states,

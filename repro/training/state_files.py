@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,25 +91,6 @@ def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
-
-
-def digest_of(path: Path, size: int | None = None) -> str:
-    """Return the SHA-256 of a file, or of its first `size` bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in _blocks(stream, size):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(stream: Any, size: int | None) -> Iterator[bytes]:
-    left = size
-    while left is None or left > 0:
-        block = stream.read(2**20 if left is None else min(2**20, left))
-        if not block:
-            return
-        left = None if left is None else left - len(block)
-        yield block
 
 
 def synchronise(path: Path) -> None:

@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import SMALL, Answer, CommandLine, only_run, read_lines, read_object, timeless
-from planned import overrides_of
+from stopped import stop_after
 
-from repro.errors import Interrupted
-from repro.run.execute import execute
-from repro.run.resolve import resolve
+from repro.provenance import digest_of
 from repro.run.setup import prepare
 from repro.training import state_files
 from repro.training.evaluator import evaluate as real_evaluate
@@ -27,28 +25,6 @@ SETTINGS: dict[str, object] = {
     "training.checkpoint_every": 2,
     "training.curriculum": "cosine",
 }
-
-
-def stop_after(results: Path, step: int) -> None:
-    """Do the run in this process until a step, as after Ctrl-C."""
-    config, paths = resolve(
-        task="sst2",
-        scale="mini",
-        gate="adaptive",
-        seed=0,
-        data=None,
-        model=None,
-        overrides=overrides_of(SETTINGS),
-        results=results,
-    )
-    seen: list[int] = []
-    with pytest.raises(Interrupted):
-        execute(
-            config,
-            paths,
-            report=lambda progress: seen.append(progress.record.step),
-            should_stop=lambda: seen[-1] == step,
-        )
 
 
 def losses(results: Path) -> list[object]:
@@ -67,7 +43,7 @@ def whole(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the run, stopped after step 5: checkpoints at 4 and 5."""
     results = tmp_path_factory.mktemp("stopped")
-    stop_after(results, 5)
+    stop_after(SETTINGS, results, 5)
     return results
 
 
@@ -187,12 +163,12 @@ def test_no_pickle_is_executed(cli: CommandLine, results: Path, tmp_path: Path, 
     with target.open("wb") as stream:
         pickle.dump(Bomb(place), stream)
     manifest = read_object(newest(results) / "manifest.json")
-    manifest["files"][name] = state_files.digest_of(target)
+    manifest["files"][name] = digest_of(target)
     (newest(results) / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert_refused(go_on(cli, results), f"checkpoint {newest(results)}: does not fit this run", "--fresh")
     assert not place.exists()
     torch.save(Bomb(place), target)
-    manifest["files"][name] = state_files.digest_of(target)
+    manifest["files"][name] = digest_of(target)
     (newest(results) / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert go_on(cli, results).status == 2
     assert not place.exists()

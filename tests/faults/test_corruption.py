@@ -21,14 +21,11 @@ from typing import Any
 import pytest
 from command_line import SMALL, Answer, CommandLine, only_run
 from factories import make_case
-from planned import overrides_of
 from rows_by_hand import write_splits
+from stopped import stop_after
 
-from repro.errors import Interrupted
 from repro.results.bench import Bench
 from repro.results.files import write_json
-from repro.run.execute import execute
-from repro.run.resolve import resolve
 
 LONG = SMALL | {"training.steps": 8, "training.checkpoint_every": 2}
 """Settings of the run that is stopped in the middle."""
@@ -121,24 +118,7 @@ def finished(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Left
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Left:
     """A run that was stopped after step 5: checkpoints at 4 and 5."""
     results = tmp_path_factory.mktemp("stopped")
-    config, paths = resolve(
-        task="sst2",
-        scale="mini",
-        gate="adaptive",
-        seed=0,
-        data=None,
-        model=None,
-        overrides=overrides_of(LONG),
-        results=results,
-    )
-    steps: list[int] = []
-    with pytest.raises(Interrupted):
-        execute(
-            config,
-            paths,
-            report=lambda progress: steps.append(progress.record.step),
-            should_stop=lambda: steps[-1] == 5,
-        )
+    stop_after(LONG, results, 5)
     train = CommandLine.train_arguments("adaptive", results, settings=LONG)
     commands = {"list": ("list", "runs", "--json"), "continue": (*train, "--json")}
     return Left(results, commands, STOPPED_READERS)

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 from command_line import SMALL, only_run, read_lines, read_object, timeless
-from planned import overrides_of
+from resolved import resolved
 
 from repro.run.execute import execute
-from repro.run.resolve import resolve
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["repro.run.execute", "repro.moe.backbones.bert", "repro.metrics.accuracy"])
@@ -50,16 +49,7 @@ def watch(results: Path, kill_at: int | None) -> list[int]:
 
 def work(results: Path, kill_at: int | None, answers: "multiprocessing.queues.Queue[int]") -> None:
     """Do the run, or a part of it."""
-    config, paths = resolve(
-        task="sst2",
-        scale="mini",
-        gate="adaptive",
-        seed=0,
-        data=None,
-        model=None,
-        overrides=overrides_of(SETTINGS),
-        results=results,
-    )
+    config, paths = resolved("adaptive", overrides=SETTINGS, results=results)
     count = watch(results, kill_at)
     execute(config, paths, report=lambda progress: None, should_stop=bool)
     answers.put(count[0])

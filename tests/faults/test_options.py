@@ -7,13 +7,13 @@ from typing import NoReturn
 
 import pytest
 from command_line import SMALL_BY_TASK, Answer, CommandLine
+from resolved import resolved
 
 from repro import plugins
 from repro.config import RunConfig
 from repro.moe.backbones import base as backbones
 from repro.results.files import RunPaths
 from repro.run.accelerator import make_accelerator
-from repro.run.resolve import resolve
 from repro.run.setup import prepare
 
 # --- random options -----------------------------------------------------------------------------
@@ -127,7 +127,7 @@ FOREIGN = [
 
 def keys_of(task: str) -> list[str]:
     """The keys that `--set` has for a task, some that it has not, and some that the library knows."""
-    config, _ = resolved(task)
+    config, _ = resolved(task=task)
     sections = {name.removesuffix("_options"): part for name, part in config.to_dict().items()}
     own = [f"{name}.{key}" for name, part in sections.items() if isinstance(part, dict) for key in part]
     library = [*backbones.load(config.model.backbone).CONFIG().to_dict(), *FOREIGN]
@@ -141,20 +141,6 @@ def keys_of(task: str) -> list[str]:
         "ä",
         "x" * 5000,
     ]
-
-
-def resolved(task: str, gate: str = "adaptive") -> tuple[RunConfig, RunPaths]:
-    """A run of the scale `mini`."""
-    return resolve(
-        task=task,
-        scale="mini",
-        gate=gate,
-        seed=0,
-        data=None,
-        model=None,
-        overrides={},
-        results=Path("results"),
-    )
 
 
 def random_arguments(chance: random.Random, keys: dict[str, list[str]], scratch: Path) -> list[str]:
