@@ -1,5 +1,6 @@
 """Pareto front and dominance of the rows of a comparison, by FLOPs and quality."""
 
+import re
 from collections.abc import Sequence
 
 from repro.report.schemes import SchemeRow, flops, mean_experts, mean_experts_eval, performance
@@ -11,9 +12,9 @@ TOLERANCE = 0.15
 
 
 def budget(row: SchemeRow) -> float | None:
-    """Return the mean number of experts that the setting of a row aims at; None of an anchor."""
-    aimed = row.scheme.partition(" ")[2]
-    return float(aimed) if aimed else None
+    """Return the mean number of experts that the label of a row ends with; None of an anchor."""
+    aimed = re.fullmatch(r".* (\d+(?:\.\d+)?)", row.scheme)
+    return float(aimed[1]) if aimed else None
 
 
 def misses_budget(row: SchemeRow) -> bool:
