@@ -8,15 +8,17 @@ READY := $(VENV)/.ready
 # What a table is made of: make table3 SCALE=small DATA=../data SEEDS=3 TASKS=sst2,wikitext
 SCALE ?= mini
 SEEDS ?= 1
-# Compared runs take turns of so many steps, so that a disturbance slows all alike; 0: one after the other.
-TURNS ?= 10
+# Runs that work at the same time, and the steps after which compared runs take turns; empty: repro's defaults.
+LANES ?=
+TURNS ?=
 DATA ?=
 TASKS ?=
 OUT ?= results
 # A value as one word of the shell, whatever is in it; ~/ at its start is the home folder.
 quoted = $(subst '~/,~/','$(subst ','\'',$(1))')
 RESULTS = --scale $(call quoted,$(SCALE)) --out $(call quoted,$(OUT))
-STUDY = $(BIN)/repro ablate $(1) $(RESULTS) --seeds $(call quoted,$(SEEDS)) --turns $(call quoted,$(TURNS)) \
+STUDY = $(BIN)/repro ablate $(1) $(RESULTS) --seeds $(call quoted,$(SEEDS)) \
+	$(if $(LANES),--lanes $(call quoted,$(LANES))) $(if $(TURNS),--turns $(call quoted,$(TURNS))) \
 	$(if $(DATA),--data $(call quoted,$(DATA))) $(if $(TASKS),--tasks $(call quoted,$(TASKS)))
 
 .PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test torture check style lint types docs \

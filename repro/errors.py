@@ -22,6 +22,10 @@ class UserError(Exception):
         self.problems = problems
 
 
+class InUse(UserError):  # noqa: N818 (the user may have meant it)
+    """Another process works on what was asked for."""
+
+
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """The run was asked to stop and has saved a checkpoint; exit status 130."""
 

@@ -6,6 +6,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,6 +45,69 @@ class Stopwatch:
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def shares_of_cpus(shares: int, threads: int) -> list[tuple[int, ...]]:
+    """Share out the CPUs that this process may use: so many to each share, all the same if they are too few.
+
+    CPUs of one core, which share its arithmetic, are given to two shares only if there are not enough cores.
+    Where processes cannot be bound to CPUs, shares are empty.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [()] * shares
+    ranks = {cpu: _siblings(cpu).index(cpu) for cpu in os.sched_getaffinity(0)}
+    order = sorted(ranks, key=lambda cpu: (ranks[cpu], cpu))
+    places = [order[number % len(order)] for number in range(shares * threads)]
+    return [
+        tuple(sorted(set(places[start : start + threads]))) for start in range(0, shares * threads, threads)
+    ]
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use; CPUs of one core count once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    return len({_siblings(cpu)[0] for cpu in os.sched_getaffinity(0)})
+
+
+def gpus(lanes: int) -> list[str]:
+    """Return a GPU for every lane, as `CUDA_VISIBLE_DEVICES` names it; lanes share them if they are too few.
+
+    None on a machine without GPUs. Nothing on them is initialised.
+    """
+    if not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return [names[lane % len(names)] for lane in range(lanes)]
+
+
+def _siblings(cpu: int) -> list[int]:
+    """Return the CPUs of the core of a CPU, in order; the CPU alone if the system does not tell."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    try:
+        parts = [part.split("-") for part in path.read_text(encoding="ascii").strip().split(",")]
+        listed = [number for part in parts for number in range(int(part[0]), int(part[-1]) + 1)]
+    except (OSError, ValueError):
+        return [cpu]
+    return sorted(listed) if cpu in listed else [cpu]
+
+
+def pin(cpus: Sequence[int]) -> None:
+    """Bind all threads of this process to CPUs; to none where there are none given."""
+    if not cpus:
+        return
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread.name), cpus)
+
+
+def available_memory() -> int | None:
+    """Return the bytes that new processes can have without swapping; None where the system does not tell."""
+    with suppress(OSError, IndexError, ValueError):
+        content = Path("/proc/meminfo").read_text(encoding="ascii")
+        return 1024 * int(content.split("MemAvailable:")[1].split()[0])
+    return None
 
 
 def cpu_steal_seconds() -> float | None:

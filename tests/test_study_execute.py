@@ -1,138 +1,178 @@
-"""The runs of a study one after the other: what is told, failures, and what stops all of them."""
+"""What of a study is done when: comparisons, what has to wait, and what another command does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-from factories import make_result, make_step
+from factories import make_result
+from filelock import FileLock
 from planned import SCHEMES, finish, planned
+from told import ROOM, Told
 
-from repro.config import RunConfig
-from repro.errors import Interrupted, UserError
-from repro.results.files import RunPaths
-from repro.results.run import RunResult
-from repro.study.execute import execute
-from repro.study.interleave import Outcome
+from repro.errors import UserError
+from repro.results.files import write_json
+from repro.study.execute import Memory, _Work
+from repro.study.lanes import Lanes
 from repro.study.plan import PlannedRun
-from repro.training.state import Progress
-
-Log = list[tuple[str, str]]
-Execute = Callable[..., dict[str, str]]
+from repro.study.seat import Job
+from repro.study.targets import baselines_of
 
 
-@pytest.fixture
-def executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
-    """Do the four schemes; `errors` of some happen instead of training. Fills a log."""
+def work(
+    runs: Sequence[PlannedRun],
+    *,
+    study: str = "gates",
+    lanes: int = 1,
+    turns: int = 10,
+    memory: Memory = ROOM,
+    told: Told | None = None,
+) -> _Work:
+    shares = Lanes(count=lanes, threads=1, turns=turns)
+    return _Work(runs, baselines_of({study: runs}), shares, memory, told or Told())
 
-    def call(log: Log, errors: Mapping[str, BaseException] | None = None) -> dict[str, str]:
-        runs = planned(tmp_path)
 
-        def execute_run(
-            config: RunConfig,
-            paths: RunPaths,
-            *,
-            report: Callable[[Progress], None],
-            should_stop: Callable[[], bool],
-        ) -> RunResult:
-            assert paths.results == tmp_path
-            assert should_stop() is False
-            report(Progress(record=make_step(), done=1, total_steps=2, train_seconds=0.5))
-            if config.gate in (errors or {}):
-                raise (errors or {})[config.gate]
-            return make_result(gate=config.gate, run_id=config.run_id)
+def names(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> list[str]:
+    return [f"{runs[job.number].config.task} {runs[job.number].variant} {job.config.seed}" for job in jobs]
 
-        def started(number: int, run: PlannedRun) -> None:
-            assert runs[number] is run
-            log.append(("start", run.variant))
 
-        def ended(run: PlannedRun, outcome: Outcome) -> None:
-            done = isinstance(outcome, RunResult)
-            assert not done or outcome == make_result(gate=run.config.gate, run_id=run.config.run_id)
-            log.append(("done" if done else str(outcome), run.variant))
-
-        monkeypatch.setattr("repro.study.execute.execute_run", execute_run)
-        return execute(
-            runs,
-            started=started,
-            report=lambda run, progress: log.append(("step", str(progress.record.step))),
-            ended=ended,
-            should_stop=lambda: False,
+def end(work: _Work, runs: Sequence[PlannedRun], jobs: Sequence[Job], loss: float = 0.5) -> None:
+    """Let jobs end well."""
+    for job in jobs:
+        result = make_result(
+            job.config.task,
+            job.config.gate,
+            job.config.seed,
+            run_id=job.config.run_id,
+            curve=[(0, 0.0, 1.0), (20, 1.0, loss)],
         )
+        folder = runs[job.number].folder
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_json(folder.result, result.to_json())
+        work.ended(job, result)
 
-    return call
+
+def test_as_many_comparisons_as_lanes(tmp_path: Path) -> None:
+    runs = planned(tmp_path, ("sst2", "soda"), seeds=2)
+    some = work(runs, lanes=2)
+    first, second = some.take(), some.take()
+    assert names(runs, first) == [f"sst2 {scheme} 0" for scheme in SCHEMES]
+    assert names(runs, second) == [f"sst2 {scheme} 1" for scheme in SCHEMES]
+    assert some.take() == ()
+    end(some, runs, first[1:])
+    assert some.take() == ()
+    end(some, runs, first[:1])
+    assert names(runs, some.take()) == [f"soda {scheme} 0" for scheme in SCHEMES]
+    assert not some.is_empty()
 
 
-def test_one_after_the_other(executed: Execute) -> None:
-    log: Log = []
-    assert executed(log) == {}
-    assert log == [
-        event for scheme in SCHEMES for event in (("start", scheme), ("step", "1"), ("done", scheme))
+def test_after_the_budgets_the_targets(tmp_path: Path) -> None:
+    runs = planned(tmp_path)
+    told = Told()
+    some = work(runs, study="schemes", told=told)
+    jobs = some.take()
+    end(some, runs, jobs[1:2], loss=0.25)
+    end(some, runs, [jobs[0], *jobs[2:]])
+    further = some.take()
+    assert [(job.config.gate, job.until) for job in further] == [
+        ("dense", 0.25),
+        ("top-1", 0.25),
+        ("adaptive", 0.25),
     ]
+    assert told.starts[4:] == [("dense", 0.25), ("top-1", 0.25), ("adaptive", 0.25)]
+    for run in runs:
+        run.folder.checkpoint.mkdir()
+    for job in further:
+        some.ended(job, "no memory")
+    assert some.take() == ()
+    assert some.is_empty()
+    assert not any(run.folder.checkpoint.exists() for run in runs)
+    assert set(some.failed.values()) == {"no memory"}
 
 
-def test_goes_on_after_a_failure(executed: Execute, tmp_path: Path) -> None:
-    log: Log = []
-    errors = {
-        "top-2": FloatingPointError("the loss is nan at step 2;\n  lower it"),
-        "top-1": UserError("one thing", "another thing"),
+def test_memory_limits_how_many_are_open(tmp_path: Path) -> None:
+    runs = planned(tmp_path)
+    some = work(runs, memory=Memory(of_run=lambda run: 3.0, available=10.0))
+    first = some.take()
+    assert names(runs, first) == ["sst2 dense 0", "sst2 top-2 0"]  # 6 of 8
+    assert some.take() == ()
+    end(some, runs, first[:1])
+    assert names(runs, some.take()) == ["sst2 top-1 0"]
+    large = work(planned(tmp_path / "large"), memory=Memory(of_run=lambda run: 30.0, available=10.0))
+    assert len(large.take()) == 1
+    few = work(planned(tmp_path / "few"), memory=Memory(of_run=lambda run: 0.0, available=None, at_once=3))
+    assert len(few.take()) == 3
+
+
+def test_without_turns_there_are_no_more_runs_than_lanes(tmp_path: Path) -> None:
+    runs = planned(tmp_path, ("sst2", "soda"))
+    some = work(runs, lanes=3, turns=0)
+    assert names(runs, some.take()) == ["sst2 dense 0", "sst2 top-2 0", "sst2 top-1 0"]
+    assert some.take() == ()
+
+
+def test_what_another_command_does_is_left_to_it(tmp_path: Path) -> None:
+    runs = planned(tmp_path, ("sst2", "soda"))
+    one, other = work(runs), work(runs, told=(told := Told()))
+    mine = one.take()
+    theirs = other.take()
+    assert names(runs, mine) == [f"sst2 {scheme} 0" for scheme in SCHEMES]
+    assert names(runs, theirs) == [f"soda {scheme} 0" for scheme in SCHEMES]
+    end(other, runs, theirs)
+    assert other.take() == ()
+    assert not other.is_empty()  # sst2 is still going on
+    end(one, runs, mine)
+    assert one.take() == ()
+    assert other.take() == ()
+    assert other.is_empty()
+    assert [variant for variant, _ in told.outcomes] == [*SCHEMES, *SCHEMES]
+
+
+def test_a_run_that_is_trained_by_itself_meanwhile(tmp_path: Path) -> None:
+    runs = planned(tmp_path)
+    some = work(runs)
+    runs[0].folder.path.mkdir(parents=True)
+    with FileLock(runs[0].folder.path / ".lock"):
+        jobs = some.take()
+        assert names(runs, jobs) == [f"sst2 {scheme} 0" for scheme in SCHEMES[1:]]
+    some.put_back(jobs[0])  # in use, as its process found
+    assert names(runs, some.take()) == ["sst2 dense 0", "sst2 top-2 0"]
+
+
+def test_what_starts_from_a_model_waits_for_it(tmp_path: Path) -> None:
+    runs = planned(tmp_path, study="adamoe")
+    some = work(runs, study="adamoe")
+    first = some.take()
+    assert names(runs, first) == [f"sst2 {runs[0].variant} 0"]
+    assert some.take() == ()
+    some.ended(first[0], "no memory")
+    assert some.take() == ()
+    assert some.is_empty()
+    reason = f"the run that it starts from, {runs[0].config.run_id}, is not finished"
+    assert some.failed == {
+        runs[0].config.run_id: "no memory",
+        **{run.config.run_id: reason for run in runs[1:]},
     }
-    ids = {run.variant: run.config.run_id for run in planned(tmp_path)}
-    reasons = {
-        "top-2": "FloatingPointError: the loss is nan at step 2; lower it",
-        "top-1": "UserError: one thing another thing",
-    }
-    assert executed(log, errors) == {ids[scheme]: reason for scheme, reason in reasons.items()}
-    assert [event for event in log if event[0] not in ("start", "step")] == [
-        (reasons.get(scheme, "done"), scheme) for scheme in SCHEMES
-    ]
 
 
-@pytest.mark.parametrize("stop", [Interrupted("stopped after step 3 of 8"), KeyboardInterrupt()])
-def test_stops_when_asked_to(executed: Execute, stop: BaseException) -> None:
-    log: Log = []
-    with pytest.raises(type(stop)):
-        executed(log, {"top-2": stop})
-    assert [event for event in log if event[0] != "step"] == [
-        ("start", "dense"),
-        ("done", "dense"),
-        ("start", "top-2"),
-    ]
+def test_a_model_that_is_gone(tmp_path: Path) -> None:
+    first, *others = planned(tmp_path, study="adamoe")
+    finish(first)
+    some = work([first, *others], study="adamoe")
+    assert some.take() == ()
+    reason = (
+        f"the run that it starts from, {first.config.run_id}, has no model any more;"
+        " delete its folder to train it again"
+    )
+    assert some.failed == {run.config.run_id: reason for run in others}
 
 
 def test_nothing_to_do() -> None:
-    def never(*arguments: object) -> NoReturn:
-        raise AssertionError
+    some = work([])
+    assert some.take() == ()
+    assert some.is_empty()
 
-    assert execute([], started=never, report=never, ended=never, should_stop=never) == {}
 
-
-@pytest.mark.parametrize(
-    ("finished", "kept", "reason"),
-    [
-        (False, True, "the run that it starts from, {first}, is not finished"),
-        (
-            True,
-            False,
-            "the run that it starts from, {first}, has no model any more;"
-            " delete its folder to train it again",
-        ),
-    ],
-)
-def test_nothing_to_start_from(tmp_path: Path, finished: bool, kept: bool, reason: str) -> None:
-    first, *others = planned(tmp_path, study="adamoe")
-    if finished:
-        finish(first)
-    if kept:
-        first.folder.model.mkdir(parents=True)
-    told: list[int | Outcome] = []
-    failed = execute(
-        others,
-        started=lambda number, run: told.append(number),
-        report=lambda run, progress: None,
-        ended=lambda run, outcome: told.append(outcome),
-        should_stop=lambda: False,
-    )
-    expected = reason.format(first=first.config.run_id)
-    assert failed == {run.config.run_id: expected for run in others}
-    assert told == [0, expected, 1, expected]
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "mini").write_text("")
+    with pytest.raises(UserError, match=r"--out .*: cannot be written"):
+        work(planned(tmp_path)).take()

@@ -27,8 +27,9 @@ from repro.results.records import StepRecord
 from repro.run.contradictions import Override
 from repro.run.execute import execute
 from repro.run.resolve import resolve
-from repro.study.interleave import Outcome, interleave
-from repro.study.plan import PlannedRun
+from repro.study.board import Work
+from repro.study.lanes import Lanes, work_on_lanes
+from repro.study.seat import Job, Outcome
 from repro.training.state import Progress as TrainingProgress
 
 _WARM_UP = 3
@@ -147,36 +148,65 @@ def run_gate_bench(
         UserError: the inputs are wrong, or a gate cannot be trained.
     """
     turn = _WARM_UP + steps
-    measured: dict[str, list[StepRecord]] = {}
-    failed: list[str] = []
-
-    def report(run: PlannedRun, progress: TrainingProgress) -> None:
-        repeat, step = divmod(progress.record.step - 1, turn)
-        if step == 0:
-            err.print(f"[{repeat + 1}/{repeats}] {task} {run.variant}", markup=False)
-        if step >= _WARM_UP:
-            measured.setdefault(run.variant, []).append(progress.record)
-
-    def ended(run: PlannedRun, outcome: Outcome) -> None:
-        if isinstance(outcome, str):
-            failed.append(f"{run.variant}: {outcome}")
-
     with tempfile.TemporaryDirectory() as scratch:
-        runs = {}
+        jobs: dict[str, Job] = {}
         for gate in gates:
             config, paths = _short_run(task, gate, scale, data, turn * repeats)
-            paths = replace(paths, results=Path(scratch))
-            runs[config.gate] = PlannedRun(variant=config.gate, config=config, paths=paths)
-        interleave(list(runs.values()), turn, report=report, ended=ended, should_stop=bool)
-    if failed:
-        raise UserError(*failed)
-    first = measured[next(iter(runs))]
-    rows: list[Row] = [{"gate": gate, **_step_row(measured[gate], first)} for gate in runs]
+            job = Job(number=len(jobs), config=config, paths=replace(paths, results=Path(scratch)))
+            jobs.setdefault(config.gate, job)
+        rounds = _Rounds(list(jobs.values()), turn, repeats)
+        lanes = Lanes(count=1, threads=torch.get_num_threads(), turns=turn)
+        work_on_lanes(lanes, [job.config.run_id for job in jobs.values()], rounds, rounds, bool)
+    if rounds.failed:
+        raise UserError(*rounds.failed)
+    measured = rounds.measured
+    first = measured[next(iter(jobs))]
+    rows: list[Row] = [{"gate": gate, **_step_row(measured[gate], first)} for gate in jobs]
     if as_json:
         print_json({"task": task, "steps": steps, "repeats": repeats, "gates": rows})
         return
     out.print(f"{task}, {repeats} rounds of {steps} steps after {_WARM_UP}; ratios to the first gate")
     out.print(plain_table(rows))
+
+
+class _Rounds:
+    """Supplies short runs of gates to a lane, and keeps their steps but for those that warm up."""
+
+    def __init__(self, jobs: Sequence[Job], turn: int, repeats: int) -> None:
+        self.measured: dict[str, list[StepRecord]] = {}
+        self.failed: list[str] = []
+        self._jobs = jobs
+        self._turn = turn
+        self._repeats = repeats
+
+    def take(self) -> Sequence[Job]:
+        """Return all jobs, once."""
+        jobs, self._jobs = self._jobs, ()
+        return jobs
+
+    def is_empty(self) -> bool:
+        """Return whether they were taken."""
+        return not self._jobs
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Keep the reason of a failure."""
+        if isinstance(outcome, str):
+            self.failed.append(f"{job.config.gate}: {outcome}")
+
+    def put_back(self, job: Job) -> None:
+        """Refuse: nobody else knows the folder."""
+        raise AssertionError(f"{job.paths.results} is in use")
+
+    def assigned(self, lane: int, job: Job | None, work: Work) -> None:
+        """Say nothing."""
+
+    def stepped(self, job: Job, progress: TrainingProgress) -> None:
+        """Keep a step that does not warm up; announce a turn with its first."""
+        repeat, step = divmod(progress.record.step - 1, self._turn)
+        if step == 0:
+            err.print(f"[{repeat + 1}/{self._repeats}] {job.config.task} {job.config.gate}", markup=False)
+        if step >= _WARM_UP:
+            self.measured.setdefault(job.config.gate, []).append(progress.record)
 
 
 def _step_row(records: Sequence[StepRecord], first: Sequence[StepRecord]) -> dict[str, Cell]:

@@ -6,26 +6,31 @@ from pathlib import Path
 
 import torch
 
-from repro.cli.console import err, number, out, plain_table, print_json, say
-from repro.cli.progress import StopRequest, TrainingDisplay
+from repro.cli.console import err, out, plain_table, print_json, say
+from repro.cli.progress import StopRequest
+from repro.cli.study_progress import Remaining, StudyDisplay
+from repro.machine import available_memory
 from repro.report.build import build_report
 from repro.report.tables.base import load_shown
 from repro.results.published import Published
 from repro.results.run import read_result
 from repro.run.setup import Examples, load_examples
-from repro.run.until import TimeToLoss
 from repro.study.definition import load_study
-from repro.study.estimate import estimate, matmul_speed
-from repro.study.execute import execute
-from repro.study.interleave import Outcome
+from repro.study.estimate import Estimate, estimate, matmul_speed
+from repro.study.execute import Memory, execute
+from repro.study.lanes import Lanes
 from repro.study.plan import PlannedRun, together
 from repro.study.record import record_study
-from repro.study.targets import reach_targets
-from repro.training.state import Progress
+from repro.study.targets import baselines_of
 
 
 def run_studies(
-    plans: Mapping[str, Sequence[PlannedRun]], scale: Path, *, turns: int, at_once: int, as_json: bool
+    plans: Mapping[str, Sequence[PlannedRun]],
+    scale: Path,
+    *,
+    lanes: Lanes,
+    at_once: int | None,
+    as_json: bool,
 ) -> dict[str, str]:
     """Do what is missing, rebuild the tables of the scale, show those of the studies.
 
@@ -33,7 +38,7 @@ def run_studies(
 
     Args:
         plans: study -> its runs; a run of several of them is done once.
-        turns, at_once: as in `study.execute`.
+        at_once: most open runs; None: as many as there is memory for.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -50,30 +55,22 @@ def run_studies(
     _warn_of_other_code(run for run in runs if run.finished)
     for study, planned in plans.items():
         record_study(study, planned, {}, scale)
-    with TrainingDisplay(len(missing)) as display:
-
-        def started(number: int, run: PlannedRun) -> None:
-            display.begin(_title(run), number)
-
-        def report(run: PlannedRun, progress: Progress) -> None:
-            stop.training = True
-            display.show(_title(run), progress)
-
-        def ended(run: PlannedRun, outcome: Outcome) -> None:
-            stop.training = False
-            display.end(_title(run))
-            err.print(f"{_title(run)}: {_outcome(outcome)}", markup=False)
-
-        failed = execute(
-            missing,
-            turns=turns,
-            at_once=at_once,
-            started=started,
-            report=report,
-            ended=ended,
-            should_stop=stop,
-        )
-        failed |= _reach_targets(plans, display, stop)
+    costs = Costs()
+    estimates = {run.config.run_id: costs.of(run) for run in missing}
+    baselines = baselines_of(plans)
+    remaining = Remaining(
+        missing,
+        lambda run: estimates[run.config.run_id].seconds,
+        lambda run: any(base is not run for base in baselines.get(run.config.run_id, ())),
+    )
+    memory = Memory(
+        of_run=lambda run: (estimates.get(run.config.run_id) or costs.of(run)).memory_bytes,
+        available=available_memory(),
+        at_once=at_once,
+    )
+    with StudyDisplay(lanes.count, len(missing), remaining, stop) as display:
+        failed = execute(plans, lanes, memory, display, stop)
+    stop.training = False
     for study, planned in plans.items():
         record_study(study, planned, failed, scale)
     published = Published.read(scale)
@@ -81,28 +78,6 @@ def run_studies(
         _show(plans, published, build_report(scale), as_json)
     for run_id, reason in failed.items():
         say(f"{run_id} failed: {reason}")
-    return failed
-
-
-def _reach_targets(
-    plans: Mapping[str, Sequence[PlannedRun]], display: TrainingDisplay, stop: StopRequest
-) -> dict[str, str]:
-    """Let the runs of studies with a baseline go on until they reach its loss; return those that failed."""
-
-    def report(run: PlannedRun, progress: Progress) -> None:
-        stop.training = True
-        display.show(_title(run), progress)
-
-    def ended(run: PlannedRun, outcome: TimeToLoss | str) -> None:
-        stop.training = False
-        display.remove(_title(run))
-        if isinstance(outcome, str):
-            err.print(f"{_title(run)}: {_outcome(outcome)}", markup=False)
-
-    failed: dict[str, str] = {}
-    for study, planned in plans.items():
-        baseline_of = load_study(study).baseline_of
-        failed |= reach_targets(planned, baseline_of, report=report, ended=ended, should_stop=stop)
     return failed
 
 
@@ -116,17 +91,6 @@ def _warn_of_other_code(finished: Iterable[PlannedRun]) -> None:
             " delete their folders to do them again",
             markup=False,
         )
-
-
-def _title(run: PlannedRun) -> str:
-    return f"{run.config.task} {run.variant} seed {run.config.seed}"
-
-
-def _outcome(outcome: Outcome) -> str:
-    if isinstance(outcome, str):
-        return f"failed: {outcome}"
-    metric = outcome.metric
-    return f"{metric.name} {number(metric.value)}, {outcome.train_seconds:.1f} s of training"
 
 
 def _show(studies: Iterable[str], published: Published, written: list[Path], as_json: bool) -> None:
@@ -144,27 +108,36 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
     out.print(" ".join(str(path) for path in written if path.suffix == ".csv"), markup=False)
 
 
-def dry_run_rows(runs: Sequence[PlannedRun]) -> list[dict[str, str | int | float]]:
-    """Estimate what every run that is left will take."""
-    speed: list[float] = []
+class Costs:
+    """Estimates of runs. The examples of one task are in memory at a time."""
 
-    def measured_speed() -> float:
-        if not speed:
-            speed.append(matmul_speed(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
-        return speed[0]
+    def __init__(self) -> None:
+        self._speed: float | None = None
+        self._key: object = None
+        self._examples: Examples | None = None
 
-    examples: dict[object, Examples] = {}
-    rows, total = [], 0.0
-    for run in runs:
+    def of(self, run: PlannedRun) -> Estimate:
+        """Estimate a run, or its like of another seed."""
         first = run.init_from or run  # has the same tokenizer and sizes; its model may not be there yet
         config = replace(run.config, model=first.config.model)
         key = (config.task, config.data, config.model, config.task_options)
-        if key not in examples:
-            examples = {key: load_examples(config, first.paths)}  # one at a time in memory
-        cost = estimate(config, first.paths, examples[key], measured_speed)
-        seconds = cost.seconds
-        if run.finished:
-            seconds = 0.0
+        if self._examples is None or key != self._key:
+            self._key, self._examples = key, load_examples(config, first.paths)
+        return estimate(config, first.paths, self._examples, self._measured_speed)
+
+    def _measured_speed(self) -> float:
+        if self._speed is None:
+            self._speed = matmul_speed(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return self._speed
+
+
+def dry_run_rows(runs: Sequence[PlannedRun]) -> list[dict[str, str | int | float]]:
+    """Estimate what every run that is left will take."""
+    costs = Costs()
+    rows, total = [], 0.0
+    for run in runs:
+        cost = costs.of(run)
+        seconds = 0.0 if run.finished else cost.seconds
         total += seconds
         rows.append(
             {

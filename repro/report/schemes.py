@@ -118,13 +118,14 @@ class SchemeRow:
 
     @property
     def timed_apart(self) -> bool:
-        """Whether the steps of a run are known not to be interleaved with the baseline's of its seed."""
-        bases = {run.seed: run.run_id for run in self.baseline_runs}
+        """Whether a run is known not to be timed under the load of the baseline's of its seed."""
+        bases = {run.seed: run for run in self.baseline_runs}
+        pairs = [(run, bases[run.seed]) for run in self.runs if run.seed in bases]
         return self.scheme != self.baseline and any(
-            run.seed in bases
-            and run.interleaved_with is not None
-            and bases[run.seed] not in run.interleaved_with
-            for run in self.runs
+            (run.interleaved_with is not None and base.run_id not in run.interleaved_with)
+            or run.lanes != base.lanes
+            or 0 in (run.fair_steps, base.fair_steps)
+            for run, base in pairs
         )
 
     @property

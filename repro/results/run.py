@@ -102,7 +102,12 @@ class RunResult(Record):
     train_seconds: Amount
     """Data wait, forward, backward and optimiser; evaluation, checkpoints and records excluded."""
     seconds_per_step: Amount
-    """Median over the steps."""
+    """Median over the fair steps; over all of them if there are none."""
+    fair_steps: Count | None = None
+    """Steps during which all lanes were training, so that their times may be compared with those of the runs
+    in turns with this one; None if unknown (older results)."""
+    lanes: Annotated[int, Field(ge=1)] = 1
+    """Runs that trained at the same time, each on cores of its own."""
     seconds_per_step_by_epoch: Annotated[list[Amount], Field(min_length=1)]
     """Median over the steps of each epoch; the last may have been cut short. Orders by ratios act from the
     second on: the first is the same work in all of them and in random order."""
@@ -115,7 +120,9 @@ class RunResult(Record):
     interleaved_with: list[str] | None = Field(
         default=None, validation_alias="beside", serialization_alias="beside"
     )
-    """Run ids whose steps were interleaved with this run's; None if unknown (older results)."""
+    """Ids of the runs that trained between the steps of this one, as it happened; None if unknown."""
+    neighbours: dict[str, Count] = Field(default_factory=dict)
+    """Run id -> fair steps of this run during which that one trained on another lane."""
     metric: Metric
     """With the gate as trained."""
     metrics: dict[str, JsonValue]

@@ -1,7 +1,7 @@
 """Do one run from its configuration to `result.json`."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from repro.config import RunConfig
 from repro.moe import pretrained
@@ -11,6 +11,7 @@ from repro.results.run import RunResult, read_result
 from repro.run.launch import Launch, begin, check_config, folder_of, launched
 from repro.run.result import build_result
 from repro.training.checkpoints import keep_last_checkpoint, remove_checkpoints, remove_leftovers
+from repro.training.lane import ALONE, Lane
 from repro.training.state import Progress
 from repro.training.trainer import train
 
@@ -21,17 +22,17 @@ def execute(
     *,
     fresh: bool = False,
     tensorboard: bool = False,
-    interleaved_with: Sequence[str] = (),
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    lane: Lane = ALONE,
 ) -> RunResult:
     """Do a run: start it, continue it from its checkpoint, or return its result if it is finished.
 
     Args:
         fresh: discard what an earlier run with the same configuration left.
-        interleaved_with: ids of the runs whose steps are interleaved with this one's, for its result.
         report: called after every step.
         should_stop: asked after every step.
+        lane: where it trains.
 
     Raises:
         UserError: the inputs are wrong, or the folder cannot be used.
@@ -57,11 +58,12 @@ def execute(
             measure_loss=launch.dev_loss,
             report=report,
             should_stop=should_stop,
+            lane=lane,
         )
         if accelerator.is_main_process:
             _save_model(launch)
         accelerator.wait_for_everyone()
-        result = build_result(launch, state, interleaved_with, should_stop)
+        result = build_result(launch, state, lane, should_stop)
         if accelerator.is_main_process:
             write_json(folder.result, result.to_json())
             _remove_passed(config, folder)

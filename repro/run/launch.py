@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from repro.config import RunConfig
-from repro.errors import UserError, one_line
+from repro.errors import InUse, UserError, one_line
 from repro.machine import current_environment, reset_peak_memory
 from repro.moe import convert
 from repro.results.environment import Environment
@@ -57,6 +57,18 @@ class Launch:
 def folder_of(config: RunConfig, paths: RunPaths) -> RunFolder:
     """Return the folder of a run."""
     return RunFolder(paths.results / config.scale / "runs" / config.run_id)
+
+
+def is_in_use(folder: RunFolder) -> bool:
+    """Return whether a process works in the folder of a run at this moment."""
+    path = folder.path / _LOCK
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextmanager
@@ -148,7 +160,7 @@ def _claimed(folder: RunFolder, paths: RunPaths) -> Iterator[None]:
         lock = FileLock(folder.path / _LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{folder.path}: another process is doing this run") from error
+        raise InUse(f"{folder.path}: another process is doing this run") from error
     except OSError as error:
         raise UserError(
             f"--out {paths.results}: cannot be written ({error.strerror}); give another folder"

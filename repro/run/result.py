@@ -3,7 +3,7 @@
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import nn
 
@@ -18,16 +18,18 @@ from repro.run.setup import Prepared
 from repro.training.checkpoints import has_checkpoint, step_folder
 from repro.training.curriculum import Measured, place_ratio_correlation, rank_correlation
 from repro.training.evaluator import Evaluation, Pause, evaluate
+from repro.training.lane import Lane
 from repro.training.state import TrainingState
 
 
 def build_result(
-    launch: Launch, state: TrainingState, interleaved_with: Sequence[str], should_stop: Callable[[], bool]
+    launch: Launch, state: TrainingState, lane: Lane, should_stop: Callable[[], bool]
 ) -> RunResult:
     """Evaluate the trained model with both gates at inference, and gather what the run measured.
 
     Args:
         state: of the model at the end of the budget; its last measurement is that of this model.
+        lane: where it was trained.
         should_stop: asked after every batch; the last checkpoint keeps the part of an evaluation.
 
     Raises:
@@ -74,11 +76,14 @@ def build_result(
         epochs=state.work.real.sequences / len(prepared.data.train),
         tokens=state.tokens,
         train_seconds=state.train_seconds,
-        seconds_per_step=statistics.median(state.step_seconds),
+        seconds_per_step=state.seconds_per_step(),
         seconds_per_step_by_epoch=state.seconds_by_epoch(),
         tokens_per_second=state.tokens / state.train_seconds,
         cpu_steal_fraction=_cpu_steal_fraction(state),
-        interleaved_with=list(interleaved_with),
+        fair_steps=state.fair_steps,
+        lanes=lane.count,
+        interleaved_with=list(state.partners),
+        neighbours=dict(state.neighbours),
         metric=metric_entry(prepared.metric, same),
         metrics=dict(same.metrics),
         metric_top1=metric_entry(prepared.metric, top_1) if top_1 else None,

@@ -40,6 +40,23 @@ def read_scale(name: str) -> dict[str, Sections]:
     return scale
 
 
+def threads_of(name: str) -> int | None:
+    """Return how many threads each run of a study has at a scale; None: all cores.
+
+    Raises:
+        UserError: there is no such scale, or `base.lanes` of it is not what it should be.
+    """
+    lanes = read_scale(name).get("base", {}).get("lanes", {})
+    where = f"experiments/{name}.toml: base.lanes"
+    for option in lanes:
+        if option != "threads":
+            raise UserError(f"{where}: {unknown('option', option, ['threads'])}")
+    threads = lanes.get("threads")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise UserError(f"{where}.threads: expected a whole number from 1 on, got {shown(threads)}")
+    return threads
+
+
 def _require_table(value: object, where: str) -> None:
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a table, got {shown(value)}")

@@ -11,6 +11,7 @@ from repro.results.records import CurvePoint, read_curve
 from repro.results.run import read_result
 from repro.results.target import is_reached, steps_to
 from repro.run.launch import begin, check_config, folder_of, launched
+from repro.training.lane import ALONE, Lane
 from repro.training.schedule import FARTHEST
 from repro.training.state import Progress
 from repro.training.trainer import train_until
@@ -41,6 +42,7 @@ def execute_until(
     tensorboard: bool = False,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    lane: Lane = ALONE,
 ) -> TimeToLoss:
     """Start the trunk of a run, or let it go on, until a loss is reached; at most twice the run's budget.
 
@@ -49,7 +51,7 @@ def execute_until(
 
     Args:
         fresh: discard what an earlier run with the same configuration left.
-        report, should_stop: as in `execute`, whose exceptions it raises, too.
+        report, should_stop, lane: as in `execute`, whose exceptions it raises, too.
 
     Raises:
         UserError: the loss is not finite, or losses under the run's schedule fall by themselves.
@@ -81,6 +83,7 @@ def execute_until(
             measure_loss=launch.dev_loss,
             report=report,
             should_stop=should_stop,
+            lane=lane,
         )
         curve = read_curve(folder.evals)
         if launch.accelerator.is_main_process and folder.result.exists():

@@ -1,90 +1,246 @@
-"""Do the runs of a study: those that are missing, interleaved or one after the other."""
+"""Do the runs of studies that are missing, then let them go on to the loss of their baselines."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
-from repro.errors import Interrupted, UserError, named_line, one_line
-from repro.run.execute import execute as execute_run
+from filelock import BaseFileLock, FileLock, Timeout
+
+from repro.errors import UserError, one_line
+from repro.results.run import read_result
+from repro.run.launch import is_in_use
 from repro.run.reopen import check_model
-from repro.study.interleave import Outcome, interleave
-from repro.study.plan import PlannedRun
+from repro.study.board import Work
+from repro.study.lanes import Lanes, work_on_lanes
+from repro.study.plan import PlannedRun, together
+from repro.study.seat import Job, Outcome
+from repro.study.targets import Baselines, baselines_of, forget_trunk, loss_to_reach
 from repro.training.state import Progress
+
+_ROOM = 0.8
+"""Share of the memory that is free at the start which open runs may take."""
+
+
+class Watcher(Protocol):
+    """Who is told how far a study is."""
+
+    def started(self, run: PlannedRun, until: float | None) -> None:
+        """Tell of a run whose process starts.
+
+        Args:
+            until: the loss that it goes on to, if its budget is done.
+        """
+
+    def assigned(self, lane: int, run: PlannedRun | None, work: Work) -> None:
+        """Tell what a lane does from now on."""
+
+    def stepped(self, run: PlannedRun, progress: Progress) -> None:
+        """Tell of a training step."""
+
+    def ended(self, run: PlannedRun, outcome: Outcome) -> None:
+        """Tell what a run came to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How many runs may be open at a time: every one of them needs its memory."""
+
+    of_run: Callable[[PlannedRun], float]
+    """Bytes that it needs."""
+    available: float | None
+    """Bytes at the start; None: no limit."""
+    at_once: int | None = None
+    """Most open runs; None: as many as there is memory for."""
+
+    def has_room(self, run: PlannedRun, open_runs: Sequence[PlannedRun]) -> bool:
+        """Tell whether a run can be opened beside others; the first always can."""
+        if not open_runs:
+            return True
+        if self.at_once is not None and len(open_runs) >= self.at_once:
+            return False
+        needed = sum(self.of_run(other) for other in open_runs) + self.of_run(run)
+        return self.available is None or needed <= _ROOM * self.available
 
 
 def execute(
-    runs: Sequence[PlannedRun],
-    *,
-    turns: int = 0,
-    at_once: int = 16,
-    started: Callable[[int, PlannedRun], None],
-    report: Callable[[PlannedRun, Progress], None],
-    ended: Callable[[PlannedRun, Outcome], None],
+    plans: Mapping[str, Sequence[PlannedRun]],
+    lanes: Lanes,
+    memory: Memory,
+    watcher: Watcher,
     should_stop: Callable[[], bool],
 ) -> dict[str, str]:
-    """Do the runs; a run that fails stops only those that start from its model.
+    """Do what is missing; a run that fails stops only those that start from its model.
+
+    Several commands may work on a study: what one of them does the others leave to it, and wait for.
 
     Args:
-        turns: steps after which the next run of a task and seed goes on; 0 does one run after the other.
-        at_once: most runs that are interleaved; every one of them needs its memory.
-        started: called with the number of the run (from 0) and the run.
-        report: called with the run after every step.
-        ended: called with the run and its result, or why it failed.
+        plans: study -> its runs; a run of several of them is done once.
+        should_stop: asked several times a second.
 
     Returns:
         Run id -> reason, of the runs that failed.
 
     Raises:
-        Interrupted: `should_stop` said so; a checkpoint was saved.
+        Interrupted: `should_stop` said so; checkpoints were saved.
     """
-    failed: dict[str, str] = {}
-
-    def end(run: PlannedRun, outcome: Outcome) -> None:
-        if isinstance(outcome, str):
-            failed[run.config.run_id] = outcome
-        ended(run, outcome)
-
-    number = 0
-    for group in _groups(runs, at_once if turns else 1):
-        ready = []
-        for run in group:
-            started(number, run)
-            number += 1
-            reason = _cannot_start(run)
-            if reason is None:
-                ready.append(run)
-            else:
-                end(run, reason)
-        if len(ready) == 1:
-            end(ready[0], _alone(ready[0], partial(report, ready[0]), should_stop))
-        elif ready:
-            interleave(ready, turns, report=report, ended=end, should_stop=should_stop)
-    return failed
-
-
-def _groups(runs: Sequence[PlannedRun], size: int) -> Iterator[Sequence[PlannedRun]]:
-    """Split runs into groups that are interleaved: at most `size` of one task, seed and initial model."""
-
-    def compared(run: PlannedRun) -> tuple[str, int, str]:
-        return run.config.task, run.config.seed, run.init_from.config.run_id if run.init_from else ""
-
-    for _, group in groupby(runs, compared):
-        together = list(group)
-        for start in range(0, len(together), size):
-            yield together[start : start + size]
-
-
-def _alone(run: PlannedRun, report: Callable[[Progress], None], should_stop: Callable[[], bool]) -> Outcome:
-    """Do one run in this process."""
+    runs = together(plans.values())
+    work = _Work(runs, baselines_of(plans), lanes, memory, watcher)
     try:
-        return execute_run(run.config, run.paths, report=report, should_stop=should_stop)
-    except Interrupted:
-        raise
-    except Exception as error:  # of this run alone: bad data, a loss that is not finite, no memory
-        return named_line(error)
+        work_on_lanes(lanes, [run.config.run_id for run in runs], work, work, should_stop)
+    finally:
+        work.release()
+    return work.failed
 
 
-def _cannot_start(run: PlannedRun) -> str | None:
+@dataclass(eq=False)
+class _Comparison:
+    """The runs of a task and seed, which train in turns."""
+
+    runs: list[tuple[int, PlannedRun]]
+    """With their numbers."""
+    lock: BaseFileLock
+    waiting: list[Job]
+    """To be opened."""
+    open: list[Job] = field(default_factory=list)
+    has_targets: bool = False
+    """Whether budgets are done, and what waits goes on to targets."""
+    is_done: bool = False
+
+
+class _Work:
+    """What is left of studies: the supply of the lanes, and who is told what they do."""
+
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        baselines: Baselines,
+        lanes: Lanes,
+        memory: Memory,
+        watcher: Watcher,
+    ) -> None:
+        self.failed: dict[str, str] = {}
+        self._runs = runs
+        self._baselines = baselines
+        self._lanes = lanes
+        self._memory = memory
+        self._watcher = watcher
+        by_place: dict[tuple[str, int], list[tuple[int, PlannedRun]]] = {}
+        for number, run in enumerate(runs):
+            by_place.setdefault((run.config.task, run.config.seed), []).append((number, run))
+        self._comparisons = [
+            _Comparison(
+                runs=members,
+                lock=FileLock(_lock_file(members[0][1]), timeout=0),
+                waiting=[_job(number, run) for number, run in members if not run.finished],
+            )
+            for members in by_place.values()
+        ]
+
+    def take(self) -> Sequence[Job]:
+        """Return jobs of one comparison that can begin: of one under way first, then of another.
+
+        As many comparisons are under way as there are lanes, so that the neighbours of a run are not always
+        those that it is compared with.
+        """
+        under_way = 0
+        for comparison in self._comparisons:
+            if comparison.is_done or under_way >= self._lanes.count or not _claim(comparison):
+                continue
+            jobs = self._begin(comparison)
+            if jobs:
+                return jobs
+            under_way += bool(comparison.open)
+        return ()
+
+    def is_empty(self) -> bool:
+        """Return whether all comparisons are done."""
+        return all(comparison.is_done for comparison in self._comparisons)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Take in what a job came to."""
+        self._close(job)
+        self._tell(job, outcome)
+
+    def put_back(self, job: Job) -> None:
+        """Wait for another command that is doing the run."""
+        self._close(job).waiting.append(job)
+
+    def assigned(self, lane: int, job: Job | None, work: Work) -> None:
+        """Tell what a lane does from now on."""
+        self._watcher.assigned(lane, None if job is None else self._runs[job.number], work)
+
+    def stepped(self, job: Job, progress: Progress) -> None:
+        """Tell of a training step."""
+        self._watcher.stepped(self._runs[job.number], progress)
+
+    def release(self) -> None:
+        """Let other commands have what is left."""
+        for comparison in self._comparisons:
+            comparison.lock.release(force=True)
+
+    def _close(self, job: Job) -> _Comparison:
+        comparison = next(found for found in self._comparisons if job in found.open)
+        comparison.open.remove(job)
+        return comparison
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        if isinstance(outcome, str):
+            self.failed[job.config.run_id] = outcome
+        self._watcher.ended(self._runs[job.number], outcome)
+
+    def _begin(self, comparison: _Comparison) -> list[Job]:
+        """Take the jobs of a comparison that can begin; go on to its targets when its budgets are done."""
+        jobs = self._startable(comparison)
+        if not jobs and not comparison.waiting and not comparison.open:
+            if not comparison.has_targets:
+                comparison.has_targets = True
+                comparison.waiting = [
+                    _job(number, run, loss)
+                    for number, run in comparison.runs
+                    if (loss := loss_to_reach(run, self._baselines)) is not None
+                ]
+                jobs = self._startable(comparison)
+            if not jobs and not comparison.waiting:
+                for _, run in comparison.runs:
+                    forget_trunk(run, self._baselines)
+                comparison.is_done = True
+                comparison.lock.release()
+        return jobs
+
+    def _startable(self, comparison: _Comparison) -> list[Job]:
+        jobs = []
+        for job in list(comparison.waiting):
+            run = self._runs[job.number]
+            if job.until is None and run.finished:  # by another command, meanwhile
+                comparison.waiting.remove(job)
+                self._tell(job, read_result(run.folder.result))
+            elif self._has_to_wait(run, comparison):
+                continue
+            elif (reason := _why_no_model(run)) is not None:
+                comparison.waiting.remove(job)
+                self._tell(job, reason)
+            else:
+                comparison.waiting.remove(job)
+                comparison.open.append(job)
+                self._watcher.started(run, job.until)
+                jobs.append(job)
+        return jobs
+
+    def _has_to_wait(self, run: PlannedRun, comparison: _Comparison) -> bool:
+        """Tell whether a run waits: for a model, for another command, for a lane or for memory."""
+        ahead = {job.config.run_id for job in (*comparison.waiting, *comparison.open)}
+        if run.init_from is not None and run.init_from.config.run_id in ahead:
+            return True
+        if is_in_use(run.folder):
+            return True
+        open_runs = [self._runs[job.number] for other in self._comparisons for job in other.open]
+        if not self._lanes.turns and len(open_runs) >= self._lanes.count:
+            return True
+        return not self._memory.has_room(run, open_runs)
+
+
+def _why_no_model(run: PlannedRun) -> str | None:
     """Say why there is no model to start from, where one is needed; None if the run can start."""
     first = run.init_from
     if first is None:
@@ -99,3 +255,33 @@ def _cannot_start(run: PlannedRun) -> str | None:
     except UserError as error:
         return f"{which} has a damaged model: {one_line(error)}"
     return None
+
+
+def _job(number: int, run: PlannedRun, until: float | None = None) -> Job:
+    return Job(number=number, config=run.config, paths=run.paths, until=until)
+
+
+def _lock_file(run: PlannedRun) -> Path:
+    """Return the file by which a command claims the runs of a task and seed."""
+    return run.folder.path.parent / f".{run.config.task}-s{run.config.seed}.lock"
+
+
+def _claim(comparison: _Comparison) -> bool:
+    """Keep other commands off a comparison; return whether none has it.
+
+    Raises:
+        UserError: the folder of the results cannot be written.
+    """
+    if comparison.lock.is_locked:
+        return True
+    folder = Path(comparison.lock.lock_file).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        comparison.lock.acquire()
+    except Timeout:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"--out {folder.parent.parent}: cannot be written ({error.strerror}); give another folder"
+        ) from error
+    return True

@@ -1,64 +1,55 @@
-"""Let the runs of a study go on until they reach the loss of the baseline at its budget."""
+"""Which loss the runs of a study go on to: that of the baseline of their seed at its budget."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
-from repro.errors import Interrupted, named_line
 from repro.results.run import read_result
-from repro.results.target import target_of
-from repro.run.until import TimeToLoss, execute_until
+from repro.results.target import is_reached, target_of
+from repro.study.definition import load_study
 from repro.study.plan import PlannedRun
 from repro.training.checkpoints import remove_checkpoints
-from repro.training.state import Progress
+from repro.training.schedule import FARTHEST
+
+Baselines = Mapping[str, Sequence[PlannedRun]]
+"""Run id -> the runs that it is compared with, in one study or several."""
 
 
-def reach_targets(
-    runs: Sequence[PlannedRun],
-    baseline_of: Callable[[str], str | None],
-    *,
-    report: Callable[[PlannedRun, Progress], None],
-    ended: Callable[[PlannedRun, TimeToLoss | str], None],
-    should_stop: Callable[[], bool],
-) -> dict[str, str]:
-    """Continue each finished run until its loss is down to that of the baseline's run of its task and seed.
-
-    Their steps are counted, not timed: times a step are those of the interleaved budgets. Checkpoints of
-    runs that need not go on are removed.
+def baselines_of(plans: Mapping[str, Sequence[PlannedRun]]) -> Baselines:
+    """Return the baselines of the runs of studies; one without any has none.
 
     Args:
-        baseline_of: variant of the study -> the one whose loss is its target, if any.
-        report: called with the run after every step.
-        ended: called with a run and when it reached the target, or why it failed.
-
-    Returns:
-        Run id -> reason, of the runs that failed.
-
-    Raises:
-        Interrupted: `should_stop` said so; a checkpoint was saved.
+        plans: study -> its runs.
     """
-    finished = {(run.config.task, run.config.seed, run.variant): run for run in runs if run.finished}
-    failed: dict[str, str] = {}
-    for run in runs:
-        base = finished.get((run.config.task, run.config.seed, baseline_of(run.variant) or ""))
-        if base is None or not run.finished or run.config.training.schedule == "linear":
-            continue
-        if run is not base:
-            target = target_of(read_result(base.folder.result))
-            outcome = _continued(run, target, partial(report, run), should_stop)
-            ended(run, outcome)
-            if isinstance(outcome, str):
-                failed[run.config.run_id] = outcome
-                continue
+    found: dict[str, list[PlannedRun]] = {}
+    for study, runs in plans.items():
+        baseline_of = load_study(study).baseline_of
+        by_place = {(run.config.task, run.config.seed, run.variant): run for run in runs}
+        for run in runs:
+            base = by_place.get((run.config.task, run.config.seed, baseline_of(run.variant) or ""))
+            if base is not None:
+                found.setdefault(run.config.run_id, []).append(base)
+    return found
+
+
+def loss_to_reach(run: PlannedRun, baselines: Baselines) -> float | None:
+    """Return the loss on the dev split that a finished run has to go on to; None if it need not.
+
+    With several baselines that is the lowest. A run that is as far as a trunk may go is done, too.
+    """
+    if not run.finished or run.config.training.schedule == "linear":
+        return None
+    others = [base for base in baselines.get(run.config.run_id, ()) if base is not run and base.finished]
+    if not others:
+        return None
+    target = min(target_of(read_result(base.folder.result)) for base in others)
+    result = read_result(run.folder.result)
+    farthest = result.curve[-1].step >= FARTHEST * result.steps
+    return None if farthest or is_reached(result.curve, target, result.steps) else target
+
+
+def forget_trunk(run: PlannedRun, baselines: Baselines) -> None:
+    """Remove the checkpoint of a trunk that need not go on any more.
+
+    That of a run without a baseline stays, as that of a run trained alone.
+    """
+    if run.finished and baselines.get(run.config.run_id):
         remove_checkpoints(run.folder)
-    return failed
-
-
-def _continued(
-    run: PlannedRun, target: float, report: Callable[[Progress], None], should_stop: Callable[[], bool]
-) -> TimeToLoss | str:
-    try:
-        return execute_until(run.config, run.paths, target, report=report, should_stop=should_stop)
-    except Interrupted:
-        raise
-    except Exception as error:  # of this run alone: a loss that is not finite, no memory
-        return named_line(error)

@@ -15,6 +15,7 @@ from repro.results.files import RunFolder, append_jsonl
 from repro.results.records import CurvePoint, EvalRecord, StepRecord
 from repro.tasks.base import Batch
 from repro.training.curriculum import TrainingData
+from repro.training.lane import Lane
 from repro.training.schedule import Budget
 from repro.training.state import Progress, TrainingState
 
@@ -35,6 +36,7 @@ class Loop:
     measure_loss: Callable[[], float]
     report: Callable[[Progress], None]
     should_stop: Callable[[], bool]
+    lane: Lane
     is_trunk: bool = True
     """False in the cooldown, which branches off it."""
 

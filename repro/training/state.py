@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.machine import Stopwatch
+    from repro.training.lane import Lane
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,12 @@ class TrainingState:
     routing: RoutingTotals = field(default_factory=RoutingTotals)
     step_seconds: list[float] = field(default_factory=list)
     """Training time of each step."""
+    is_fair: list[bool] = field(default_factory=list)
+    """Of each step, whether its time may be compared with that of other runs (`Lane.is_fair`)."""
+    neighbours: dict[str, int] = field(default_factory=dict)
+    """Run id -> fair steps that this run did beside it."""
+    partners: list[str] = field(default_factory=list)
+    """Ids of the runs that trained between the steps of this one."""
     ratios_NL: Tensor | None = None
     """Complexity vectors of the epoch before (paper eq. 5); None in the first epoch."""
     num_multi_expert_N: Tensor | None = None
@@ -65,20 +72,33 @@ class TrainingState:
     epoch_ends: list[int] = field(default_factory=list)
     """Steps after which they ended."""
 
-    def add_time(self, watch: Stopwatch) -> None:
-        """Add the time of a step."""
+    def add_time(self, watch: Stopwatch, lane: Lane) -> None:
+        """Add the time of a step, and what else the machine did meanwhile."""
         self.train_seconds += watch.seconds
         self.step_seconds.append(watch.seconds)
+        self.is_fair.append(lane.is_fair())
+        if self.is_fair[-1]:
+            for run_id in lane.neighbours():
+                self.neighbours[run_id] = self.neighbours.get(run_id, 0) + 1
         if self.cpu_steal_seconds is not None and watch.cpu_steal_seconds is not None:
             self.cpu_steal_seconds += watch.cpu_steal_seconds
         else:
             self.cpu_steal_seconds = None
 
+    @property
+    def fair_steps(self) -> int:
+        """Steps whose times may be compared with those of other runs."""
+        return sum(self.is_fair)
+
+    def seconds_per_step(self, start: int = 0, end: int | None = None) -> float:
+        """Return the median training time of the steps of a range: of the fair ones, if there are any."""
+        seconds, is_fair = self.step_seconds[start:end], self.is_fair[start:end]
+        return median([second for second, fair in zip(seconds, is_fair, strict=True) if fair] or seconds)
+
     def seconds_by_epoch(self) -> list[float]:
-        """Return the median training time of a step in each epoch; the last may have been cut short."""
+        """Return `seconds_per_step` of each epoch; the last may have been cut short."""
         bounds = [0, *self.epoch_ends, self.step]
-        epochs = [self.step_seconds[start:end] for start, end in pairwise(bounds)]
-        return [median(seconds) for seconds in epochs if seconds]
+        return [self.seconds_per_step(start, end) for start, end in pairwise(bounds) if start < end]
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors, which load safely (`weights_only`)."""

@@ -18,6 +18,7 @@ from repro.results.files import RunFolder
 from repro.results.target import is_reached
 from repro.training.checkpoints import has_checkpoint, resume, save_checkpoint
 from repro.training.curriculum import TrainingData, epoch_steps, place_ratio_correlation, require_effect
+from repro.training.lane import ALONE, Lane
 from repro.training.loop import Loop, Step, measure, place, record_step, require_finite
 from repro.training.optimizer import clip_gradients, make_optimizer
 from repro.training.schedule import FARTHEST, Budget, make_schedule
@@ -37,6 +38,7 @@ def train(
     measure_loss: Callable[[], float],
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    lane: Lane = ALONE,
 ) -> TrainingState:
     """Train to the end of the budget, from the last checkpoint in `folder` if there is one.
 
@@ -51,6 +53,7 @@ def train(
         measure_loss: the model's loss on the dev split; called at regular steps.
         report: called after every optimizer step.
         should_stop: asked after every step; when true a checkpoint is saved. The last step has one always.
+        lane: where it trains.
 
     Returns:
         The state of the model at the end of the cooldown; its steps before the branch are the trunk's.
@@ -61,7 +64,7 @@ def train(
         UserError: the checkpoint is damaged.
         OSError: a file cannot be written.
     """
-    loop = _prepare(accelerator, model, config, data, folder, measure_loss, report, should_stop)
+    loop = _prepare(accelerator, model, config, data, folder, measure_loss, report, should_stop, lane)
     budget = loop.budget
     if not has_checkpoint(folder.cooldown):
         resume(loop)
@@ -94,13 +97,14 @@ def train_until(
     measure_loss: Callable[[], float],
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    lane: Lane = ALONE,
 ) -> TrainingState:
     """Train the trunk until its loss on the dev split has reached `loss`, for at most twice the budget.
 
     Args:
-        measure_loss, report, should_stop: as in `train`, whose exceptions it raises, too.
+        measure_loss, report, should_stop, lane: as in `train`, whose exceptions it raises, too.
     """
-    loop = _prepare(accelerator, model, config, data, folder, measure_loss, report, should_stop)
+    loop = _prepare(accelerator, model, config, data, folder, measure_loss, report, should_stop, lane)
     resume(loop)
     _run(loop, FARTHEST * loop.budget.steps, until=loss)
     return loop.state
@@ -115,6 +119,7 @@ def _prepare(
     measure_loss: Callable[[], float],
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    lane: Lane,
 ) -> Loop:
     """Make optimizer and schedule, and let Accelerate wrap them.
 
@@ -141,12 +146,13 @@ def _prepare(
         measure_loss=measure_loss,
         report=report,
         should_stop=should_stop,
+        lane=lane,
     )
 
 
 def _run(loop: Loop, end: int, until: float | None = None) -> None:
     """Train up to the step `end`, or until a loss is reached."""
-    config, state, budget = loop.config, loop.state, loop.budget
+    state, lane = loop.state, loop.lane
     watch = Stopwatch(loop.accelerator.device)
     if state.step == 0 and loop.is_trunk:
         measure(loop)
@@ -154,30 +160,45 @@ def _run(loop: Loop, end: int, until: float | None = None) -> None:
             save_checkpoint(loop)
     loop.model.train()
     while True:
-        steps = epoch_steps(config, loop.data, state, loop.accelerator.num_processes)
+        steps = epoch_steps(loop.config, loop.data, state, loop.accelerator.num_processes)
         while state.position < len(steps) and state.step < end and not _has_reached(loop, until):
+            lane.train()
             with watch, record_function(STEP):
                 step = _train_step(loop, steps[state.position])
             state.step += 1
             state.position += 1
-            state.add_time(watch)
+            state.add_time(watch, lane)
             with record_function(RECORDS):
                 record_step(loop, step, watch.seconds, end)
-            last = state.step == end
-            if last or (loop.is_trunk and budget.is_measured(state.step, config.evaluation.points)):
-                measure(loop)
-            stopping = any(gather_object([loop.should_stop()]))
-            due = state.step % config.training.checkpoint_every == 0 or state.step == loop.kept_step
-            if stopping or last or due or _has_reached(loop, until):
-                _share_ratios(loop)
-                save_checkpoint(loop)
-            if stopping:
-                raise Interrupted("stopped after step {} of {}".format(*place(loop, end)))
+            _measure_and_save(loop, end, until)
         # Also after a resume at the end of an epoch, whose checkpoint is from before this.
         if state.position == len(steps):
             _end_epoch(loop)
         elif state.step == end or _has_reached(loop, until):
+            lane.rest()
             return
+
+
+def _measure_and_save(loop: Loop, end: int, until: float | None) -> None:
+    """Do what is due after a step.
+
+    Raises:
+        Interrupted: a stop was asked for; a checkpoint was saved.
+    """
+    state, settings = loop.state, loop.config.training
+    last = state.step == end
+    if last or (loop.is_trunk and loop.budget.is_measured(state.step, loop.config.evaluation.points)):
+        loop.lane.rest()
+        measure(loop)
+    stopping = any(gather_object([loop.should_stop()]))
+    due = state.step % settings.checkpoint_every == 0 or state.step == loop.kept_step
+    if stopping or last or due or _has_reached(loop, until):
+        loop.lane.rest()
+        _share_ratios(loop)
+        state.partners = sorted({*state.partners, *loop.lane.partners()})
+        save_checkpoint(loop)
+    if stopping:
+        raise Interrupted("stopped after step {} of {}".format(*place(loop, end)))
 
 
 def _has_reached(loop: Loop, loss: float | None) -> bool:

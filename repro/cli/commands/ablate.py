@@ -46,12 +46,20 @@ def command(
     turns: Annotated[
         int,
         typer.Option(
-            min=0, help="Runs of a task and seed take turns of so many steps; 0: one run after the other."
+            min=0, help="Runs of a task and seed take turns of so many steps; 0: each trains to its end."
         ),
-    ] = 0,
+    ] = 10,
+    lanes: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Runs that work at the same time; cores / --threads by default."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Threads of each; by default as the scale says.")
+    ] = None,
     at_once: Annotated[
-        int, typer.Option(min=1, help="Most runs that take turns; each needs its memory (see --dry-run).")
-    ] = 16,
+        int | None,
+        typer.Option(min=1, help="Most open runs; by default as many as memory allows (see --dry-run)."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
     ] = False,
@@ -60,16 +68,17 @@ def command(
 ) -> None:
     """Do the missing runs of studies and write their tables.
 
-    One run works at any time. Finished runs are not repeated, unfinished ones are continued; a run
-    that fails does not stop the others. Finished rows with the same settings stay in the tables beside
-    those asked for. Studies given together share the runs that they have in common, and with --turns
-    the times of all their runs can be compared.
+    Several runs work at the same time, each on CPU cores of its own, and those of a task and seed take
+    turns, so that their times can be compared. Finished runs are not repeated, unfinished ones are
+    continued; a run that fails does not stop the others. Finished rows with the same settings stay in the
+    tables beside those asked for. Studies given together share the runs that they have in common.
     """
     quiet_libraries()
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
-    from repro.run.scales import read_scale
+    from repro.run.scales import read_scale, threads_of
     from repro.study.definition import resolve_study
+    from repro.study.lanes import default_lanes
     from repro.study.plan import plan, task_names, together
     from repro.study.variants import names_by_study
 
@@ -99,6 +108,12 @@ def command(
     if dry_run:
         print_rows("runs", dry_run_rows(together(plans.values())), as_json)
         return
-    failed = run_studies(plans, out_folder / scale, turns=turns, at_once=at_once, as_json=as_json)
+    failed = run_studies(
+        plans,
+        out_folder / scale,
+        lanes=default_lanes(lanes, threads or threads_of(scale), turns),
+        at_once=at_once,
+        as_json=as_json,
+    )
     if failed:
         raise typer.Exit(1)
