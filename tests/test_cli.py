@@ -21,7 +21,8 @@ OPTIONS = {
     ),
     "eval": "run --split --gate-at-inference --data --out --json",
     "ablate": (
-        "studies --tasks --seeds --scale --data --model --values --variants --set --turns --at-once "
+        "studies --tasks --seeds --scale --data --model --values --variants --set --turns --lanes --threads"
+        " --at-once "
         "--dry-run --out --json"
     ),
     "analyze": "runs --scale --data --samples --out --json",

@@ -249,7 +249,7 @@ def test_an_order_by_ratios_needs_a_second_epoch(curriculum: Any) -> None:
 
 
 def test_times_a_step_by_epoch_by_hand() -> None:
-    state = TrainingState(step=5, epoch_ends=[3], step_seconds=[9.0, 1.0, 2.0, 4.0, 6.0])
+    state = TrainingState(step=5, epoch_ends=[3], step_seconds=[9.0, 1.0, 2.0, 4.0, 6.0], is_fair=[True] * 5)
     assert state.seconds_by_epoch() == [2.0, 5.0]
     state.epoch_ends = [3, 5]  # the run ends with its second epoch
     assert state.seconds_by_epoch() == [2.0, 5.0]

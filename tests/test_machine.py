@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from repro import machine
 from repro.machine import Stopwatch, cpu_steal_seconds, peak_memory_bytes
 from repro.run import result
+from repro.training.lane import ALONE, Lane
 from repro.training.state import TrainingState
 
 CPU = torch.device("cpu")
@@ -75,11 +77,11 @@ class File:
 def test_the_cpu_steal_fraction_of_a_run() -> None:
     state, watch = TrainingState(), Stopwatch(CPU)
     for watch.seconds, watch.cpu_steal_seconds in ((1.0, 0.5), (3.0, 0.0)):
-        state.add_time(watch)
+        state.add_time(watch, ALONE)
     assert (state.train_seconds, state.step_seconds, state.cpu_steal_seconds) == (4.0, [1.0, 3.0], 0.5)
     assert result._cpu_steal_fraction(state) == 0.5 / (4.0 * (os.cpu_count() or 1))
     watch.cpu_steal_seconds = None
-    state.add_time(watch)
+    state.add_time(watch, ALONE)
     assert result._cpu_steal_fraction(state) is None
 
 
@@ -114,3 +116,74 @@ print(process.memory_info().rss - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100e6  # of 400 MB
+
+
+def test_only_fair_steps_count() -> None:
+    """Of five steps the second and the third; with one of them a neighbour trained, with both another."""
+    fair = iter([False, True, True, False, False])
+    beside = iter([["a", "b"], ["b"]])
+
+    class Shared(Lane):
+        def is_fair(self) -> bool:
+            return next(fair)
+
+        def neighbours(self) -> list[str]:
+            return next(beside)
+
+    state, lane, watch = TrainingState(), Shared(), Stopwatch(CPU)
+    for seconds in (9.0, 2.0, 4.0, 7.0, 8.0):
+        watch.seconds = seconds
+        state.add_time(watch, lane)
+    assert (state.train_seconds, state.fair_steps, state.seconds_per_step()) == (30.0, 2, 3.0)
+    assert state.neighbours == {"a": 1, "b": 2}
+    state.step, state.epoch_ends = 5, [2, 3]
+    assert state.seconds_by_epoch() == [2.0, 4.0, 7.5]  # of the last epoch none is fair: all of them
+
+
+class TestCpus:
+    """Four cores with two CPUs each: 0 and 4 are of one core, 1 and 5 of the next."""
+
+    @pytest.fixture(autouse=True)
+    def cpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+        monkeypatch.setattr(machine, "_siblings", lambda cpu: [cpu % 4, cpu % 4 + 4])
+
+    @pytest.mark.parametrize(
+        ("shares", "threads", "expected"),
+        [
+            (1, 4, [(0, 1, 2, 3)]),
+            (2, 2, [(0, 1), (2, 3)]),
+            (4, 1, [(0,), (1,), (2,), (3,)]),
+            (6, 1, [(0,), (1,), (2,), (3,), (4,), (5,)]),  # more than cores: siblings
+            (3, 2, [(0, 1), (2, 3), (4, 5)]),
+            (10, 1, [*((cpu,) for cpu in range(8)), (0,), (1,)]),  # more than CPUs
+            (1, 16, [tuple(range(8))]),
+        ],
+    )
+    def test_each_share_has_cores_of_its_own_while_there_are_any(
+        self, shares: int, threads: int, expected: list[tuple[int, ...]]
+    ) -> None:
+        assert machine.shares_of_cpus(shares, threads) == expected
+
+    def test_cores(self) -> None:
+        assert machine.cores() == 4
+
+
+def test_all_threads_of_a_process_are_bound() -> None:
+    """In a process of its own, with a thread that was there before."""
+    script = """
+import os, threading
+from repro.machine import pin
+gate = threading.Event()
+found = []
+thread = threading.Thread(target=lambda: (gate.wait(), found.append(os.sched_getaffinity(0))))
+thread.start()
+cpu = min(os.sched_getaffinity(0))
+pin(())
+assert len(os.sched_getaffinity(0)) == len(os.sched_getaffinity(os.getppid()))
+pin([cpu])
+gate.set()
+thread.join()
+assert found == [{cpu}] == [os.sched_getaffinity(0)], found
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

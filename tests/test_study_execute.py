@@ -11,7 +11,7 @@ from told import ROOM, Told
 
 from repro.errors import UserError
 from repro.results.files import write_json
-from repro.study.execute import Memory, _Work
+from repro.study.execute import Memory, Undone
 from repro.study.lanes import Lanes
 from repro.study.plan import PlannedRun
 from repro.study.seat import Job
@@ -26,16 +26,16 @@ def work(
     turns: int = 10,
     memory: Memory = ROOM,
     told: Told | None = None,
-) -> _Work:
+) -> Undone:
     shares = Lanes(count=lanes, threads=1, turns=turns)
-    return _Work(runs, baselines_of({study: runs}), shares, memory, told or Told())
+    return Undone(runs, baselines_of({study: runs}), shares, memory, told or Told())
 
 
 def names(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> list[str]:
     return [f"{runs[job.number].config.task} {runs[job.number].variant} {job.config.seed}" for job in jobs]
 
 
-def end(work: _Work, runs: Sequence[PlannedRun], jobs: Sequence[Job], loss: float = 0.5) -> None:
+def end(work: Undone, runs: Sequence[PlannedRun], jobs: Sequence[Job], loss: float = 0.5) -> None:
     """Let jobs end well."""
     for job in jobs:
         result = make_result(

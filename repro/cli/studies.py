@@ -9,6 +9,7 @@ import torch
 from repro.cli.console import err, out, plain_table, print_json, say
 from repro.cli.progress import StopRequest
 from repro.cli.study_progress import Remaining, StudyDisplay
+from repro.config import RunConfig
 from repro.machine import available_memory
 from repro.report.build import build_report
 from repro.report.tables.base import load_shown
@@ -109,21 +110,24 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
 
 
 class Costs:
-    """Estimates of runs. The examples of one task are in memory at a time."""
+    """Estimates of runs, those of all seeds alike. The examples of one task are in memory at a time."""
 
     def __init__(self) -> None:
+        self._known: dict[RunConfig, Estimate] = {}
         self._speed: float | None = None
         self._key: object = None
         self._examples: Examples | None = None
 
     def of(self, run: PlannedRun) -> Estimate:
-        """Estimate a run, or its like of another seed."""
+        """Estimate a run."""
         first = run.init_from or run  # has the same tokenizer and sizes; its model may not be there yet
-        config = replace(run.config, model=first.config.model)
-        key = (config.task, config.data, config.model, config.task_options)
-        if self._examples is None or key != self._key:
-            self._key, self._examples = key, load_examples(config, first.paths)
-        return estimate(config, first.paths, self._examples, self._measured_speed)
+        config = replace(run.config, model=first.config.model, seed=0)
+        if config not in self._known:
+            key = (config.task, config.data, config.model, config.task_options)
+            if self._examples is None or key != self._key:
+                self._key, self._examples = key, load_examples(config, first.paths)
+            self._known[config] = estimate(config, first.paths, self._examples, self._measured_speed)
+        return self._known[config]
 
     def _measured_speed(self) -> float:
         if self._speed is None:

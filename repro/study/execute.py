@@ -85,7 +85,7 @@ def execute(
         Interrupted: `should_stop` said so; checkpoints were saved.
     """
     runs = together(plans.values())
-    work = _Work(runs, baselines_of(plans), lanes, memory, watcher)
+    work = Undone(runs, baselines_of(plans), lanes, memory, watcher)
     try:
         work_on_lanes(lanes, [run.config.run_id for run in runs], work, work, should_stop)
     finally:
@@ -108,7 +108,7 @@ class _Comparison:
     is_done: bool = False
 
 
-class _Work:
+class Undone:
     """What is left of studies: the supply of the lanes, and who is told what they do."""
 
     def __init__(

@@ -111,7 +111,7 @@ OPTIONS = {
         "--precision",
         "--experts-backend",
     ],
-    "ablate": ["--seeds", "--values", "--variants", "--turns", "--at-once"],
+    "ablate": ["--seeds", "--values", "--variants", "--turns", "--lanes", "--threads", "--at-once"],
     "both": ["--task", "--scale", "--data", "--model", "--out"],
 }
 FOREIGN = [
