@@ -20,6 +20,7 @@ Settings = Mapping[str, object]
 SMALL: dict[str, object] = {
     "training.steps": 6,
     "training.batch_size": 16,
+    "training.learning_rate": 1e-3,
     "data.train_samples": 64,
     "data.dev_samples": 16,
     "data.validation_samples": 32,
