@@ -57,6 +57,7 @@ _SEQ2SEQ = _FEW | {
 }
 _DECODER = _FEW | {
     "training.batch_size": 4,
+    "training.learning_rate": 2e-3,
     "data.max_length": 48,
     "model.config.n_embd": 32,
     "model.config.n_inner": 64,
