@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from scipy.stats import t
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
@@ -41,13 +43,13 @@ def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
     return (
         f"{row['Task']} ({row['Metric']})" if row["Scheme"] == "dense" else "",
         row["Scheme"],
-        _short(row["Norm. Training Time"]),
+        _ratio(row["Norm. Training Time"]),
         row["Norm. Training Time interval"],
-        row["Norm. Training Time (paper)"],
-        _short(row["Steps to target"]),
-        _short(row["Time per step"]),
-        _short(row["Norm. FLOPs"]),
-        _short(row["Norm. FLOPs (paper)"]),
+        _ratio(row["Norm. Training Time (paper)"]),
+        _ratio(row["Steps to target"]),
+        _ratio(row["Time per step"]),
+        _ratio(row["Norm. FLOPs"]),
+        _ratio(row["Norm. FLOPs (paper)"]),
         _short(row["Inference Performance"], 3),
         _short(row["Inference Performance interval"]),
         f"{float(share):.0%}" if share and row["Scheme"] == "adaptive" else "",
@@ -63,8 +65,40 @@ def verdicts(scale: str) -> list[str]:
     return [f"Of {len(claims)} claims: {of_each}.", "", *table(("claim", "where", "verdict"), rows)]
 
 
+def spreads(scale: str) -> list[str]:
+    """Return, for adaptive gating against top-2, the spread over seeds and the smallest effect to be seen."""
+    heads = (
+        *("task (metric)", "steps", "seeds", "time ratio, 95 %", "loss difference: standard deviation"),
+        *("smallest effect", "metric difference: standard deviation", "smallest effect"),
+    )
+    rows = (row for row in _read(scale, "table3_detail.csv") if row["Scheme"] == "adaptive")
+    return table(heads, map(_spread, rows))
+
+
+def _spread(row: Mapping[str, str]) -> tuple[str, ...]:
+    seeds = len(row["Seeds"].split())
+    compared = ("Validation loss", "Inference Performance")
+    numbers = (_deviation_and_effect(row, name, seeds) for name in compared)
+    return (
+        f"{row['Task']} ({row['Metric']})",
+        row["Steps"].split()[0],
+        str(seeds),
+        row["Norm. Training Time interval"] or _ratio(row["Norm. Training Time"]),
+        *(_short(number) for pair in numbers for number in pair),
+    )
+
+
+def _deviation_and_effect(row: Mapping[str, str], name: str, seeds: int) -> tuple[str, str]:
+    """Work the standard deviation of paired differences out from their interval, half of t s / sqrt(n)."""
+    half, effect = row[f"{name} difference interval"], row[f"{name} smallest effect"]
+    if not half:
+        return "", effect
+    return str(float(half) * seeds**0.5 / float(t.ppf(0.975, seeds - 1))), effect
+
+
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
+    DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
     ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
 }
 
@@ -80,12 +114,19 @@ def _read(scale: str, name: str) -> Iterable[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
-def _short(cell: str, digits: int = 2) -> str:
-    """Round a number to so many significant digits, at least to units; leave a bound as it is."""
+def _ratio(cell: str) -> str:
+    """Round to hundredths; leave a bound as it is."""
     try:
-        value = float(cell)
+        return f"{float(cell):.2f}"
     except ValueError:
         return cell
+
+
+def _short(cell: str, digits: int = 2) -> str:
+    """Round a number to so many significant digits, at least to units."""
+    if not cell:
+        return ""
+    value = float(cell)
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 

@@ -20,6 +20,7 @@ Settings = Mapping[str, object]
 SMALL: dict[str, object] = {
     "training.steps": 6,
     "training.batch_size": 16,
+    "training.learning_rate": 1e-3,
     "data.train_samples": 64,
     "data.dev_samples": 16,
     "data.validation_samples": 32,
@@ -56,6 +57,7 @@ _SEQ2SEQ = _FEW | {
 }
 _DECODER = _FEW | {
     "training.batch_size": 4,
+    "training.learning_rate": 2e-3,
     "data.max_length": 48,
     "model.config.n_embd": 32,
     "model.config.n_inner": 64,

@@ -116,7 +116,7 @@ class TestResolve:
         assert made.model.vocab_size == 1000
         assert dict(made.model.config)["hidden_size"] == 128
         assert (made.training.epochs, made.training.steps) == (2, None)
-        assert (made.data.source, made.data.train_samples) == ("synthetic", 8000)
+        assert (made.data.source, made.data.train_samples) == ("synthetic", 4000)
         assert made.experts.count == 16
 
     @pytest.mark.parametrize("scale", scale_names())

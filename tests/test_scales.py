@@ -83,38 +83,41 @@ class TestScaleFiles:
 
     def test_a_recorded_learning_rate_is_part_of_the_run(self, folder: Path) -> None:
         """It holds for its scheme alone, where nobody else sets a rate."""
-        self.append(folder, "\n[sst2.learning_rate]\ndense = 5e-4\ntop_2 = 3\n")
-        recorded = config("dense")
+        self.append(folder, "\n[soda.learning_rate]\ndense = 5e-4\ntop_2 = 3\n")
+        recorded = config("dense", task="soda")
         assert recorded.training.learning_rate == 5e-4
-        assert recorded.run_id == config("dense", overrides={"training.learning_rate": 5e-4}).run_id
-        assert config("top-k").training.learning_rate == config("top-2").training.learning_rate == 3.0
+        by_hand = config("dense", task="soda", overrides={"training.learning_rate": 5e-4})
+        assert recorded.run_id == by_hand.run_id
+        assert config("top-k", task="soda").training.learning_rate == 3.0
+        assert config("top-2", task="soda").training.learning_rate == 3.0
         for scheme in ("top-1", "adaptive"):
-            assert config(scheme).training.learning_rate == 1e-3
+            assert config(scheme, task="soda").training.learning_rate == 4e-3
         assert config("dense", task="wmt19").training.learning_rate == 2e-3
-        assert config("dense", overrides={"training.learning_rate": 0.01}).training.learning_rate == 0.01
+        own = config("dense", task="soda", overrides={"training.learning_rate": 0.01})
+        assert own.training.learning_rate == 0.01
 
     @pytest.mark.parametrize(
         ("line", "problem"),
         [
             (
                 "dens = 1e-4",
-                "experts/mini.toml: sst2.learning_rate: unknown gate 'dens'. Did you mean 'dense'?",
+                "experts/mini.toml: soda.learning_rate: unknown gate 'dens'. Did you mean 'dense'?",
             ),
             (
                 "dense = 0",
-                "experiments/mini.toml: sst2.learning_rate.dense: training.learning_rate:"
+                "experiments/mini.toml: soda.learning_rate.dense: training.learning_rate:"
                 " must be greater than 0, got 0",
             ),
             (
                 "dense = 'low'",
-                "experiments/mini.toml: sst2.learning_rate.dense: training.learning_rate:"
+                "experiments/mini.toml: soda.learning_rate.dense: training.learning_rate:"
                 " expected a number, got 'low'",
             ),
         ],
     )
     def test_a_wrong_learning_rate_is_one_line(self, folder: Path, line: str, problem: str) -> None:
-        self.append(folder, f"\n[sst2.learning_rate]\n{line}\n")
-        assert problems(config, "dense") == [problem.replace("experts/", "experiments/")]
+        self.append(folder, f"\n[soda.learning_rate]\n{line}\n")
+        assert problems(config, "dense", task="soda") == [problem.replace("experts/", "experiments/")]
 
     def test_options_of_gates(self, folder: Path) -> None:
         """They hold for the gates that have them, under what the user says."""

@@ -246,7 +246,7 @@ class TestInitFrom:
         finish(runs[0])
         runs[0].folder.model.mkdir()
         assert planned(tmp_path, ("sst2", "wikitext"), seeds=2, study="adamoe") == runs
-        other = planned(tmp_path, study="adamoe", settings={"training.learning_rate": 5e-4})
+        other = planned(tmp_path, study="adamoe", settings={"training.learning_rate": 0.25})
         assert {run.config.run_id for run in other}.isdisjoint(run.config.run_id for run in runs)
 
     def test_the_two_differ_in_their_gate_alone(self, tmp_path: Path) -> None:

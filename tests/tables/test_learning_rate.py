@@ -92,4 +92,4 @@ def test_no_study_no_rows() -> None:
 
 def test_the_rate_is_where_a_configuration_has_it() -> None:
     result = make_result(config=config("dense").to_dict())
-    assert learning_rate.learning_rate(result) == 1e-3
+    assert learning_rate.learning_rate(result) == 5e-4
