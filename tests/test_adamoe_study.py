@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import SMALL, CommandLine, Json, read_object
+from in_process import do_in_process
 
 from repro.config import RunConfig
 from repro.errors import Interrupted
@@ -140,7 +141,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
                 raise error
             return execute(config, paths, **options)
 
-        monkeypatch.setattr("repro.study.execute.execute_run", fail_some)
+        do_in_process(monkeypatch, fail_some)
 
     return make
 

@@ -17,9 +17,9 @@ from repro.study.board import Board, Work
 from repro.study.plan import PlannedRun
 
 
-def small(results: Path, seeds: int = 1, **changes: object) -> list[PlannedRun]:
+def small(results: Path, **changes: object) -> list[PlannedRun]:
     """Dense, top-2, top-1 and adaptive: trunks of seven steps, cooldowns from the fourth to the sixth."""
-    return planned(results, seeds=seeds, settings=SMALL | changes)
+    return planned(results, settings=SMALL | changes)
 
 
 def losses(runs: list[PlannedRun]) -> list[list[list[float]]]:
@@ -81,7 +81,8 @@ def test_training_and_the_rest_are_done_apart(tmp_path: Path) -> None:
 
 
 def test_what_ran_beside_is_told_as_it_happened(tmp_path: Path) -> None:
-    runs = small(tmp_path, seeds=2, **{"evaluation.points": 1, "training.steps": 24})
+    settings = SMALL | {"evaluation.points": 1, "training.steps": 24}
+    runs = planned(tmp_path, seeds=2, settings=settings)
     do(runs, lanes=2)
     ids = {run.config.run_id for run in runs}
     for run in runs:

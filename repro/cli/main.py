@@ -10,6 +10,9 @@ from repro.cli.commands.base import load
 from repro.cli.console import out, printed_notices, say
 from repro.errors import Interrupted, UserError
 
+_INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,6 +65,8 @@ def main() -> None:
     try:
         with printed_notices():
             status = app(standalone_mode=False)
+        if status == _INTERRUPTED:  # typer's way to tell of Ctrl-C
+            raise KeyboardInterrupt
     except UserError as error:
         for problem in error.problems:
             say(problem)
@@ -74,8 +79,8 @@ def main() -> None:
         sys.exit(1)
     except Interrupted as error:
         say(f"{error}; the same command continues")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)

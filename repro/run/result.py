@@ -57,11 +57,7 @@ def build_result(
     dense = config.gate == "dense"
     same = measure(force_top1=False)
     top_1 = None if dense else measure(force_top1=True)
-    for evaluation in filter(None, (same, top_1)):
-        if not math.isfinite(evaluation.loss):
-            raise FloatingPointError(
-                f"the evaluation loss of the trained model is {evaluation.loss}; lower training.learning_rate"
-            )
+    _require_finite(same, top_1)
     architecture = prepared.architecture
     return RunResult(
         schema_version=SCHEMA_VERSION,
@@ -102,6 +98,19 @@ def build_result(
         data=prepared.data_record,
         environment=launch.environment,
     )
+
+
+def _require_finite(*evaluations: Evaluation | None) -> None:
+    """Refuse a model that gives no numbers.
+
+    Raises:
+        FloatingPointError: a loss is infinite or NaN.
+    """
+    for evaluation in filter(None, evaluations):
+        if not math.isfinite(evaluation.loss):
+            raise FloatingPointError(
+                f"the evaluation loss of the trained model is {evaluation.loss}; lower training.learning_rate"
+            )
 
 
 def curriculum_entry(order: str, prepared: Prepared, state: TrainingState) -> Curriculum:

@@ -84,6 +84,7 @@ def execute_until(
             report=report,
             should_stop=should_stop,
             lane=lane,
+            whole_budget=folder.result.exists(),
         )
         curve = read_curve(folder.evals)
         if launch.accelerator.is_main_process and folder.result.exists():

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
@@ -63,6 +64,16 @@ def default_lanes(count: int | None, threads: int | None, turns: int) -> Lanes:
     if count is None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else max(1, cores() // own_threads)
     return Lanes(count=count, threads=own_threads, turns=turns)
+
+
+def _start_server() -> None:
+    """Start the process that forks those of the runs, deaf to Ctrl-C: it would end in a trace of its imports."""
+    resource_tracker.ensure_running()  # or the next call would do it, and unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Supply(Protocol):
@@ -183,6 +194,7 @@ class _Crew:
                 gpu = None if home is None else self._gpus[home]
                 arguments = (job, self._board, self._lanes.threads, gpu, theirs)
                 process = _CONTEXT.Process(target=work, args=arguments, daemon=True)
+                _start_server()
                 process.start()
                 theirs.close()
                 self.workers.append(_Worker(job, process, ours, home))

@@ -49,7 +49,9 @@ def loss_to_reach(run: PlannedRun, baselines: Baselines) -> float | None:
 def forget_trunk(run: PlannedRun, baselines: Baselines) -> None:
     """Remove the checkpoint of a trunk that need not go on any more.
 
-    That of a run without a baseline stays, as that of a run trained alone.
+    That of a run without a baseline stays, as that of a run trained alone, and that of one whose baseline
+    has failed.
     """
-    if run.finished and baselines.get(run.config.run_id):
+    others = baselines.get(run.config.run_id)
+    if run.finished and others and all(base.finished for base in others):
         remove_checkpoints(run.folder)

@@ -98,14 +98,18 @@ def train_until(
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
     lane: Lane = ALONE,
+    whole_budget: bool = False,
 ) -> TrainingState:
     """Train the trunk until its loss on the dev split has reached `loss`, for at most twice the budget.
 
     Args:
+        whole_budget: do not stop before the trunk's end of the budget, where a result needs it.
         measure_loss, report, should_stop, lane: as in `train`, whose exceptions it raises, too.
     """
     loop = _prepare(accelerator, model, config, data, folder, measure_loss, report, should_stop, lane)
     resume(loop)
+    if whole_budget:
+        _run(loop, max(loop.budget.trunk_steps, loop.state.step))
     _run(loop, FARTHEST * loop.budget.steps, until=loss)
     return loop.state
 

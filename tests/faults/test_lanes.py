@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from command_line import SMALL, CommandLine, read_lines, read_object, timeless
 
-SETTINGS = SMALL | {"training.steps": 40, "training.curriculum": "random"}
+SETTINGS = SMALL | {"training.steps": 20, "training.curriculum": "random"}
 PHASES = {
     "training": {},
-    "evaluating": {"evaluation.points": 40, "data.dev_samples": 400, "evaluation.batch_size": 8},
+    "evaluating": {"evaluation.points": 20, "data.dev_samples": 96, "evaluation.batch_size": 8},
     "saving": {"training.checkpoint_every": 1},
 }
 """What a run does most of its time, and the settings that see to it."""
@@ -160,7 +160,7 @@ def test_some_signals(
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize(("who", "number", "phase"), itertools.product(WHO, SIGNALS, PHASES))
+@pytest.mark.parametrize(("who", "number", "phase"), list(itertools.product(WHO, SIGNALS, PHASES)))
 def test_all_signals(
     cli: CommandLine,
     references: dict[str, dict[str, object]],

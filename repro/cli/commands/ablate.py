@@ -26,6 +26,25 @@ Studies = Annotated[
         " learning-rate.",
     ),
 ]
+Turns = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Runs of a task and seed take turns of so many steps; 0: each trains to its end."
+    ),
+]
+LaneCount = Annotated[
+    int | None,
+    typer.Option(
+        "--lanes", min=1, max=256, help="Runs that work at the same time; cores / --threads by default."
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Threads of each; by default as the scale says.")
+]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most open runs; by default as many as memory allows (see --dry-run)."),
+]
 
 
 def command(
@@ -43,23 +62,10 @@ def command(
         list[str] | None,
         typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
     ] = None,
-    turns: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Runs of a task and seed take turns of so many steps; 0: each trains to its end."
-        ),
-    ] = 10,
-    lanes: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Runs that work at the same time; cores / --threads by default."),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Threads of each; by default as the scale says.")
-    ] = None,
-    at_once: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most open runs; by default as many as memory allows (see --dry-run)."),
-    ] = None,
+    turns: Turns = 10,
+    lanes: LaneCount = None,
+    threads: Threads = None,
+    at_once: AtOnce = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
     ] = False,
