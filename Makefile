@@ -78,7 +78,9 @@ docs: $(READY)  ## the generated parts of docs/
 
 stale: $(READY)  ## fail if documentation or published results are not what their sources give
 	$(BIN)/python docs/generate.py --check
-	for scale in mini small; do $(BIN)/repro report --scale $$scale --check || exit 1; done
+	for runs in $(wildcard results/*/runs.jsonl); do \
+		$(BIN)/repro report --scale $$(basename $$(dirname $$runs)) --check || exit 1; \
+	done
 
 dry-run: $(READY)  ## every study at scale mini, and the models of every scale, without training
 	$(BIN)/repro ablate $(basename $(notdir $(wildcard experiments/studies/*.toml))) --tasks sst2 --dry-run > /dev/null

@@ -1,44 +1,160 @@
-"""Write the generated parts of the documentation; with --check fail if one is stale.
+"""Write the generated parts of README and documentation; with --check fail if one is stale.
 
-Today that is the table of floors in docs/architecture.md, from docs/floors.toml.
+A part stands between `<!-- NAME: written by `make docs` ... -->` and `<!-- end of NAME -->`.
 """
 
+import csv
+import re
 import sys
 import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
+from scipy.stats import t
+
 DOCS = Path(__file__).parent
-START, END = "<!-- floors: written by `make docs` from docs/floors.toml -->", "<!-- end of floors -->"
+ROOT = DOCS.parent
 
 
-def floors_table() -> str:
-    """Return the floors as a Markdown table, from the top down."""
-    floors = tomllib.loads((DOCS / "floors.toml").read_text(encoding="utf-8"))["floor"]
-    lines = ["| floor | rooms | what is there |", "| --- | --- | --- |"]
-    for height, floor in zip(range(len(floors), 0, -1), floors, strict=True):
-        rooms = ", ".join(f"`{room}`" for room in floor["rooms"])
-        lines.append(f"| {height} | {rooms} | {floor['what']} |")
-    return "\n".join(lines)
+def floors() -> list[str]:
+    """Return the floors of the code as a Markdown table, from the top down."""
+    found = tomllib.loads((DOCS / "floors.toml").read_text(encoding="utf-8"))["floor"]
+    heights = range(len(found), 0, -1)
+    rows = (
+        (f"{height}", ", ".join(f"`{room}`" for room in floor["rooms"]), floor["what"])
+        for height, floor in zip(heights, found, strict=True)
+    )
+    return table(("floor", "rooms", "what is there"), rows)
 
 
-def with_floors(text: str) -> str:
-    """Return the page with a fresh table between its markers."""
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n\n{floors_table()}\n\n{END}{after}"
+def schemes(scale: str) -> list[str]:
+    """Return Table 3 of a scale, with what stands behind its times."""
+    heads = (
+        *("task (metric)", "scheme", "time to equal loss", "95 %", "paper", "steps", "time per step"),
+        *("FLOPs", "paper", "quality", "±", "two experts"),
+    )
+    return table(heads, map(_scheme, _read(scale, "table3_detail.csv")))
+
+
+def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
+    share = row["Share two experts"]
+    return (
+        f"{row['Task']} ({row['Metric']})" if row["Scheme"] == "dense" else "",
+        row["Scheme"],
+        _ratio(row["Norm. Training Time"]),
+        row["Norm. Training Time interval"],
+        _ratio(row["Norm. Training Time (paper)"]),
+        _ratio(row["Steps to target"]),
+        _ratio(row["Time per step"]),
+        _ratio(row["Norm. FLOPs"]),
+        _ratio(row["Norm. FLOPs (paper)"]),
+        _short(row["Inference Performance"], 3),
+        _short(row["Inference Performance interval"]),
+        f"{float(share):.0%}" if share and row["Scheme"] == "adaptive" else "",
+    )
+
+
+def verdicts(scale: str) -> list[str]:
+    """Return how many claims hold at a scale, and each of them in a line."""
+    claims = list(_read(scale, "claims.csv"))
+    counts = Counter(claim["Verdict"] for claim in claims)
+    of_each = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    rows = ((claim["Claim"], claim["Where"], claim["Verdict"]) for claim in claims)
+    return [f"Of {len(claims)} claims: {of_each}.", "", *table(("claim", "where", "verdict"), rows)]
+
+
+def spreads(scale: str) -> list[str]:
+    """Return, for adaptive gating against top-2, the spread over seeds and the smallest effect to be seen."""
+    heads = (
+        *("task (metric)", "steps", "seeds", "time ratio, 95 %", "loss difference: standard deviation"),
+        *("smallest effect", "metric difference: standard deviation", "smallest effect"),
+    )
+    rows = (row for row in _read(scale, "table3_detail.csv") if row["Scheme"] == "adaptive")
+    return table(heads, map(_spread, rows))
+
+
+def _spread(row: Mapping[str, str]) -> tuple[str, ...]:
+    seeds = len(row["Seeds"].split())
+    compared = ("Validation loss", "Inference Performance")
+    numbers = (_deviation_and_effect(row, name, seeds) for name in compared)
+    return (
+        f"{row['Task']} ({row['Metric']})",
+        row["Steps"].split()[0],
+        str(seeds),
+        row["Norm. Training Time interval"] or _ratio(row["Norm. Training Time"]),
+        *(_short(number) for pair in numbers for number in pair),
+    )
+
+
+def _deviation_and_effect(row: Mapping[str, str], name: str, seeds: int) -> tuple[str, str]:
+    """Work the standard deviation of paired differences out from their interval, half of t s / sqrt(n)."""
+    half, effect = row[f"{name} difference interval"], row[f"{name} smallest effect"]
+    if not half:
+        return "", effect
+    return str(float(half) * seeds**0.5 / float(t.ppf(0.975, seeds - 1))), effect
+
+
+PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
+    DOCS / "architecture.md": {"floors": floors},
+    DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
+    ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
+}
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return a Markdown table."""
+    heads = tuple(heads)
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+
+
+def _read(scale: str, name: str) -> Iterable[dict[str, str]]:
+    with (ROOT / "results" / scale / name).open(encoding="utf-8", newline="") as stream:
+        yield from csv.DictReader(stream)
+
+
+def _ratio(cell: str) -> str:
+    """Round to hundredths; leave a bound as it is."""
+    try:
+        return f"{float(cell):.2f}"
+    except ValueError:
+        return cell
+
+
+def _short(cell: str, digits: int = 2) -> str:
+    """Round a number to so many significant digits, at least to units."""
+    if not cell:
+        return ""
+    value = float(cell)
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def with_part(text: str, name: str, lines: Iterable[str]) -> str:
+    """Return a page with fresh lines between the markers of a part."""
+    markers = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    content = "\n".join(lines)
+    fresh, found = markers.subn(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
+    assert found == 1, f"one part {name!r}"
+    return fresh
 
 
 def main() -> int:
     """Write or check; return the exit status."""
-    page = DOCS / "architecture.md"
-    text = page.read_text(encoding="utf-8")
-    fresh = with_floors(text)
-    if "--check" not in sys.argv[1:]:
-        page.write_text(fresh, encoding="utf-8")
-        return 0
-    if text != fresh:
-        print(f"{page.name}: the table of floors is not what floors.toml says; `make docs` writes it")
-    return int(text != fresh)
+    status = 0
+    for page, parts in PARTS.items():
+        text = page.read_text(encoding="utf-8")
+        fresh = text
+        for name, part in parts.items():
+            fresh = with_part(fresh, name, part())
+        if fresh == text:
+            continue
+        if "--check" in sys.argv[1:]:
+            print(f"{page.relative_to(ROOT)}: generated parts are stale; `make docs` writes them")
+            status = 1
+        else:
+            page.write_text(fresh, encoding="utf-8")
+    return status
 
 
 if __name__ == "__main__":

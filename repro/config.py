@@ -80,6 +80,9 @@ class DataConfig:
     max_length: int = bounded(low=4)
     train_samples: int | None = bounded(None, low=1)
     """Use at most this many training examples; the synthetic corpora generate exactly this many."""
+    dev_samples: int = bounded(low=1)
+    """At most this many further examples of the training split are the dev split, which curves, targets and
+    learning rates are measured on; examples that belong together stay together, so one group may be more."""
     validation_samples: int | None = bounded(None, low=1)
 
 
@@ -89,6 +92,10 @@ class ExpertsConfig:
 
     count: int = bounded(16, low=1, high=2**12)
     init: Literal["random", "upcycle"] = "random"
+    """`upcycle`: every expert is a copy of the dense FFN."""
+    scale: Literal["none", "fitted"] = "none"
+    """`fitted`: a layer starts at the scale of the FFN it replaces (`repro.moe.initialize`). Unless it is
+    set, a run fits copies and leaves random experts as they are drawn."""
     activation: Literal["model", "relu"] = "model"
     backend: str = "auto"
     every: int = bounded(1, low=1)
@@ -107,12 +114,17 @@ class TrainingConfig:
     """Positions in a batch: samples times the longest of them, source or target."""
     accumulation: int = bounded(1, low=1)
     learning_rate: float = bounded(above=0)
+    schedule: Literal["wsd", "linear", "constant"] = "wsd"
+    """`wsd`: constant, and in the end a cooldown to 0; `linear`: falls to 0 from the warm-up on."""
     warmup: float = bounded(0.1, low=0, high=1)
-    """Share of the steps over which the learning rate rises linearly; it then falls linearly to 0."""
+    """Share of the steps over which the learning rate rises linearly."""
+    cooldown: float = bounded(0.2, low=0, high=1)
+    """Share of the steps over which `wsd` falls linearly to 0."""
     weight_decay: float = bounded(0.01, low=0)
     clip_norm: float | None = bounded(1.0, above=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    curriculum: Literal["random", "cosine", "count", "length"] = "random"
+    curriculum: Literal["random", "cosine", "distance", "mean", "count", "length"] = "random"
+    """Orders by what the gate did (all but `random` and `length`) act from the second epoch on."""
     length_pool: int = bounded(50, low=1)
     """Batches are cut from pools of this many, sorted by length; 1 keeps a curriculum's order exactly."""
     checkpoint_every: int = bounded(500, low=1)
@@ -122,9 +134,8 @@ class TrainingConfig:
 class EvaluationConfig:
     """The loss curve during training and the final measurement."""
 
-    every: int = bounded(100, low=1)
-    samples: int = bounded(256, low=1)
-    """Size of the fixed validation subset on which the curve is measured."""
+    points: int = bounded(50, low=1)
+    """Places of the budget at which the loss on the dev split is measured."""
     batch_size: int = bounded(64, low=1)
 
 
@@ -173,6 +184,9 @@ SECTIONS: dict[str, type] = {
     "training": TrainingConfig,
     "evaluation": EvaluationConfig,
 }
+
+ORDERS_BY_RATIOS = ("cosine", "distance", "mean", "count")
+"""Orders of `training.curriculum` by what the gate did in the epoch before: they act from the second on."""
 
 ALTERNATIVES = (("steps", "epochs"), ("batch_size", "batch_tokens"))
 """Keys of `training` of which exactly one is given."""

@@ -48,19 +48,12 @@ def _blocks(stream: BinaryIO, size: int | None) -> Iterator[bytes]:
         yield block
 
 
-def text_digests(texts: Iterable[str]) -> bytes:
-    """Return 32 bytes for each string, joined; digests of two sequences join to those of both."""
-    return b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
-
-
-def fingerprint_digests(digests: bytes) -> str:
-    """Return 16 hex digits over the output of `text_digests`."""
-    return hashlib.sha256(digests).hexdigest()[:16]
-
-
 def fingerprint_text(texts: Iterable[str]) -> str:
     """Return 16 hex digits over a sequence of strings."""
-    return fingerprint_digests(text_digests(texts))
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:16]
 
 
 def package_versions() -> dict[str, str | None]:

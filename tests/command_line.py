@@ -20,14 +20,16 @@ Settings = Mapping[str, object]
 SMALL: dict[str, object] = {
     "training.steps": 6,
     "training.batch_size": 16,
+    "training.learning_rate": 1e-3,
     "data.train_samples": 64,
+    "data.dev_samples": 16,
     "data.validation_samples": 32,
     "model.vocab_size": 300,
     "model.config.hidden_size": 32,
     "model.config.intermediate_size": 64,
     "model.config.initializer_range": 0.1,
     "experts.count": 4,
-    "evaluation.every": 3,
+    "evaluation.points": 2,
     "evaluation.batch_size": 16,
 }
 """Settings of a run that takes a fraction of a second. The wide initialisation gives losses that tell
@@ -36,11 +38,11 @@ runs apart from the first step on."""
 _FEW = {
     "training.steps": 4,
     "data.train_samples": 12,
+    "data.dev_samples": 6,
     "data.validation_samples": 8,
     "model.vocab_size": 400,
     "experts.count": 4,
-    "evaluation.every": 2,
-    "evaluation.samples": 4,
+    "evaluation.points": 2,
     "evaluation.batch_size": 4,
 }
 _SEQ2SEQ = _FEW | {
@@ -55,6 +57,7 @@ _SEQ2SEQ = _FEW | {
 }
 _DECODER = _FEW | {
     "training.batch_size": 4,
+    "training.learning_rate": 2e-3,
     "data.max_length": 48,
     "model.config.n_embd": 32,
     "model.config.n_inner": 64,
@@ -202,6 +205,19 @@ def read_lines(path: Path) -> list[Json]:
     """Read the whole lines of a record file, each one JSON object; none of a missing file."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
+
+
+def read_legs(folder: Path, name: str = "steps.jsonl") -> tuple[list[Json], list[Json]]:
+    """Read a record file of the trunk of a run, and that of its cooldown; both have records."""
+    trunk, branch = (read_lines(part / name) for part in (folder, folder / "cooldown"))
+    assert trunk and branch
+    return trunk, branch
+
+
+def read_path(folder: Path) -> list[Json]:
+    """Read the steps that led to a run's model: those of the trunk before the branch, and of the branch."""
+    trunk, branch = (read_lines(part / "steps.jsonl") for part in (folder, folder / "cooldown"))
+    return trunk[: branch[0]["step"] - 1] + branch if branch else trunk
 
 
 def timeless(record: Json) -> Json:

@@ -101,24 +101,27 @@ def make_result(task: str = "sst2", gate: str = "adaptive", seed: int = 0, **cha
     name = METRICS[task]
     metric = {"name": name, "value": 0.5, "higher_is_better": name != "perplexity", "count": 8}
     values: dict[str, object] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "run_id": f"{task}-{gate}-s{seed}-00000000",
         "task": task,
         "gate": gate,
         "scale": "mini",
         "seed": seed,
-        "config": {"task": task, "gate": gate, "seed": seed, "model": {"checkpoint": None}},
+        "config": {"task": task, "gate": gate, "seed": seed}
+        | {"model": {"checkpoint": None}, "training": {"schedule": "wsd"}},
         "status": "finished",
         "steps": 20,
         "epochs": 2.0,
         "tokens": 1000,
         "train_seconds": 10.0,
         "seconds_per_step": 0.5,
+        "seconds_per_step_by_epoch": [0.5, 0.5],
         "tokens_per_second": 100.0,
         "metric": metric,
         "metrics": {name: 0.5},
         "metric_top1": None if dense else metric | {"value": 0.25},
         "eval_loss": 0.5,
+        "dev_loss": 0.5,
         "curve": [[0, 0.0, 1.0], [10, 5.0, 0.75], [20, 10.0, 0.5]],
         "flops": flops,
         "flops_eval": flops,
@@ -129,10 +132,11 @@ def make_result(task: str = "sst2", gate: str = "adaptive", seed: int = 0, **cha
         "peak_memory_bytes": 11,
         "data": {
             "source": "synthetic",
-            "fingerprint": "0" * 16,
-            "counts": {"train": 64, "validation": 8},
-            "features": {"train": 64, "validation": 8},
-            "cut": {"train": 0.0, "validation": 0.0},
+            "counts": {"train": 64, "dev": 8, "validation": 8},
+            "fingerprints": {"train": "0" * 16, "dev": "1" * 16, "validation": "2" * 16},
+            "skipped": {"train": 0, "dev": 0, "validation": 0},
+            "features": {"train": 64, "dev": 8, "validation": 8},
+            "cut": {"train": 0.0, "dev": 0.0, "validation": 0.0},
         },
         "environment": make_environment(experts_backend=None if dense else "grouped"),
     }
@@ -142,27 +146,33 @@ def make_result(task: str = "sst2", gate: str = "adaptive", seed: int = 0, **cha
 def make_analysis(task: str = "sst2", gate: str = "adaptive", seed: int = 0, **changes: object) -> Analysis:
     """Make an analysis of two encoder layers and four experts; 30 % of the tokens get two experts.
 
-    "hardly" gets two far more often than others, "film" and "." less often.
+    "hardly" gets two far more often than others, "film" and "." less often. Each of the ten sequences is a
+    group of its own, with 100 tokens.
     """
+    everything = [1000, [200, 400], [100] * 10, [60] * 10]
+    negation = [40, [38, 34], [4] * 10, [8] * 6 + [6] * 4]
     encoder = {
-        "all": [1000, [200, 400]],
+        "all": everything,
         "words": {
             "all": [800, [200, 320]],
             "types": 3,
             "rows": [
-                [".", 50, [0, 0], 50, [0, 0]],
-                ["film", 30, [3, 3], 30, [3, 3]],
-                ["hardly", 20, [20, 18], 40, [38, 34]],
+                [".", 50, [0, 0], 50, [0, 0], [5] * 10, [0] * 10],
+                ["film", 30, [3, 3], 30, [3, 3], [3] * 10, [2] * 3 + [0] * 7],
+                ["hardly", 20, [20, 18], *negation],
             ],
         },
-        "categories": {"negation": [40, [38, 34]], "content": [960, [162, 366]]},
-        "parts": {"text": [1000, [200, 400]]},
-        "positions": [[100, [20, 40]]] * 10,
-        "lengths": {"9-16": [1000, [200, 400]]},
-        "frequency": {"ranks 1-10": [1000, [200, 400]]},
+        "categories": {
+            "negation": negation,
+            "content": [960, [162, 366], [96] * 10, [52] * 6 + [54] * 4],
+        },
+        "parts": {"text": everything},
+        "positions": [[100, [20, 40], [10] * 10, [6] * 10]] * 10,
+        "lengths": {"9-16": everything},
+        "frequency": {"ranks 1-10": everything},
     }
     values: dict[str, object] = {
-        "version": 1,
+        "version": 2,
         "run_id": f"{task}-{gate}-s{seed}-00000000",
         "task": task,
         "gate": gate,

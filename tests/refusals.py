@@ -15,11 +15,14 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def refused(answer: Answer, *problems: str) -> list[str]:
-    """The lines of an answer that must list exactly these problems, each given by a pattern."""
+    """The lines of an answer that must list exactly these problems, each given by a pattern.
+
+    Small runs with an adaptive gate are in random order, which is a notice and no problem.
+    """
     assert answer.status == 2, answer
     assert answer.out == ""
     assert "Traceback" not in answer.err
-    lines = answer.err.splitlines()
+    lines = [line for line in answer.err.splitlines() if ": data in random order, as " not in line]
     assert len(lines) == len(problems), answer.err
     assert all(line.startswith("repro: ") for line in lines), answer.err
     for problem in problems:

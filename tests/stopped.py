@@ -21,6 +21,6 @@ def stop_after(
         execute(
             config,
             paths,
-            report=lambda progress: seen.append(progress.record.step),
+            report=lambda progress: seen.append(progress.done),
             should_stop=lambda: seen[-1] == step,
         )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import SMALL, CommandLine, Json, Settings, read_object, snapshot
+from command_line import SMALL, CommandLine, Json, Settings, read_lines, read_object, snapshot
 from planned import SCHEMES
 from rich.console import Console
 
@@ -31,7 +32,7 @@ TWO_TASKS: dict[str, object] = {
     "data.max_length": 32,
     "model.vocab_size": 300,
     "experts.count": 2,
-    "evaluation.every": 4,
+    "evaluation.points": 2,
     "evaluation.batch_size": 16,
 }
 """Of BERT as of GPT-2, at the width of `mini`; whole epochs, so that tokens can be told beforehand."""
@@ -145,10 +146,13 @@ class TestStudy:
             assert run["gate"] == row["Scheme"] == detail["Scheme"]
             assert float(row["Inference Performance"]) == pytest.approx(run["metric"]["value"], rel=1e-3)
             assert float(row["Computation FLOPs"]) == pytest.approx(run["flops"]["per_token"], rel=1e-3)
-            assert float(detail["Final loss"]) == pytest.approx(run["curve"][-1][2], rel=1e-5)
+            assert float(detail["Final loss"]) == pytest.approx(run["dev_loss"], rel=1e-5)
+            losses = [loss for _, _, loss in run["curve"]]
             if row["Scheme"] == "top-2":
-                assert detail["Target loss"] == detail["Final loss"]
-                assert row["Norm. Training Time"] in ("1.0", "")
+                assert min(losses) <= float(detail["Target loss"]) <= max(losses)
+                # It may not have learned anything in so few steps.
+                cells = row["Norm. Training Time"], detail["Reached"]
+                assert cells == ("1.0", "1 of 1") or (cells == ("", "") and detail["Reason for empty cells"])
 
     def test_what_it_says(self, done: Done) -> None:
         """Progress on stderr, a line a run; the table and its files on stdout."""
@@ -180,8 +184,8 @@ class TestStudy:
         empty = [row for row in table(done.out) if not row["Norm. Training Time"]]
         # One run after the other: all rows but top-2's, of two tasks.
         assert notes.pop() == "* 6 rows were not timed in turns with top-2: loads may differ"
-        for note, row in zip(notes, empty, strict=True):
-            assert note.startswith(f"* {row['Task']}, {row['Scheme']}: ")
+        for row in empty:
+            assert any(note.startswith(f"* {row['Task']}, {row['Scheme']}: ") for note in notes)
 
     def test_repeats_nothing(self, cli: CommandLine, done: Done, tmp_path: Path) -> None:
         shutil.copytree(done.out, tmp_path / "results")
@@ -234,7 +238,7 @@ class TestSeveralStudies:
         command = ["ablate", "schemes", "threshold", "--tasks", "sst2", "--out", tmp_path, *sets(SMALL)]
         answer = cli(*command, "--turns", 2)
         assert answer.status == 0, answer.err
-        assert answer.err.startswith("8 runs, 0 of them finished before\n")  # 4 + 6 - top-2 and 0.1
+        assert "8 runs, 0 of them finished before\n" in answer.err  # 4 + 6 - top-2 and 0.1
         finished = results(tmp_path)
         assert len(finished) == 8
         assert all(set(one["beside"]) == set(finished) - {run_id} for run_id, one in finished.items())
@@ -294,12 +298,16 @@ class TestDryRun:
         ]
         for row in rows:
             made = finished[row["run"]]
+            folder = done.out / "mini" / "runs" / row["run"]
+            # What a trunk did beyond its margin, to reach a target, is not planned.
+            trunk = read_lines(folder / "steps.jsonl")[: math.ceil(1.1 * made["steps"])]
+            steps = trunk + read_lines(folder / "cooldown" / "steps.jsonl")
             assert row["state"] == "to do"
-            assert row["steps"] == made["steps"]
-            assert row["tokens"] == made["tokens"]
+            assert row["steps"] == len(steps)
+            assert row["tokens"] == pytest.approx(sum(step["tokens"] for step in steps), rel=0.1)
             assert row["params"] == made["parameters"]["total"]
             if made["gate"] != "adaptive":
-                assert row["FLOPs"] == pytest.approx(made["flops"]["per_token"] * made["tokens"])
+                assert row["FLOPs"] == pytest.approx(made["flops"]["per_token"] * row["tokens"], rel=0.02)
 
     def test_says_what_is_finished_and_how_long_the_rest_takes(self, cli: CommandLine, done: Done) -> None:
         assert done.planned.err.endswith("8 runs, about 0 minutes of training\n")
@@ -366,14 +374,14 @@ def test_the_widest_rows_of_table_3_fit_into_80_columns() -> None:
         "(paper)": 0.86,
         "FLOPs": 0.7654321,
         "(paper) ": 2.36 / 3.27,
-        "Metric": "Perplexity",
+        "Metric": "Perplexity per token",
         "Value": 12.345678,
         "(paper)  ": 77.4,
     }
     lines = printed([row])
     assert all(len(line) <= 80 for line in lines)
     words = {word for line in lines for word in line.split()}
-    assert {"Question", "and", "Answer", "adaptive", "Perplexity"} <= words
+    assert {"Question", "and", "Answer", "adaptive", "Perplexity", "token"} <= words
     assert {"0.1235", "0.86", "0.7654", "0.7217", "12.35", "77.4"} <= words
 
 
@@ -407,7 +415,7 @@ class TestFailure:
         monkeypatch.undo()
         answer = cli(*command)
         assert answer.status == 0, answer.err
-        assert answer.err.startswith("4 runs, 3 of them finished before\n")
+        assert "4 runs, 3 of them finished before\n" in answer.err
         assert len(results(tmp_path)) == 4
         assert study(tmp_path)["failed"] == {}
         assert all(row["Inference Performance"] for row in table(tmp_path))
@@ -451,7 +459,7 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-LONG: dict[str, object] = {"training.steps": 30, "evaluation.every": 30, "experts.count": 2}
+LONG: dict[str, object] = {"training.steps": 30, "evaluation.points": 1, "experts.count": 2}
 
 
 class TestInterrupted:
@@ -478,19 +486,25 @@ class TestInterrupted:
         (folder,) = tmp_path.glob("mini/runs/sst2-top-2-*")
         steps = (folder / "steps.jsonl").read_text().splitlines()
         assert 0 < len(steps) < 30
-        message = f"repro: stopped after step {len(steps)} of 30; the same command continues"
+        message = f"repro: stopped after step {len(steps)} of 39; the same command continues"
         assert err.splitlines()[-1] == message
         assert [one["gate"] for one in results(tmp_path).values()] == ["dense"]
         dense = snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*")))
 
         answer = cli(*arguments(tmp_path, "sst2", SMALL | LONG))
         assert answer.status == 0, answer.err
-        assert answer.err.startswith("4 runs, 1 of them finished before\n[1/3] sst2 top-2 seed 0\n")
+        assert "4 runs, 1 of them finished before\n[1/3] sst2 top-2 seed 0\n" in answer.err
         assert len(results(tmp_path)) == 4
-        assert snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*"))) == dense
+        # It is not trained again; its trunk may have gone on to the target.
+        then = snapshot(next(tmp_path.glob("mini/runs/sst2-dense-*")))
+        assert {name: file for name, file in then.items() if name.startswith(("model", "cooldown"))} == {
+            name: file for name, file in dense.items() if name.startswith(("model", "cooldown"))
+        }
+        assert then["steps.jsonl"][1].startswith(dense["steps.jsonl"][1])
         after = (folder / "steps.jsonl").read_text().splitlines()
         assert after[: len(steps)] == steps
-        assert [json.loads(line)["step"] for line in after] == list(range(1, 31))
+        # 30, and 3 as the margin of the trunk.
+        assert [json.loads(line)["step"] for line in after][:33] == list(range(1, 34))
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_to_all_processes(self, cli: CommandLine, tmp_path: Path, number: int) -> None:
@@ -565,5 +579,6 @@ class TestBadInput:
 
     def test_studies_are_listed(self, cli: CommandLine) -> None:
         studies = cli("list", "studies", "--json").json()["studies"]
-        assert [row["name"] for row in studies] == ["adamoe", "curriculum", "gates", "schemes", "threshold"]
-        assert studies[3]["what"].startswith("Dense, top-2, top-1 and adaptive gating")
+        names = ["adamoe", "curriculum", "gates", "learning_rate", "schemes", "threshold", "weights"]
+        assert [row["name"] for row in studies] == names
+        assert studies[4]["what"].startswith("Dense, top-2, top-1 and adaptive gating")

@@ -67,9 +67,9 @@ def test_both_start_where_the_first_ended(done: Done) -> None:
     assert first["config"]["model"]["checkpoint"] is None
     for variant in ("plain", "adamoe"):
         assert made[variant]["config"]["model"]["checkpoint"] == f"run:{first['run_id']}"
-    assert made["plain"]["curve"][0][2] == pytest.approx(first["curve"][-1][2], rel=1e-5)
+    assert made["plain"]["curve"][0][2] == pytest.approx(first["dev_loss"], rel=1e-5)
     # Null experts start as copies of the true ones, so three of all choose as two of the true ones do.
-    assert made["adamoe"]["curve"][0][2] == pytest.approx(first["curve"][-1][2], rel=1e-5)
+    assert made["adamoe"]["curve"][0][2] == pytest.approx(first["dev_loss"], rel=1e-5)
     assert made["adamoe"]["curve"][-1][2] != made["plain"]["curve"][-1][2]
     assert made["plain"]["routing"]["mean_experts"] == 2
     assert 0 < made["adamoe"]["routing_eval"]["mean_experts"] < 2
@@ -89,8 +89,8 @@ def test_the_table_and_the_claims(done: Done) -> None:
     assert float(table[1]["FLOPs saved"]) == 0
     assert 0 < float(table[2]["FLOPs saved"]) < 0.5
     ours = [row for row in rows(done.out / "mini" / "claims.csv") if row["Where"] == "AdaMoE, abstract"]
-    assert [(row["Samples"], row["Verdict"]) for row in ours] == [("1", "inconclusive")] * 2
-    assert float(ours[0]["Ours"]) == pytest.approx(float(table[2]["FLOPs saved"]))
+    assert (ours[0]["Samples"], ours[0]["Verdict"]) == ("1", "open")
+    assert 1 - float(ours[0]["Ours"]) == pytest.approx(float(table[2]["FLOPs saved"]), abs=1e-3)
     assert "AdaMoE's headline" in (done.out / "mini" / "report.md").read_text(encoding="utf-8")
 
 
@@ -112,7 +112,8 @@ def test_a_dry_run_knows_the_runs_before_the_first_is_made(done: Done) -> None:
     made = results(done.out)
     assert [row["run"] for row in planned] == [made[variant]["run_id"] for variant in VARIANTS]
     for row, variant in zip(planned, VARIANTS, strict=True):
-        assert (row["state"], row["steps"]) == ("to do", made[variant]["steps"])
+        # A trunk has a margin of one step here, and the branch does two again.
+        assert (row["state"], row["steps"]) == ("to do", made[variant]["steps"] + 3)
         assert row["params"] == made[variant]["parameters"]["total"]
 
 

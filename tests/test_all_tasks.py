@@ -11,8 +11,10 @@ from command_line import (
     Settings,
     TrainedRuns,
     only_run,
+    read_legs,
     read_lines,
     read_object,
+    read_path,
     timeless,
     without_model,
 )
@@ -107,19 +109,21 @@ class TestResult:
     def test_data(self, trained: TrainedRuns, task: str, gate: str) -> None:
         result = trained(gate, task).result
         data, settings = result["data"], result["config"]["data"]
-        assert set(data) == {"source", "fingerprint", "counts", "features", "cut"}
+        assert set(data) == {"source", "counts", "fingerprints", "skipped", "features", "cut"}
         assert data["source"] == "synthetic"
-        limits = {"train": settings["train_samples"], "validation": settings["validation_samples"]}
-        assert data["counts"] == limits
-        for split, size in limits.items():
+        counts = data["counts"]
+        assert counts["train"] == settings["train_samples"]
+        assert counts["validation"] == settings["validation_samples"]
+        assert 1 <= counts["dev"] <= max(settings["dev_samples"], 8 if task == "wikitext" else 1)
+        # Windows and blocks are not rows; those of one split may happen to be as many.
+        assert (data["features"] == counts) == (task not in ("squad", "wikitext"))
+        assert data["features"]["train"] != counts["train"] or task not in ("squad", "wikitext")
+        for split in counts:
             assert type(data["features"][split]) is int
             assert type(data["cut"][split]) is float
             assert 0 <= data["cut"][split] <= 1
-            if task in ("squad", "wikitext"):  # windows and blocks
-                assert data["features"][split] != size
+            if task in ("squad", "wikitext"):
                 assert data["cut"][split] == 0
-            else:
-                assert data["features"][split] == size
 
     def test_options_are_recorded(self, trained: TrainedRuns, task: str, gate: str) -> None:
         run = trained(gate, task)
@@ -134,11 +138,15 @@ class TestResult:
 
     def test_steps(self, trained: TrainedRuns, task: str, gate: str) -> None:
         run = trained(gate, task)
-        steps = read_lines(run.folder / "steps.jsonl")
-        assert len({row["loss"] for row in steps}) == len(steps)
+        trunk, cooldown = read_legs(run.folder)
+        steps = trunk + cooldown
+        path = read_path(run.folder)
+        assert [row["step"] for row in path] == list(range(1, run.result["steps"] + 1))
+        for leg in (trunk, path):
+            assert len({row["loss"] for row in leg}) == len(leg)
         assert all(row["gradient_norm"] > 0 for row in steps)
         assert all(0 < row["tokens"] <= row["padded_tokens"] for row in steps)
-        assert sum(row["tokens"] for row in steps) == run.result["tokens"]
+        assert sum(row["tokens"] for row in path) == run.result["tokens"]
         budget = run.result["config"]["training"]["batch_tokens"]
         assert (budget is not None) == (task in ("wmt19", "cnn_dailymail"))
         if budget is not None:  # for source and target each
@@ -159,6 +167,9 @@ class TestResult:
                 assert evaluated["routing"] == run.result["routing_eval"]
             else:
                 assert evaluated["routing"]["share_by_count"] == [0, 1]
+        on_dev = cli("eval", run.folder, "--split", "dev", "--json").json()
+        assert on_dev["eval_loss"] == run.result["dev_loss"]
+        assert on_dev["data"]["count"] == run.result["data"]["counts"]["dev"]
 
     def test_same_seed_same_losses(
         self, cli: CommandLine, trained: TrainedRuns, tmp_path: Path, task: str, gate: str
@@ -166,10 +177,12 @@ class TestResult:
         run = trained(gate, task)
         again = cli.train(gate, tmp_path, "--json", task=task).json()
         for name in ("steps.jsonl", "evals.jsonl"):
-            ours, expected = (read_lines(folder / name) for folder in (only_run(tmp_path), run.folder))
-            assert list(map(timeless, ours)) == list(map(timeless, expected))
-        for key in ("run_id", "metric", "metrics", "metric_top1", "eval_loss", "routing", "flops", "data"):
+            ours, expected = (read_legs(folder, name) for folder in (only_run(tmp_path), run.folder))
+            for one, other in zip(ours, expected, strict=True):
+                assert list(map(timeless, one)) == list(map(timeless, other))
+        for key in ("run_id", "metric", "metrics", "metric_top1", "routing", "flops", "data"):
             assert again[key] == run.result[key]
+        assert (again["eval_loss"], again["dev_loss"]) == (run.result["eval_loss"], run.result["dev_loss"])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -217,15 +230,15 @@ def test_other_translations_with_other_beams(cli: CommandLine, trained: TrainedR
 def test_the_other_direction(cli: CommandLine, trained: TrainedRuns, tmp_path: Path) -> None:
     result = cli.train("dense", tmp_path, "--json", task="wmt19", settings={"task.direction": "en-de"}).json()
     assert result["eval_loss"] != trained("dense", "wmt19").result["eval_loss"]
-    assert result["data"]["fingerprint"] == trained("dense", "wmt19").result["data"]["fingerprint"]
+    assert result["data"]["fingerprints"] == trained("dense", "wmt19").result["data"]["fingerprints"]
 
 
 @pytest.mark.parametrize("task", ["squad", "wikitext"])
 def test_batches_by_tokens_for_any_task(cli: CommandLine, tmp_path: Path, task: str) -> None:
     changes = {"training.batch_size": None, "training.batch_tokens": 130}
     assert cli.train("adaptive", tmp_path, task=task, settings=changes).status == 0
-    steps = read_lines(only_run(tmp_path) / "steps.jsonl")
-    assert all(row["padded_tokens"] <= 130 for row in steps)
+    trunk, cooldown = read_legs(only_run(tmp_path))
+    assert all(row["padded_tokens"] <= 130 for row in trunk + cooldown)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -259,7 +272,12 @@ def test_accumulation_is_one_big_batch(cli: CommandLine, tmp_path: Path, task: s
             ("parts", {"training.batch_size": 2, "training.accumulation": 3}),
         )
     )
-    records = [read_lines(only_run(tmp_path / name) / "steps.jsonl") for name in ("whole", "parts")]
+    # Three steps: a trunk of four, and one of the cooldown.
+    records = [
+        trunk + cooldown
+        for trunk, cooldown in (read_legs(only_run(tmp_path / name)) for name in ("whole", "parts"))
+    ]
+    assert [len(steps) for steps in records] == [5, 5]
     for key in ("loss", "gradient_norm"):
         values = [[row[key] for row in steps] for steps in records]
         assert values[1] == pytest.approx(values[0], rel=2e-3 if key == "gradient_norm" else 1e-4)

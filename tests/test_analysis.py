@@ -12,6 +12,7 @@ import torch
 
 from repro.analysis.analyze import analyze_run, layer_stacks, observe, write_analysis
 from repro.analysis.observer import Observer
+from repro.analysis.tally import GROUPS
 from repro.analysis.words import LabelledText, labelled_texts, word_marks
 from repro.data.corpora import sentiment
 from repro.errors import UserError
@@ -134,9 +135,10 @@ def test_planted_words_are_found_and_no_others(whole: Case, time_major: bool) ->
     assert set(NEGATIONS) & {row.word for row in stack.words.rows}
     for row in stack.words.rows:
         count = occurrences[row.word]
-        assert (
-            row.of_occurrences == row.of_tokens == Counts(count, [0, count if row.word in NEGATIONS else 0])
-        )
+        multi_L = [0, count if row.word in NEGATIONS else 0]
+        assert row.of_occurrences == Counts(count, multi_L)
+        assert row.of_tokens[:2] == (count, multi_L)
+        assert len(row.tokens_G) == GROUPS
 
 
 def test_planted_words_are_found_by_category(whole: Case) -> None:
@@ -156,7 +158,8 @@ def test_categories_of_words_in_pieces(pieces: Case) -> None:
     tokens = sum(len(feature["input_ids"]) - 2 for feature in pieces.features)
     assert tokens > sum(len(row["categories"]) for row in pieces.rows)
     assert sum(counts.tokens for counts in stack.categories.values()) == tokens
-    assert stack.all == Counts(tokens, [tokens])
+    assert stack.all[:2] == (tokens, [tokens])
+    assert stack.all.tokens_G == stack.all.multi_G
 
 
 def test_a_word_in_pieces_needs_one_of_them(pieces: Case) -> None:
@@ -167,13 +170,13 @@ def test_a_word_in_pieces_needs_one_of_them(pieces: Case) -> None:
         return not vocabulary[ids[place]].startswith(("##", "["))
 
     stack = pieces.observe_stack(Model(first_piece))
-    words, (multi,) = stack.words.all
+    words, (multi,), *_ = stack.words.all
     assert words == multi == stack.all.multi_L[0] < stack.all.tokens
 
 
 def test_planted_positions_are_found(whole: Case) -> None:
     stack = whole.observe_stack(Model(lambda ids, place: place * 10 // len(ids) == 4))
-    for tenth, (tokens, (multi,)) in enumerate(stack.positions):
+    for tenth, (tokens, (multi,), *_) in enumerate(stack.positions):
         assert multi == (tokens if tenth == 4 else 0)
     assert stack.positions[4].tokens > 0
 

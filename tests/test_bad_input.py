@@ -66,7 +66,7 @@ WORDS = [
     Case(
         "curriculum",
         ["--curriculum", "cosin"],
-        [r"--curriculum: .*random, cosine, count, length, got 'cosin'"],
+        [r"--curriculum: .*random, cosine, distance, mean, count, length, got 'cosin'"],
     ),
     Case("precision", ["--precision", "fp16"], [r"--precision: .*auto, fp32, bf16, got 'fp16'"]),
     Case("source", settings("data.source=somewhere"), [r"data\.source"]),

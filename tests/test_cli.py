@@ -17,7 +17,7 @@ from repro.cli.main import app
 OPTIONS = {
     "train": (
         "--task --gate --threshold --scale --data --seed --steps --epochs --curriculum --precision"
-        " --experts-backend --model --set --out --fresh --tensorboard --json"
+        " --experts-backend --until-loss --model --set --out --fresh --tensorboard --json"
     ),
     "eval": "run --split --gate-at-inference --data --out --json",
     "ablate": (

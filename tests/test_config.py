@@ -48,6 +48,8 @@ OTHER = {
     "model.checkpoint": "somewhere/bert",
     "data.source": "hub",
     "experts.init": "upcycle",
+    "experts.scale": "fitted",
+    "training.schedule": "linear",
     "experts.activation": "relu",
     "experts.backend": "loop",
     "training.steps": 7,

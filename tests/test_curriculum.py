@@ -1,13 +1,25 @@
 """The order of the data, worked on paper with a handful of samples."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.training.curriculum import Integers, epoch_order
+from repro.config import ORDERS_BY_RATIOS, TrainingConfig
+from repro.errors import UserError
+from repro.training.curriculum import (
+    Integers,
+    Measured,
+    epoch_order,
+    place_ratio_correlation,
+    require_effect,
+)
+from repro.training.state import TrainingState
 
-ORDERS = ["cosine", "count", "length", "random"]
+ORDERS = [*ORDERS_BY_RATIOS, "length", "random"]
 FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
 
@@ -20,16 +32,27 @@ def order(curriculum: str, ratios: list[list[float]] | None, lengths: list[int],
     lengths_N = np.array(lengths)
     generator = np.random.default_rng(seed)
     if ratios is None:
-        return as_list(epoch_order(curriculum, None, None, lengths_N, generator))
+        return as_list(epoch_order(curriculum, None, lengths_N, generator))
     ratios_NL = np.array(ratios, dtype=np.float64)
-    num_multi_expert_N = (ratios_NL.sum(1) * lengths_N).round().astype(np.int64)
-    return as_list(epoch_order(curriculum, ratios_NL, num_multi_expert_N, lengths_N, generator))
+    counts = (ratios_NL.sum(1) * lengths_N).round().astype(np.int64).tolist()
+    return as_list(epoch_order(curriculum, measured(ratios, counts), lengths_N, generator))
 
 
-def order_by_counts(curriculum: str, ratios: list[list[float]], counts: list[int]) -> list[int]:
+def measured(ratios: list[list[float]], counts: list[int], unseen: tuple[int, ...] = ()) -> Measured:
+    """What the gate did in the epoch before, in which some samples were left out."""
+    seen_N = np.array([sample not in unseen for sample in range(len(counts))])
+    return Measured(
+        ratios_NL=np.array(ratios, dtype=np.float64), num_multi_expert_N=np.array(counts), seen_N=seen_N
+    )
+
+
+def order_by_counts(
+    curriculum: str, ratios: list[list[float]], counts: list[int], unseen: tuple[int, ...] = ()
+) -> list[int]:
     """The order, for samples of 10 positions with these numbers of tokens given two experts."""
-    arguments = np.array(ratios), np.array(counts), np.full(len(counts), 10)
-    return as_list(epoch_order(curriculum, *arguments, np.random.default_rng(0)))
+    lengths_N = np.full(len(counts), 10)
+    before = measured(ratios, counts, unseen)
+    return as_list(epoch_order(curriculum, before, lengths_N, np.random.default_rng(0)))
 
 
 # --- cosine -------------------------------------------------------------------------------------
@@ -122,6 +145,116 @@ def test_the_anchor_is_the_sample_with_the_fewest_tokens_counted() -> None:
     assert order_by_counts("cosine", ratios, [2, 2, 6]) == [0, 2, 1]
 
 
+def test_cosine_does_not_see_how_large_the_ratios_are() -> None:
+    ratios = [
+        [0.1, 0.0],  # 1 token: the anchor
+        [0.0, 0.2],  # as easy as the next, but across: cosine 0
+        [0.9, 0.0],  # the hardest, along: cosine 1
+    ]
+    assert order("cosine", ratios, [10] * 3) == [0, 2, 1]
+
+
+# --- distance and mean --------------------------------------------------------------------------
+
+
+def test_distance_by_hand() -> None:
+    ratios = [
+        [0.5, 0.5],  # from (0.2, 0): sqrt(0.09 + 0.25) = 0.583
+        [0.2, 0.0],  # 2 tokens: the anchor
+        [0.0, 0.4],  # sqrt(0.04 + 0.16) = 0.447
+        [0.6, 0.2],  # sqrt(0.16 + 0.04) = 0.447, a tie: as the data
+        [0.9, 0.1],  # sqrt(0.49 + 0.01) = 0.707
+    ]
+    assert order("distance", ratios, [10] * 5) == [1, 2, 3, 0, 4]
+
+
+def test_the_anchor_of_distance_has_the_fewest_tokens_counted() -> None:
+    ratios = [[0.1, 0.0], [0.0, 0.5], [0.3, 0.5]]
+    assert order_by_counts("distance", ratios, [4, 2, 6]) == [1, 2, 0]  # 0, 0.3, 0.51
+    assert order_by_counts("distance", ratios, [1, 2, 6]) == [0, 1, 2]  # 0, 0.51, 0.539
+
+
+def test_mean_by_hand() -> None:
+    # Means 0.5, 0.1, 0.2, 0.4, 0.1: a tie keeps the order of the data.
+    ratios = [[0.5, 0.5], [0.2, 0.0], [0.0, 0.4], [0.6, 0.2], [0.1, 0.1]]
+    assert order("mean", ratios, [10, 90, 10, 10, 1]) == [1, 4, 2, 3, 0]
+
+
+def test_means_that_differ_in_the_last_bit_keep_the_order_of_the_data() -> None:
+    assert (0.1 + 0.2) / 2 > 0.3 / 2
+    assert order("mean", [[0.1, 0.2], [0.3, 0.0]], [10, 10]) == [0, 1]
+
+
+# --- samples that were left out of an epoch -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "expected"),
+    [
+        # The anchor is sample 3. Of samples 1, 3 and 4: cosines to (0.1, 0) are 0, 1 and 0.707,
+        # distances 0.316, 0 and 0.430, means 0.15, 0.05 and 0.35.
+        ("cosine", [3, 4, 1, 0, 2]),
+        ("distance", [3, 1, 4, 0, 2]),
+        ("mean", [3, 1, 4, 0, 2]),
+        ("count", [3, 1, 4, 0, 2]),
+    ],
+)
+def test_samples_that_were_not_seen_are_no_anchor_and_come_last(curriculum: str, expected: list[int]) -> None:
+    ratios = [[0.0, 0.0], [0.0, 0.3], [0.0, 0.0], [0.1, 0.0], [0.35, 0.35]]
+    assert order_by_counts(curriculum, ratios, [0, 3, 0, 1, 7], unseen=(0, 2)) == expected
+    assert order_by_counts(curriculum, ratios, [0, 3, 0, 1, 7])[:2] == [0, 2]
+
+
+# --- what an order came to ----------------------------------------------------------------------
+
+
+def state_of(ratios: list[list[float]], counts: list[int], unseen: tuple[int, ...] = ()) -> TrainingState:
+    before = measured(ratios, counts, unseen)
+    return TrainingState(
+        ratios_NL=torch.from_numpy(before.ratios_NL),
+        num_multi_expert_N=torch.from_numpy(before.num_multi_expert_N),
+        seen_N=torch.from_numpy(before.seen_N),
+    )
+
+
+def test_the_correlation_of_place_and_mean_ratio_by_hand() -> None:
+    # Means 0.05, 0.1, 0.45 and, not seen, 0. `cosine` gives 0, 2, 1: ranks 1, 3, 2 at the places 1, 2, 3, and
+    # Spearman's rho is 1 - 6 (0 + 1 + 1) / (3 (9 - 1)) = 0.5. `mean` gives 0, 1, 2.
+    state = state_of([[0.1, 0.0], [0.0, 0.2], [0.9, 0.0], [0.0, 0.0]], [1, 2, 9, 0], unseen=(3,))
+    lengths_N = np.array([10, 4, 2, 1])
+    assert place_ratio_correlation("cosine", state, lengths_N) == pytest.approx(0.5)
+    assert place_ratio_correlation("mean", state, lengths_N) == pytest.approx(1.0)
+    assert place_ratio_correlation("length", state, lengths_N) == pytest.approx(-1.0)
+    assert place_ratio_correlation("random", state, lengths_N) is None
+    assert place_ratio_correlation("cosine", TrainingState(), lengths_N) is None
+    assert place_ratio_correlation("mean", state_of([[0.5]] * 3, [1, 1, 1]), lengths_N[:3]) is None
+
+
+# --- an order that never acts -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("curriculum", ORDERS)
+def test_an_order_by_ratios_needs_a_second_epoch(curriculum: Any) -> None:
+    settings = TrainingConfig(steps=16, batch_size=1, learning_rate=0.1, curriculum=curriculum)
+    require_effect(settings, 17, 16)
+    if curriculum in ("length", "random"):
+        require_effect(settings, 16, 16)
+        return
+    with pytest.raises(UserError) as error:
+        require_effect(settings, 16, 16)
+    assert error.value.problems == (
+        f"training.curriculum: {curriculum!r} acts from the second epoch on, that is after 16 steps,"
+        " and the run ends after 16; give more, or --curriculum random",
+    )
+
+
+def test_times_a_step_by_epoch_by_hand() -> None:
+    state = TrainingState(step=5, epoch_ends=[3], step_seconds=[9.0, 1.0, 2.0, 4.0, 6.0])
+    assert state.seconds_by_epoch() == [2.0, 5.0]
+    state.epoch_ends = [3, 5]  # the run ends with its second epoch
+    assert state.seconds_by_epoch() == [2.0, 5.0]
+
+
 # --- the other orders ---------------------------------------------------------------------------
 
 
@@ -142,7 +275,7 @@ def test_length_by_hand() -> None:
 
 def test_without_ratios_the_order_is_random() -> None:
     expected = np.random.default_rng(7).permutation(50).tolist()
-    for curriculum in ("cosine", "count", "random"):
+    for curriculum in (*ORDERS_BY_RATIOS, "random"):
         assert order(curriculum, None, [1] * 50, seed=7) == expected
         assert order(curriculum, None, [1] * 50, seed=8) != expected
     assert expected != list(range(50))

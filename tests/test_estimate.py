@@ -6,7 +6,7 @@ from typing import Protocol
 
 import pytest
 import torch
-from command_line import SMALL_BY_TASK
+from command_line import SMALL_BY_TASK, only_run, read_lines
 from resolved import resolved as as_resolved
 
 from repro.config import RunConfig
@@ -16,7 +16,9 @@ from repro.run.execute import execute
 from repro.run.setup import load_examples
 from repro.study.estimate import Estimate, estimate, matmul_speed, mean_experts
 
-BY_EPOCHS = {"training.steps": None, "evaluation.every": 100}
+# Its steps are those of the result; a trunk has some more.
+LINEAR = {"training.schedule": "linear"}
+BY_EPOCHS = {"training.steps": None}
 WHOLE_EPOCHS = {
     # 64 samples in batches of 16, twice.
     "sst2": BY_EPOCHS | {"training.epochs": 2},
@@ -52,7 +54,7 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Resolved:
     def make(task: str, gate: str, **changes: object) -> tuple[RunConfig, RunPaths]:
         settings = {
             key: value
-            for key, value in (SMALL_BY_TASK[task] | changes).items()
+            for key, value in (SMALL_BY_TASK[task] | LINEAR | changes).items()
             if value is not None and not (gate == "dense" and key.startswith("experts."))
         }
         return as_resolved(gate, task=task, overrides=settings, results=tmp_path_factory.mktemp("results"))
@@ -108,6 +110,17 @@ def test_flops_of_an_adaptive_gate_lie_between(compared: Compared, task: str) ->
     assert top_1 < adaptive < top_2
     result = compared(task, "adaptive", **WHOLE_EPOCHS[task]).result
     assert adaptive == pytest.approx(total_flops(result), rel=0.1)
+
+
+def test_a_trunk_and_its_cooldown_are_counted(resolved: Resolved) -> None:
+    """6 steps, of which the branch does 2 again, and one as the margin of the trunk."""
+    config, paths = resolved("sst2", "top-2", **{"training.schedule": "wsd"})
+    counted = estimate(config, paths, load_examples(config, paths), lambda: 1e9)
+    execute(config, paths, report=lambda progress: None, should_stop=lambda: False)
+    folder = only_run(paths.results)
+    done = [row for part in (folder, folder / "cooldown") for row in read_lines(part / "steps.jsonl")]
+    assert counted.steps == len(done) == 9
+    assert counted.tokens == pytest.approx(sum(row["tokens"] for row in done), rel=0.15)
 
 
 def test_part_of_an_epoch(compared: Compared) -> None:

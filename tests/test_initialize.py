@@ -4,14 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import TrainedRuns
 from tiny_bert import CPU, build, converted, dense_ffn, mean_total, outputs_of, settings, token_ids
 from tiny_models import moe_layers, router_weight
 
+from repro.errors import UserError
 from repro.moe.backbones import bert
-from repro.moe.convert import convert
+from repro.moe.convert import convert, convert_measured
 from repro.moe.gates import top_k
 from repro.moe.initialize import mean_weight
 from repro.moe.routing import record_routing
+
+FITTED_COPIES = {"init": "upcycle", "scale": "fitted"}
 
 
 def test_the_mean_weight_of_two_experts_by_hand() -> None:
@@ -34,7 +38,7 @@ def test_the_mean_weight_of_two_experts_by_hand() -> None:
 @pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive"])
 def test_upcycle_copies_the_ffn_and_divides_its_second_half(gate: str) -> None:
     sites = list(bert.ffn_sites(build()))
-    model = converted(gate, experts={"init": "upcycle"})
+    model = converted(gate, experts=FITTED_COPIES)
     for site, layer in zip(sites, moe_layers(model), strict=True):
         total = mean_total(layer, site.norm, gate)
         assert 0.25 < total < 1  # four experts: p1 is at least a quarter
@@ -53,7 +57,7 @@ def test_an_upcycled_layer_starts_at_the_scale_of_the_dense_one(gate: str, count
     for site in sites:
         torch.nn.init.zeros_(site.norm.bias)  # fresh norms; others in `backbones/test_conversion.py`
     torch.manual_seed(1)
-    convert(model, settings(gate, experts={"init": "upcycle", "count": count}), CPU)
+    convert(model, settings(gate, experts=FITTED_COPIES | {"count": count}), CPU)
     x_TD = torch.randn(8192, 16, generator=torch.Generator().manual_seed(4))
     hidden = torch.nn.functional.layer_norm(x_TD, (16,)).view(64, 128, 16)
     for site, layer in zip(sites, moe_layers(model), strict=True):
@@ -76,13 +80,15 @@ def test_an_upcycled_layer_starts_at_the_scale_of_the_dense_one(gate: str, count
         ("top-1", {"combine": "renormalised"}, {}),
         ("top-2", {"combine": "renormalised"}, {}),
         ("adaptive", {"combine": "renormalised"}, {}),
+        ("top-1", {"combine": "straight-through"}, {}),
+        ("top-2", {"combine": "straight-through"}, {}),
     ],
 )
 def test_weights_that_sum_to_one_leave_the_copies_as_they_are(
     gate: str, options: dict[str, Any], experts: dict[str, Any]
 ) -> None:
     sites = list(bert.ffn_sites(build()))
-    model = converted(gate, experts={"init": "upcycle"} | experts, **options)
+    model = converted(gate, experts=FITTED_COPIES | experts, **options)
     for site, layer in zip(sites, moe_layers(model), strict=True):
         total = mean_weight(layer.gate, site.norm)
         # One expert of one has weight 1 exactly; p1 / s + p2 / s may round.
@@ -120,6 +126,119 @@ def test_random_experts_have_the_models_spread_and_zero_biases() -> None:
             assert not torch.equal(weight[0], weight[1])
         assert torch.count_nonzero(layer.experts.b1) == 0
         assert torch.count_nonzero(layer.experts.b2) == 0
+
+
+def wide(**options: Any) -> Any:
+    """A BERT wide enough for the law of large numbers, with fresh norms and no biases."""
+    model = build(hidden_size=64, intermediate_size=256, initializer_range=0.1, **options)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+    return model
+
+
+def norm_ratio(gate: str, scale: str, std: float = 0.1, **options: Any) -> list[float]:
+    """Norm of a layer's output over that of the dense one's, for each layer, on tokens of no other use.
+
+    `std` is the spread of the dense FFN, that of the experts is 0.1.
+    """
+    model = wide()
+    sites = list(bert.ffn_sites(model))
+    for site in sites:
+        torch.nn.init.normal_(site.w2_DF, std=std)
+    torch.manual_seed(1)
+    convert(model, settings(gate, experts={"count": 16, "scale": scale}, **options), CPU)
+    hidden = torch.randn(8, 256, 64, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        pairs = [
+            (layer(hidden), dense_ffn(site, hidden))
+            for site, layer in zip(sites, moe_layers(model), strict=True)
+        ]
+    return [float(output.norm() / dense.norm()) for output, dense in pairs]
+
+
+@pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive", "top-p", "zero-compute"])
+@pytest.mark.parametrize("std", [0.1, 0.02])
+def test_fitted_random_experts_start_at_the_scale_of_the_dense_layer(gate: str, std: float) -> None:
+    """Whatever the spread of the dense weights, as of a checkpoint or of GPT-2's second matrices."""
+    options = {"copies": 0, "constants": 0} if gate == "zero-compute" else {}
+    assert norm_ratio(gate, "fitted", std, **options) == pytest.approx([1.0, 1.0], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gate", "options", "ratio"),
+    [
+        # Over 16 logits of spread 1, E p1^2 = 0.263^2, E (p1^2 + p2^2) = 0.304^2; adaptive in between.
+        ("top-1", {}, 0.263),
+        ("top-2", {}, 0.304),
+        ("adaptive", {}, 0.279),
+        # One expert of weight 1 is a dense FFN; two with sum 1 have p1^2 + p2^2 = 0.54 (p1 + p2)^2 or so.
+        ("top-1", {"combine": "straight-through"}, 1.0),
+        ("top-2", {"combine": "renormalised"}, 0.74),
+    ],
+)
+def test_random_experts_that_are_not_fitted_start_at_that_of_their_weights(
+    gate: str, options: dict[str, Any], ratio: float
+) -> None:
+    assert norm_ratio(gate, "none", **options) == pytest.approx([ratio, ratio], rel=0.06)
+
+
+def test_fitting_draws_the_same_experts() -> None:
+    def layers(scale: str) -> Any:
+        model = wide()
+        torch.manual_seed(1)
+        convert(model, settings("top-1", experts={"scale": scale}), CPU)
+        return moe_layers(model), torch.random.get_rng_state()
+
+    (plain, state), (fitted, after) = layers("none"), layers("fitted")
+    assert torch.equal(state, after)
+    for left, right in zip(plain, fitted, strict=True):
+        assert torch.equal(left.experts.w1, right.experts.w1)
+        factor = right.experts.w2 / left.experts.w2
+        assert factor.min().item() == pytest.approx(factor.max().item(), rel=1e-5)
+        assert factor.mean().item() > 1
+
+
+def test_what_cannot_be_fitted_is_one_line() -> None:
+    """No token gets an expert whose cosine with it is above 10."""
+    for init in ("random", "upcycle"):
+        chosen = settings("top-any", experts={"scale": "fitted", "init": init}, threshold=10.0)
+        with pytest.raises(UserError, match=r"experts\.scale: cannot be fitted"):
+            convert(wide(), chosen, CPU)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [("none", 0.304), ("fitted", 1.0)])
+def test_the_scale_at_the_start_is_measured(scale: str, expected: float) -> None:
+    torch.manual_seed(1)
+    _, measured = convert_measured(wide(), settings("top-2", experts={"count": 16, "scale": scale}), CPU)
+    assert measured == pytest.approx(expected, rel=0.1)
+
+
+def test_a_result_says_at_which_scale_its_layers_started(trained: TrainedRuns) -> None:
+    """Four experts: raw top-2 weights of 0.42 and 0.27 or so, in a layer of 32 dimensions."""
+    assert trained("dense").result["output_scale"] == 1.0
+    assert trained("top-2").result["output_scale"] == pytest.approx(0.55, abs=0.1)
+
+
+def test_every_second_layer_is_measured_against_its_own() -> None:
+    model = wide()
+    torch.nn.init.normal_(next(iter(bert.ffn_sites(model))).w2_DF, std=5.0)
+    torch.manual_seed(1)
+    chosen = settings("top-1", experts={"every": 2}, combine="renormalised")
+    assert convert_measured(model, chosen, CPU)[1] == pytest.approx(1.0, rel=0.06)
+
+
+def test_a_dense_model_starts_at_the_scale_asked_for() -> None:
+    model, plain = wide(), wide()
+    for layer in (*model.bert.encoder.layer, *plain.bert.encoder.layer):
+        torch.nn.init.ones_(layer.output.dense.bias)
+    _, measured = convert_measured(model, settings("dense", ffn_scale=0.3), CPU)
+    assert measured == pytest.approx(0.3, rel=1e-5)
+    changed = {"output.dense.weight", "output.dense.bias"}
+    for (name, value), other in zip(model.named_parameters(), plain.parameters(), strict=True):
+        is_second = any(name.endswith(f".{layer}.{part}") for layer in (0, 1) for part in changed)
+        factor = 0.3 if is_second and "attention" not in name else 1.0
+        torch.testing.assert_close(value, factor * other)
 
 
 @pytest.mark.parametrize("init", ["random", "upcycle"])

@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, read_lines
+from command_line import SMALL, read_legs
 from planned import planned
 
 from repro.errors import Interrupted
@@ -25,7 +25,7 @@ class Told:
 
 
 def small(results: Path, **changes: object) -> list[PlannedRun]:
-    """Dense, top-2, top-1 and adaptive, six steps each."""
+    """Dense, top-2, top-1 and adaptive: trunks of seven steps, cooldowns from the fourth to the sixth."""
     return planned(results, settings=SMALL | changes)
 
 
@@ -41,8 +41,13 @@ def do(runs: list[PlannedRun], turns: int, told: Told, stop_at: int = 10**6) -> 
     )
 
 
-def losses(runs: list[PlannedRun]) -> list[list[float]]:
-    return [[row["loss"] for row in read_lines(run.folder.steps)] for run in runs]
+def losses(runs: list[PlannedRun]) -> list[list[list[float]]]:
+    """Of each run those of the trunk and those of the cooldown."""
+    return [[[row["loss"] for row in leg] for leg in read_legs(run.folder.path)] for run in runs]
+
+
+def curve(run: PlannedRun) -> list[tuple[int, float]]:
+    return [(point.step, point.eval_loss) for point in result_of(run).curve]
 
 
 def result_of(run: PlannedRun) -> RunResult:
@@ -53,7 +58,7 @@ def test_the_same_numbers_as_alone_also_after_a_stop(tmp_path: Path) -> None:
     alone, interleaved = small(tmp_path / "alone"), small(tmp_path / "interleaved")
     assert do(alone, 0, Told()) == {}
     told = Told()
-    with pytest.raises(Interrupted, match="stopped after step 4 of 6"):
+    with pytest.raises(Interrupted, match="stopped after step 4 of 9"):
         do(interleaved, 2, told, stop_at=16)
     order = ["dense"] * 2 + ["top-2"] * 2 + ["top-1"] * 2 + ["adaptive"] * 2
     assert [variant for variant, _ in told.steps] == [*order, *order]
@@ -61,9 +66,13 @@ def test_the_same_numbers_as_alone_also_after_a_stop(tmp_path: Path) -> None:
     assert all(run.folder.checkpoint.exists() and not run.finished for run in interleaved)
     told = Told()
     assert do(interleaved, 2, told) == {}
+    assert [step for variant, step in told.steps if variant == "dense"] == [5, 6, 7, 5, 6]
     assert losses(interleaved) == losses(alone)
+    assert [[len(leg) for leg in legs] for legs in losses(alone)] == [[7, 2]] * 4
     for one, other in zip(alone, interleaved, strict=True):
         assert result_of(one).metrics == result_of(other).metrics
+        assert curve(one) == curve(other)
+        assert result_of(one).dev_loss == result_of(other).dev_loss
         assert (other.variant, result_of(other)) in told.outcomes
         assert result_of(one).interleaved_with == []
         others = [run.config.run_id for run in interleaved if run is not other]

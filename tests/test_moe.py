@@ -62,7 +62,7 @@ def test_identity_of_many_equal_experts_with_renormalised_weights() -> None:
 def test_raw_weights_scale_the_expert_by_its_probability() -> None:
     # Eq. (3): with all experts equal, top-1 gives p1 * E(x), here with E(x) = FFN(x) / total.
     site = next(iter(bert.ffn_sites(build())))
-    layer = moe_layers(converted("top-1", experts={"init": "upcycle"}))[0]
+    layer = moe_layers(converted("top-1", experts={"init": "upcycle", "scale": "fitted"}))[0]
     total = mean_total(layer, site.norm, "top-1")
     hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(3))
     with record_routing(layer) as tape, torch.no_grad():

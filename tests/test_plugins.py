@@ -119,6 +119,7 @@ def test_settings_of_experts_have_the_papers_count() -> None:
     assert dataclasses.asdict(ExpertsConfig()) == {
         "count": 16,
         "init": "random",
+        "scale": "none",
         "activation": "model",
         "backend": "auto",
         "every": 1,

@@ -58,25 +58,33 @@ def test_the_environment_has_what_decides_how_threads_run(monkeypatch: pytest.Mo
 
 # --- results as values -------------------------------------------------------------------------------
 
-SCALES = [Path(__file__).parents[1] / "results" / name for name in ("mini", "small")]
+RESULTS = Path(__file__).parents[1] / "results"
+SCALES = sorted(path for path in RESULTS.glob("*") if path.is_dir())
 """Folders of the published results."""
 
 
 @pytest.mark.parametrize("scale", SCALES, ids=lambda folder: folder.name)
 def test_published_results_are_written_as_they_were_read(scale: Path) -> None:
-    lines = (scale / "runs.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) > 20
+    path = scale / "runs.jsonl"
+    if not path.exists():
+        pytest.skip(f"no runs of scale {scale.name} are published")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines
     assert [json.dumps(parse_result(line, "line").to_json()) for line in lines] == lines
 
 
 @pytest.mark.parametrize("scale", SCALES, ids=lambda folder: folder.name)
 def test_published_studies_analyses_and_timings_are_written_as_they_were_read(scale: Path) -> None:
+    files = [path for name in ("studies", "analysis") for path in (scale / name).glob("*.json")]
+    files += scale.glob("bench.json")
+    if not files:
+        pytest.skip(f"no studies, analyses or timings of scale {scale.name} are published")
     published = Published.read(scale)
     values = {f"studies/{name}.json": study.to_json() for name, study in published.studies.items()}
     values |= {f"analysis/{name}.json": one.to_json() for name, one in published.analyses.items()}
     if (scale / "bench.json").exists():
         values["bench.json"] = Bench(cases=list(published.bench)).to_json()
-    assert len(values) > 10
+    assert set(values) == {str(path.relative_to(scale)) for path in files}
     for name, value in values.items():
         assert json.dumps(value) == json.dumps(read_json(scale / name)), name
 
@@ -105,7 +113,7 @@ def test_shares_of_tokens_with_several_experts() -> None:
 
 def test_derived_values_of_a_result() -> None:
     result = make_result(config__model__checkpoint="gpt2", curve=[(0, 0.0, 2.0), (4, 1.0, 1.5)])
-    assert (result.checkpoint, result.final_loss) == ("gpt2", 1.5)
+    assert (result.checkpoint, result.schedule) == ("gpt2", "wsd")
     assert make_result().checkpoint is None
     assert make_environment().code_state == "01234567"
     assert make_environment(git_modified=True).code_state == "01234567+"
@@ -120,8 +128,9 @@ def test_derived_values_of_a_result() -> None:
         ({"stepz": 20}, "stepz: Extra inputs are not permitted"),
         ({"metric": {"name": "f1"}}, r"metric.value: Field required \(and 2 more\)"),
         ({"curve": [[0, 0.0, "low"]]}, "curve.0.2: Input should be a valid number"),
-        ({"schema_version": 99}, "schema version 99, expected 1"),
-        ({"schema_version": None}, "schema version None, expected 1"),
+        ({"schema_version": 1}, "schema version 1, expected 2; written by another version"),
+        ({"schema_version": 99}, "schema version 99, expected 2"),
+        ({"schema_version": None}, "schema version None, expected 2"),
     ],
 )
 def test_what_is_wrong_in_a_result_is_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -138,6 +147,6 @@ def test_a_study_that_failed_nowhere_needs_not_say_so() -> None:
 
 def test_an_analysis_of_another_version_says_which(tmp_path: Path) -> None:
     (tmp_path / "analysis").mkdir()
-    write_json(tmp_path / "analysis" / "old.json", {"version": 0, "anything": 1})
-    with pytest.raises(UserError, match=r"old\.json: version 0, expected 1; .*another version of repro"):
+    write_json(tmp_path / "analysis" / "old.json", {"version": 1, "anything": 1})
+    with pytest.raises(UserError, match=r"old\.json: version 1, expected 2; .*another version of repro"):
         Published.read(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from resolved import config, problems, resolved
 
 from repro import plugins
+from repro.config import ORDERS_BY_RATIOS
 from repro.run.scales import read_scale, scale_names
 from repro.tasks.base import load as load_task
 
@@ -43,7 +44,7 @@ class TestGateNames:
         assert line == "option: the name 'top-2' fixes k = 2; use --gate top-k"
 
     def test_dense_and_adaptive(self) -> None:
-        assert dataclasses.asdict(config("dense").gate_options) == {}
+        assert dataclasses.asdict(config("dense").gate_options) == {"ffn_scale": 1.0}
         assert dataclasses.asdict(config("adaptive").gate_options) == {
             "threshold": 0.1,
             "normalisation": "pair",
@@ -115,7 +116,7 @@ class TestResolve:
         assert made.model.vocab_size == 1000
         assert dict(made.model.config)["hidden_size"] == 128
         assert (made.training.epochs, made.training.steps) == (2, None)
-        assert (made.data.source, made.data.train_samples) == ("synthetic", 8000)
+        assert (made.data.source, made.data.train_samples) == ("synthetic", 4000)
         assert made.experts.count == 16
 
     @pytest.mark.parametrize("scale", scale_names())
@@ -142,7 +143,41 @@ class TestResolve:
     def test_curriculum_for_any_gate(self, gate: str, order: str) -> None:
         assert config(gate, overrides={"training.curriculum": order}).training.curriculum == order
 
-    @pytest.mark.parametrize("order", ["cosine", "count"])
+    @pytest.mark.parametrize(
+        ("key", "value", "order", "told"),
+        [
+            ("training.epochs", 1, "random", "would act from the second epoch on"),
+            ("training.epochs", 0.5, "random", "would act from the second epoch on"),
+            ("training.epochs", 1.25, "cosine", None),
+            ("training.steps", 5, "random", "with training.steps .* must be asked for"),
+        ],
+    )
+    def test_default_curriculum_that_would_never_act(
+        self, caplog: pytest.LogCaptureFixture, key: str, value: float, order: str, told: str | None
+    ) -> None:
+        """An order by ratios, that is; one notice says so, and the configuration is that of random order."""
+        made = config(overrides={key: value})
+        assert made.training.curriculum == order
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == (told is not None)
+        assert all(re.search(f"adaptive: data in random order, as .*{told}", line) for line in lines)
+        asked = config(overrides={key: value, "training.curriculum": "random"})
+        assert (asked.run_id == made.run_id) is (order == "random")
+        assert config("top-2", overrides={key: value}).training.curriculum == "random"
+        assert len(caplog.records) == len(lines)
+
+    @pytest.mark.parametrize("order", ORDERS_BY_RATIOS)
+    def test_curriculum_that_was_asked_for_and_never_acts(self, order: str) -> None:
+        (line,) = problems(config, overrides={"training.epochs": 1, "training.curriculum": order})
+        assert line == (
+            f"option: {order!r} acts from the second epoch on, and training.epochs is 1;"
+            " give more than 1, or --curriculum random"
+        )
+        for key, value in (("training.epochs", 1.25), ("training.steps", 5)):
+            made = config(overrides={key: value, "training.curriculum": order})
+            assert made.training.curriculum == order
+
+    @pytest.mark.parametrize("order", ORDERS_BY_RATIOS)
     def test_curriculum_of_adaptive_gates_only(self, order: str) -> None:
         (line,) = problems(config, "top-2", overrides={"training.curriculum": order})
         assert line.startswith(f"option: {order!r} orders samples by their share of two-expert tokens")

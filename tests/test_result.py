@@ -5,18 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import CommandLine, TrainedRuns, only_run, read_lines
+from command_line import CommandLine, TrainedRuns, only_run, read_legs, read_path
 
-from repro.run.result import rank_correlation
+from repro.training.curriculum import rank_correlation
 
 GATES = ("dense", "top-1", "top-2", "adaptive")
 MOE = GATES[1:]
 RESULT_KEYS = {
     *("schema_version", "run_id", "task", "gate", "scale", "seed", "config", "status"),
-    *("steps", "epochs", "tokens", "train_seconds", "seconds_per_step", "tokens_per_second"),
-    *("beside", "stolen_share"),
-    *("metric", "metric_top1", "eval_loss", "curve", "flops", "routing", "parameters"),
-    *("peak_memory_bytes", "data", "environment"),
+    *("steps", "epochs", "tokens", "train_seconds", "seconds_per_step", "seconds_per_step_by_epoch"),
+    *("tokens_per_second", "beside", "stolen_share"),
+    *("metric", "metric_top1", "metric_trivial", "metrics", "eval_loss", "dev_loss", "curve"),
+    *("flops", "flops_eval", "routing", "routing_eval", "curriculum", "output_scale"),
+    *("parameters", "peak_memory_bytes", "data", "environment"),
 }
 """Those of docs/results.md."""
 
@@ -25,7 +26,7 @@ class TestResult:
     @pytest.mark.parametrize("gate", GATES)
     def test_keys(self, trained: TrainedRuns, gate: str) -> None:
         result = trained(gate).result
-        assert set(result) >= RESULT_KEYS
+        assert set(result) == RESULT_KEYS
         assert result["run_id"] == trained(gate).folder.name
         assert (result["task"], result["gate"], result["scale"], result["seed"]) == ("sst2", gate, "mini", 0)
         assert (result["status"], result["steps"], result["epochs"]) == ("finished", 6, 1.5)
@@ -37,14 +38,14 @@ class TestResult:
             "dense_per_token",
         }
         assert set(result["parameters"]) == {"total", "active"}
-        assert set(result["data"]) == {"source", "fingerprint", "counts", "features", "cut"}
+        assert set(result["data"]) == {"source", "counts", "fingerprints", "skipped", "features", "cut"}
 
     @pytest.mark.parametrize("gate", GATES)
     def test_numbers(self, trained: TrainedRuns, gate: str) -> None:
         result = trained(gate).result
         assert result["train_seconds"] > 0
         assert result["tokens_per_second"] == pytest.approx(result["tokens"] / result["train_seconds"])
-        seconds = [row["seconds"] for row in read_lines(trained(gate).folder / "steps.jsonl")]
+        seconds = [row["seconds"] for row in read_path(trained(gate).folder)]
         assert result["seconds_per_step"] == pytest.approx(statistics.median(seconds))
         assert result["peak_memory_bytes"] > 10_000_000
         metric = result["metric"]
@@ -52,18 +53,30 @@ class TestResult:
         assert metric["value"] * 32 == pytest.approx(round(metric["value"] * 32))
         assert 0 < result["eval_loss"] < 2
         assert result["data"]["source"] == "synthetic"
-        assert result["data"]["counts"] == {"train": 64, "validation": 32}
+        assert result["data"]["counts"] == {"train": 64, "dev": 16, "validation": 32}
 
     @pytest.mark.parametrize("gate", GATES)
     def test_curve(self, trained: TrainedRuns, gate: str) -> None:
         result = trained(gate).result
-        assert [row[0] for row in result["curve"]] == [0, 3, 6]
-        seconds = [row[1] for row in result["curve"]]
-        assert seconds[0] == 0
-        assert seconds == sorted(seconds)
-        assert seconds[-1] == result["train_seconds"]
-        # All 32 validation samples are in the subset of the curve.
-        assert result["curve"][-1][2] == pytest.approx(result["eval_loss"], rel=1e-6)
+        trunk, cooldown = read_legs(trained(gate).folder)
+        assert [row[0] for row in result["curve"]] == [0, 3, 6, 7]
+        seconds = [row["seconds"] for row in trunk]
+        for step, so_far, _ in result["curve"]:
+            assert so_far == pytest.approx(sum(seconds[:step]))
+        # The path to the model leaves the trunk behind step 4 of 7.
+        assert (len(trunk), len(cooldown)) == (7, 2)
+        late = sum(row["seconds"] for row in cooldown)
+        assert result["train_seconds"] == pytest.approx(sum(seconds[:4]) + late)
+
+    @pytest.mark.parametrize("gate", GATES)
+    def test_losses_of_the_model(self, trained: TrainedRuns, gate: str) -> None:
+        """At the end of the cooldown: on the dev split neither that of the trunk nor that on validation."""
+        result = trained(gate).result
+        (end,) = read_legs(trained(gate).folder, "evals.jsonl")[1]
+        assert (end["step"], end["train_seconds"]) == (6, result["train_seconds"])
+        assert end["eval_loss"] == result["dev_loss"]
+        losses = {step: loss for step, _, loss in result["curve"]}
+        assert len({result["dev_loss"], result["eval_loss"], losses[6]}) == 3
 
     @pytest.mark.parametrize("gate", MOE)
     def test_routing_shares(self, trained: TrainedRuns, gate: str) -> None:

@@ -1,6 +1,7 @@
 """The same numbers bit for bit: repeated, killed and resumed, interrupted, and evaluated afterwards."""
 
 import logging
+import math
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from command_line import (
     only_run,
     read_lines,
     read_object,
+    read_path,
     timeless,
 )
 from stopped import stop_after
@@ -29,7 +31,7 @@ LONG: dict[str, object] = {
     "training.checkpoint_every": 5,
     "training.learning_rate": 0.003,
     "data.train_samples": 256,
-    "evaluation.every": 8,
+    "evaluation.points": 8,
 }
 # Batches of as many samples as their lengths allow, two stacks, and the paper's curriculum.
 TRANSLATION: dict[str, object] = {
@@ -37,7 +39,7 @@ TRANSLATION: dict[str, object] = {
     "training.epochs": 6,
     "training.checkpoint_every": 3,
     "data.train_samples": 40,
-    "evaluation.every": 10,
+    "evaluation.points": 3,
     "task.beams": 1,
 }
 SAME = ("metric", "metrics", "metric_top1", "eval_loss", "routing", "flops", "steps", "tokens", "epochs")
@@ -47,7 +49,11 @@ def records(results: Path) -> list[list[Json]]:
     """Everything that a run recorded, without times."""
     folder = only_run(results)
     names = ("steps.jsonl", "evals.jsonl", "routing.jsonl")
-    return [[timeless(row) for row in read_lines(folder / name)] for name in names]
+    return [
+        [timeless(row) for row in read_lines(part / name)]
+        for part in (folder, folder / "cooldown")
+        for name in names
+    ]
 
 
 def result(results: Path) -> Json:
@@ -61,7 +67,7 @@ def assert_same_run(results: Path, reference: Path) -> None:
     assert {key: ours[key] for key in SAME} == {key: expected[key] for key in SAME}
     assert [[row[0], row[2]] for row in ours["curve"]] == [[row[0], row[2]] for row in expected["curve"]]
     assert ours["run_id"] == expected["run_id"]
-    seconds = [row["seconds"] for row in read_lines(only_run(results) / "steps.jsonl")]
+    seconds = [row["seconds"] for row in read_path(only_run(results))]
     assert ours["train_seconds"] == pytest.approx(sum(seconds))
 
 
@@ -78,10 +84,10 @@ class TestRepeated:
     def test_reference_learns_and_orders_by_ratios(self, reference: Path) -> None:
         """What the other tests compare must depend on everything that has to survive."""
         steps = read_lines(only_run(reference) / "steps.jsonl")
-        assert [row["step"] for row in steps] == list(range(1, 65))
-        assert [row["epoch"] for row in steps] == [epoch for epoch in range(4) for _ in range(16)]
-        assert len({row["loss"] for row in steps}) == 64
-        assert [row[0] for row in result(reference)["curve"]] == [0, 8, 16, 24, 32, 40, 48, 56, 64]
+        assert [row["step"] for row in steps] == list(range(1, 72))
+        assert [row["epoch"] for row in steps] == [step // 16 for step in range(71)]
+        assert len({row["loss"] for row in steps}) == 71
+        assert [row[0] for row in result(reference)["curve"]] == [0, 8, 16, 24, 32, 40, 48, 56, 64, 71]
         assert result(reference)["config"]["training"]["curriculum"] == "cosine"
         assert result(reference)["eval_loss"] < result(reference)["curve"][0][2]
 
@@ -99,6 +105,12 @@ class TestRepeated:
         ours, theirs = records(tmp_path)[0], records(trained("adaptive").results)[0]
         assert len(ours) == len(theirs)
         assert all(a["loss"] != b["loss"] for a, b in zip(ours, theirs, strict=True))
+
+
+def assert_clean(folder: Path) -> None:
+    """Of all checkpoints that from which the trunk may go on is left."""
+    assert [path.name for path in folder.glob("checkpoint*/*")] == ["step-71"]
+    assert not list(folder.glob("cooldown/checkpoint*"))
 
 
 def wait_for_step(process: subprocess.Popen[str], results: Path, step: int) -> None:
@@ -144,7 +156,7 @@ class TestStopped:
         after = read_lines(folder / "steps.jsonl")
         assert after[:35] == before[:35]
         assert after[len(before) :] != []
-        assert not list(folder.glob("checkpoint*"))
+        assert_clean(folder)
 
     def test_interrupted(
         self, cli: CommandLine, tmp_path: Path, reference: Path, started: subprocess.Popen[str]
@@ -159,7 +171,7 @@ class TestStopped:
         assert stopped.startswith("stopping after this step")
         folder = only_run(tmp_path)
         done = read_lines(folder / "steps.jsonl")
-        assert last == f"repro: stopped after step {len(done)} of 64; the same command continues"
+        assert last == f"repro: stopped after step {len(done)} of 84; the same command continues"
         assert (folder / "checkpoint").is_dir()
         assert not (folder / "result.json").exists()
         assert cli.train("adaptive", tmp_path, settings=LONG).status == 0
@@ -171,8 +183,8 @@ class TestStopped:
         stop_after(SMALL | LONG, results, step)
 
     def test_stopped_anywhere(self, cli: CommandLine, tmp_path: Path, reference: Path) -> None:
-        """After the first step, at the ends of epochs and of evaluations, several times."""
-        for step in (1, 16, 17, 31, 32, 63):
+        """After the first step, at the ends of epochs, of the trunk and of the branch, several times."""
+        for step in (1, 16, 17, 31, 32, 63, 71, 72, 83, 84):
             self.stop_after(tmp_path, step)
         assert cli.train("adaptive", tmp_path, settings=LONG).status == 0
         assert_same_run(tmp_path, reference)
@@ -190,7 +202,7 @@ class TestStopped:
         assert cli.train("adaptive", tmp_path, settings=LONG).status == 0
         assert_same_run(tmp_path, reference)
         assert read_lines(folder / "steps.jsonl")[:20] == done
-        assert not list(folder.glob("checkpoint*"))
+        assert_clean(folder)
 
     def test_killed_before_the_first_checkpoint(
         self, cli: CommandLine, tmp_path: Path, reference: Path
@@ -233,10 +245,12 @@ class TestTranslation:
     def test_whole_run(self, whole: Path) -> None:
         """Batches differ in size, and later epochs have another order."""
         steps = read_lines(only_run(whole) / "steps.jsonl")
-        assert len(steps) == result(whole)["steps"] > 30
+        budget = result(whole)["steps"]
+        assert budget > 30
+        assert len(steps) == budget + math.ceil(budget / 10)
         assert [row["epoch"] for row in steps] == sorted(row["epoch"] for row in steps)
-        assert {row["epoch"] for row in steps} == set(range(6))
-        assert len({row["padded_tokens"] for row in steps}) > 4
+        assert {row["epoch"] for row in steps} == set(range(7))
+        assert len({row["padded_tokens"] for row in steps}) > 3
         assert result(whole)["config"]["training"]["curriculum"] == "cosine"
         assert result(whole)["config"]["training"]["batch_size"] is None
         assert result(whole)["epochs"] == pytest.approx(6)
@@ -348,7 +362,7 @@ class TestEvaluated:
         assert evaluated["split"] == "test"
         assert evaluated["data"]["count"] == 32
         assert evaluated["eval_loss"] != result(reference)["eval_loss"]
-        assert evaluated["data"]["fingerprint"] != result(reference)["data"]["fingerprint"]
+        assert evaluated["data"]["fingerprint"] not in result(reference)["data"]["fingerprints"].values()
 
     @pytest.mark.parametrize("precision", ["bf16"])
     def test_other_precision(self, cli: CommandLine, tmp_path: Path, precision: str) -> None:

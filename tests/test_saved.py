@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import Answer, CommandLine, Settings, TrainedRuns, without_model
+from resolved import resolved
 from safetensors.torch import load_file
 
 from repro.moe import pretrained
@@ -88,6 +89,12 @@ def test_a_number_of_another_gate_is_not_its_rows(
     assert answer.json()["routing"]["mean_experts"] > 0
 
 
+def test_the_experts_of_a_model_replace_what_a_scale_says_of_theirs(trained: TrainedRuns) -> None:
+    """At scale `paper` experts are copies, but those of a trained model are there."""
+    made, _ = resolved("top-2", scale="paper", model=str(trained("top-2").folder / "model"))
+    assert (made.experts.init, made.experts.scale) == ("random", "none")
+
+
 def test_a_gate_without_a_router_can_follow(cli: CommandLine, trained: TrainedRuns, tmp_path: Path) -> None:
     assert go_on(cli, trained, "hash", tmp_path).json()["routing"]["mean_experts"] == 1
 
@@ -97,6 +104,7 @@ def test_a_gate_without_a_router_can_follow(cli: CommandLine, trained: TrainedRu
     [
         ("top-2", {"experts.count": 3}, "its experts.count is 4, the run's 3"),
         ("top-2", {"experts.init": "upcycle"}, "experts.init: has no effect on"),
+        ("top-2", {"experts.scale": "fitted"}, "experts.scale: has no effect on"),
         ("top-2", {"model.config.hidden_dropout_prob": 0.5}, "model.config: has no effect on"),
         ("dense", {}, "--gate dense: has no effect on"),
     ],

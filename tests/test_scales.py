@@ -80,3 +80,67 @@ class TestScaleFiles:
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r"(?m)^vocab_size = .*\n", "", text), encoding="utf-8")
         assert problems(config) == ["experiments/mini.toml: model: give a checkpoint or a vocab_size"]
+
+    def test_a_recorded_learning_rate_is_part_of_the_run(self, folder: Path) -> None:
+        """It holds for its scheme alone, where nobody else sets a rate."""
+        self.append(folder, "\n[soda.learning_rate]\ndense = 5e-4\ntop_2 = 3\n")
+        recorded = config("dense", task="soda")
+        assert recorded.training.learning_rate == 5e-4
+        by_hand = config("dense", task="soda", overrides={"training.learning_rate": 5e-4})
+        assert recorded.run_id == by_hand.run_id
+        assert config("top-k", task="soda").training.learning_rate == 3.0
+        assert config("top-2", task="soda").training.learning_rate == 3.0
+        for scheme in ("top-1", "adaptive"):
+            assert config(scheme, task="soda").training.learning_rate == 4e-3
+        assert config("dense", task="wmt19").training.learning_rate == 2e-3
+        own = config("dense", task="soda", overrides={"training.learning_rate": 0.01})
+        assert own.training.learning_rate == 0.01
+
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            (
+                "dens = 1e-4",
+                "experts/mini.toml: soda.learning_rate: unknown gate 'dens'. Did you mean 'dense'?",
+            ),
+            (
+                "dense = 0",
+                "experiments/mini.toml: soda.learning_rate.dense: training.learning_rate:"
+                " must be greater than 0, got 0",
+            ),
+            (
+                "dense = 'low'",
+                "experiments/mini.toml: soda.learning_rate.dense: training.learning_rate:"
+                " expected a number, got 'low'",
+            ),
+        ],
+    )
+    def test_a_wrong_learning_rate_is_one_line(self, folder: Path, line: str, problem: str) -> None:
+        self.append(folder, f"\n[soda.learning_rate]\n{line}\n")
+        assert problems(config, "dense", task="soda") == [problem.replace("experts/", "experiments/")]
+
+    def test_options_of_gates(self, folder: Path) -> None:
+        """They hold for the gates that have them, under what the user says."""
+        self.append(folder, '\n[base.gate]\ncombine = "renormalised"\n')
+        assert config("top-2").gate_options.combine == "renormalised"
+        assert config("top-2", overrides={"gate.combine": "raw"}).gate_options.combine == "raw"
+        assert config("dense").gate == "dense"
+        self.append(folder, "\n[sst2.gate]\ncombin = 1\n")
+        (line,) = problems(config)
+        assert line == "experiments/mini.toml: gate: unknown option 'combin'. Did you mean 'combine'?"
+
+
+def test_copies_are_fitted_unless_said_otherwise() -> None:
+    """Random experts are left as they are drawn."""
+    for init, scale in (("random", "none"), ("upcycle", "fitted")):
+        assert config(overrides={"experts.init": init}).experts.scale == scale
+        for chosen in ("none", "fitted"):
+            assert config(overrides={"experts.init": init, "experts.scale": chosen}).experts.scale == chosen
+    (line,) = problems(config, "dense", overrides={"experts.scale": "fitted"})
+    assert "experts.scale has no effect: the gate 'dense' has no experts" in line
+
+
+def test_models_of_the_paper_start_as_their_checkpoints() -> None:
+    made = config("top-2", scale="paper")
+    assert (made.experts.init, made.experts.scale) == ("upcycle", "fitted")
+    assert made.gate_options.combine == "renormalised"

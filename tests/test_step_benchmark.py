@@ -1,6 +1,8 @@
 """Where the time of a training step goes, and the steps of several gates beside each other."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from command_line import CommandLine
@@ -8,6 +10,8 @@ from factories import make_step
 
 from repro.bench.profile import PARTS, split_steps
 from repro.cli import benches
+from repro.training import loop as loop_parts
+from repro.training import trainer
 
 
 @dataclass
@@ -60,6 +64,25 @@ def test_a_step_from_the_command_line(cli: CommandLine) -> None:
     assert all(row["ms"] > 0 for row in rows.values())
     assert sum(row["share"] for row in rows.values()) == pytest.approx(2)
     assert rows["experts"]["share"] > rows["data"]["share"]
+
+
+def test_steps_that_are_profiled(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three to warm up and those asked for: no cooldown, and none beyond; the loss at both ends alone."""
+    measured, losses = [], []
+
+    def split(events: Iterable[Any]) -> list[dict[str, float]]:
+        measured.append(split_steps(events))
+        return measured[-1]
+
+    def measure(loop: loop_parts.Loop) -> None:
+        losses.append(loop.state.step)
+        loop_parts.measure(loop)
+
+    monkeypatch.setattr(benches, "split_steps", split)
+    monkeypatch.setattr(trainer, "measure", measure)
+    assert cli("bench", "--task", "sst2", "--steps", "2", "--json").status == 0
+    assert [len(steps) for steps in measured] == [3 + 2]
+    assert losses == [0, 3 + 2]
 
 
 def test_gates_take_turns(cli: CommandLine) -> None:

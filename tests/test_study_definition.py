@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from command_line import Settings
 from planned import copy_studies, planned
 
 from repro import plugins
+from repro.config import ORDERS_BY_RATIOS
 from repro.errors import UserError
 from repro.study.definition import load_study, resolve_study, study_names
 
@@ -49,6 +51,69 @@ def test_a_file_is_a_study(tmp_path: Path, studies: Path) -> None:
         load_study("schemes")
 
 
+def test_settings_of_a_study_are_those_of_all_its_variants(tmp_path: Path, studies: Path) -> None:
+    """Where they mean something, and where a variant says nothing else."""
+    (studies / "schemes.toml").write_text(
+        'title = "Three."\ntable = "table3"\n'
+        '[set]\nexperts.scale = "fitted"\ntraining.curriculum = "random"\ngate.combine = "renormalised"\n'
+        '[variants]\ndense = { gate = "dense" }\ntop-2 = { gate = "top-2", set.experts.scale = "none" }\n'
+        'adaptive = { gate = "adaptive", set.gate.combine = "raw" }\n'
+    )
+    runs = {run.variant: run.config for run in planned(tmp_path)}
+    assert {run.training.curriculum for run in runs.values()} == {"random"}
+    assert (runs["top-2"].experts.scale, runs["top-2"].gate_options.combine) == ("none", "renormalised")
+    assert (runs["adaptive"].experts.scale, runs["adaptive"].gate_options.combine) == ("fitted", "raw")
+    assert runs["dense"].experts.scale == "none"
+
+
+@pytest.mark.parametrize("settings", [{}, {"training.steps": 7}, {"training.epochs": 1}])
+def test_the_orders_of_the_curriculum_have_three_epochs_to_act(tmp_path: Path, settings: Settings) -> None:
+    """Whatever the user says: of steps and epochs the study's stand. Each is compared on its own back-end."""
+    runs = {run.variant: run.config for run in planned(tmp_path, study="curriculum", settings=settings)}
+    assert {(run.training.epochs, run.training.steps) for run in runs.values()} == {(4, None)}
+    assert {label: run.training.curriculum for label, run in runs.items()} == {
+        label: label.split()[0] for label in runs
+    }
+    assert set(ORDERS_BY_RATIOS) | {"random", "length"} <= set(runs)
+    backends = {label: run.experts.backend for label, run in runs.items()}
+    assert {label for label, backend in backends.items() if backend == "padded"} == {
+        "cosine padded",
+        "random padded",
+    }
+    baseline_of = load_study("curriculum").baseline_of
+    for label in runs:
+        assert baseline_of(label) == " ".join(["cosine", *label.split()[1:]])
+
+
+def test_a_variant_may_multiply_a_setting(tmp_path: Path, studies: Path) -> None:
+    """By default that of the scale for the task, else the user's; a rate recorded for a scheme is no base."""
+    rates = {
+        (run.config.task, run.variant): run.config.training.learning_rate
+        for run in planned(tmp_path, ["sst2", "wmt19"], study="learning_rate")
+    }
+    assert len(rates) == 2 * 12
+    for scheme in ("dense", "top-2", "top-1", "adaptive"):
+        for label, factor in (("0.5", 0.5), ("1", 1.0), ("2", 2.0)):
+            assert rates["sst2", f"{scheme} {label}"] == factor * 5e-4
+            assert rates["wmt19", f"{scheme} {label}"] == factor * 2e-3
+    (run,) = planned(
+        tmp_path, study="learning_rate", only=["top-1 2"], settings={"training.learning_rate": 0.25}
+    )
+    assert run.config.training.learning_rate == 0.5
+
+
+def test_what_is_multiplied_must_be_a_number(tmp_path: Path, studies: Path) -> None:
+    (studies / "schemes.toml").write_text(
+        'title = "Two."\ntable = "table3"\n[variants]\n'
+        'a = { gate = "top-1", times.training.precision = 2 }\nb = { gate = "top-2" }\n'
+    )
+    with pytest.raises(UserError) as error:
+        planned(tmp_path)
+    assert list(error.value.problems) == [
+        "study schemes: times.training.precision: 2 times 'auto' is no number"
+    ]
+
+
 HEAD = 'title = "Two."\ntable = "table3"\n'
 
 
@@ -59,10 +124,18 @@ HEAD = 'title = "Two."\ntable = "table3"\n'
         ('title = "Two."\n', "table: Field required (and 1 more)"),
         (HEAD + "[variants]\ntop-1 = {}\n", "variants.top-1.gate: Field required"),
         (HEAD + '[variants]\na = { gate = "top-1", sets.gate.k = 1 }\n', "variants.a.sets: Extra inputs"),
+        (
+            HEAD + '[variants]\na = { gate = "top-1", times.training.learning_rate = "2" }\n',
+            "variants.a.times.training.learning_rate: Input should be a valid number",
+        ),
         (HEAD + "[variants]\na = { gate = 1 }\n", "variants.a.gate: Input should be a valid string"),
         (
             HEAD + '[variants]\ntop-2 = { gate = "top-2" }\na = { gate = "top-1", init_from = "top2" }\n',
             "variants.a.init_from: unknown variant 'top2'. Did you mean 'top-2'?",
+        ),
+        (
+            HEAD + '[variants]\ntop-2 = { gate = "top-2" }\na = { gate = "top-1", baseline = "top2" }\n',
+            "variants.a.baseline: unknown variant 'top2'. Did you mean 'top-2'?",
         ),
     ],
 )

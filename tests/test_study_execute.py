@@ -37,7 +37,7 @@ def executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
         ) -> RunResult:
             assert paths.results == tmp_path
             assert should_stop() is False
-            report(Progress(record=make_step(), total_steps=2, train_seconds=0.5))
+            report(Progress(record=make_step(), done=1, total_steps=2, train_seconds=0.5))
             if config.gate in (errors or {}):
                 raise (errors or {})[config.gate]
             return make_result(gate=config.gate, run_id=config.run_id)

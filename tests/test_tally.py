@@ -1,5 +1,7 @@
 """Counts of two-expert tokens, worked out by hand."""
 
+from dataclasses import replace
+
 from factories import make_routing
 
 from repro.analysis.tally import MINIMUM, StackTally, TokenSequence, thinned
@@ -25,10 +27,10 @@ def test_a_word_got_two_experts_if_one_of_its_subwords_did() -> None:
         tally.add(sequence())
     words = tally.analysis().words
     assert words.rows == [
-        WordCounts("unfunny", 5, [0, 5], tokens=15, tokens_multi_L=[0, 5]),
-        WordCounts("film", 5, [0, 0], tokens=5, tokens_multi_L=[0, 0]),
+        WordCounts("unfunny", 5, [0, 5], 15, [0, 5], tokens_G=[15], tokens_multi_G=[5]),
+        WordCounts("film", 5, [0, 0], 5, [0, 0], tokens_G=[5], tokens_multi_G=[0]),
     ]
-    assert words.all == Counts(10, [0, 5])
+    assert words.all == Counts(10, [0, 5], [10], [5])
     assert words.types == 2
 
 
@@ -36,9 +38,22 @@ def test_special_tokens_are_not_counted() -> None:
     tally = StackTally(2)
     tally.add(sequence())
     stack = tally.analysis()
-    assert stack.all == Counts(4, [0, 1])
-    assert stack.parts == {"text": Counts(4, [0, 1])}
-    assert stack.categories == {"negative": Counts(3, [0, 1]), "content": Counts(1, [0, 0])}
+    assert stack.all == Counts(4, [0, 1], [4], [1])
+    assert stack.parts == {"text": Counts(4, [0, 1], [4], [1])}
+    assert stack.categories == {
+        "negative": Counts(3, [0, 1], [3], [1]),
+        "content": Counts(1, [0, 0], [1], [0]),
+    }
+
+
+def test_tokens_are_counted_by_group_of_sequences() -> None:
+    """Of three groups the first has one sequence, the last two; 4 tokens each, one pair with two experts."""
+    tally = StackTally(2, groups=3)
+    for group in (0, 2, 2):
+        tally.add(replace(sequence(), group=group))
+    stack = tally.analysis()
+    assert stack.all == Counts(12, [0, 3], [4, 0, 8], [1, 0, 2])
+    assert stack.categories["negative"] == Counts(9, [0, 3], [3, 0, 6], [1, 0, 2])
 
 
 def test_rare_words_are_left_out() -> None:
@@ -55,7 +70,7 @@ def test_positions_and_lengths() -> None:
     stack = tally.analysis()
     assert [counts.tokens for counts in stack.positions] == [0, 1, 0, 1, 0, 1, 1, 0, 0, 0]
     assert [counts.multi_L[1] for counts in stack.positions] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
-    assert stack.lengths == {"5-8": Counts(4, [0, 1])}
+    assert stack.lengths == {"5-8": Counts(4, [0, 1], [4], [1])}
 
 
 def test_frequency_bands_by_rank_of_the_token() -> None:
@@ -73,8 +88,8 @@ def test_frequency_bands_by_rank_of_the_token() -> None:
         )
     )
     assert tally.analysis().frequency == {
-        "ranks 1-10": Counts(20, [0]),
-        "ranks 11-100": Counts(1, [1]),
+        "ranks 1-10": Counts(20, [0], [20], [0]),
+        "ranks 11-100": Counts(1, [1], [1], [1]),
     }
 
 
@@ -83,7 +98,7 @@ def test_analysis_is_a_snapshot() -> None:
     tally.add(sequence())
     before = tally.analysis()
     tally.add(sequence())
-    assert before.all == Counts(4, [0, 1])
+    assert before.all == Counts(4, [0, 1], [4], [1])
 
 
 def test_thinned_means_over_neighbouring_steps() -> None:

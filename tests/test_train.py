@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import statistics
 from pathlib import Path
 
 import pandas
@@ -11,17 +12,24 @@ from command_line import (
     CommandLine,
     TrainedRuns,
     only_run,
+    read_legs,
     read_lines,
     read_object,
+    read_path,
     snapshot,
     without_model,
 )
+from refusals import refused
+
+from repro.config import ORDERS_BY_RATIOS
 
 GATES = ("dense", "top-1", "top-2", "adaptive")
 
 
 def losses(results: Path) -> list[float]:
-    return [row["loss"] for row in read_lines(only_run(results) / "steps.jsonl")]
+    """Those of the trunk, then those of the cooldown."""
+    trunk, cooldown = read_legs(only_run(results))
+    return [row["loss"] for row in trunk + cooldown]
 
 
 class TestTrain:
@@ -42,32 +50,39 @@ class TestTrain:
     def test_writes_all_files(self, trained: TrainedRuns, gate: str) -> None:
         names = {path.name for path in trained(gate).folder.iterdir() if not path.name.startswith(".")}
         expected = {"config.json", "environment.json", "places.json", "steps.jsonl", "evals.jsonl"}
-        expected |= {"result.json", "model", "model.json"}
+        expected |= {"result.json", "model", "model.json", "checkpoint", "cooldown"}
         assert names == (expected if gate == "dense" else expected | {"routing.jsonl"})
+        cooldown = {path.name for path in (trained(gate).folder / "cooldown").iterdir()}
+        assert cooldown == names & {"steps.jsonl", "evals.jsonl", "routing.jsonl"}
+        assert [path.name for path in (trained(gate).folder / "checkpoint").iterdir()] == ["step-7"]
         model = {path.name for path in (trained(gate).folder / "model").iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= model
 
     @pytest.mark.parametrize("gate", GATES)
     def test_records(self, trained: TrainedRuns, gate: str) -> None:
+        """Six steps: a trunk of seven, and a cooldown from the fourth to the sixth."""
         run = trained(gate)
-        steps = read_lines(run.folder / "steps.jsonl")
-        assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
-        assert [row["epoch"] for row in steps] == [0, 0, 0, 0, 1, 1]
-        assert all(math.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in steps)
-        assert all(0 < row["tokens"] <= row["padded_tokens"] for row in steps)
-        assert steps[0]["learning_rate"] == pytest.approx(1e-3)
-        assert steps[-1]["learning_rate"] == pytest.approx(1e-3 / 5)
-        assert sum(row["tokens"] for row in steps) == run.result["tokens"]
-        assert sum(row["seconds"] for row in steps) == pytest.approx(run.result["train_seconds"])
+        trunk, cooldown = read_legs(run.folder)
+        path = read_path(run.folder)
+        assert [row["step"] for row in trunk] == [1, 2, 3, 4, 5, 6, 7]
+        assert [row["step"] for row in cooldown] == [5, 6]
+        assert [row["epoch"] for row in trunk] == [0, 0, 0, 0, 1, 1, 1]
+        assert [row["epoch"] for row in cooldown] == [1, 1]
+        assert all(math.isfinite(row["loss"]) and row["gradient_norm"] > 0 for row in trunk + cooldown)
+        assert all(0 < row["tokens"] <= row["padded_tokens"] for row in trunk + cooldown)
+        assert [row["learning_rate"] for row in trunk] == pytest.approx([1e-3] * 7)
+        assert [row["learning_rate"] for row in cooldown] == pytest.approx([1e-3, 1e-3 / 2])
+        assert sum(row["tokens"] for row in path) == run.result["tokens"]
+        assert sum(row["seconds"] for row in path) == pytest.approx(run.result["train_seconds"])
         curve = [
             [row["step"], row["train_seconds"], row["eval_loss"]]
             for row in read_lines(run.folder / "evals.jsonl")
         ]
         assert curve == run.result["curve"]
         if gate != "dense":
-            routing = read_lines(run.folder / "routing.jsonl")
-            assert [row["step"] for row in routing] == [1, 2, 3, 4, 5, 6]
-            assert all(len(row["share_by_count_per_layer"]) == 2 for row in routing)
+            legs = read_legs(run.folder, "routing.jsonl")
+            assert [[row["step"] for row in leg] for leg in legs] == [[1, 2, 3, 4, 5, 6, 7], [5, 6]]
+            assert all(len(row["share_by_count_per_layer"]) == 2 for leg in legs for row in leg)
 
     @pytest.mark.parametrize("gate", GATES)
     def test_config_and_environment(self, trained: TrainedRuns, gate: str) -> None:
@@ -149,7 +164,7 @@ class TestAgain:
         result = read_object(only_run(tmp_path) / "result.json")
         assert result["train_seconds"] != run.result["train_seconds"]
         assert result["eval_loss"] == run.result["eval_loss"]
-        assert len(read_lines(only_run(tmp_path) / "steps.jsonl")) == 6
+        assert [len(leg) for leg in read_legs(only_run(tmp_path))] == [7, 2]
         assert not (only_run(tmp_path) / "left-over").exists()
 
     def test_another_setting_is_another_run(self, cli: CommandLine, tmp_path: Path) -> None:
@@ -201,18 +216,40 @@ class TestOptions:
         assert curve["upcycle"][0][2] == pytest.approx(dense["curve"][0][2], rel=1e-6)
         assert curve["random"][0][2] != pytest.approx(dense["curve"][0][2], rel=1e-4)
 
-    @pytest.mark.parametrize("order", ["cosine", "count", "length", "random"])
+    @pytest.mark.parametrize("order", [*ORDERS_BY_RATIOS, "length", "random"])
     def test_curricula(self, cli: CommandLine, tmp_path: Path, order: str) -> None:
-        cli.train("adaptive", tmp_path, "--curriculum", order, "--json").json()
+        result = cli.train("adaptive", tmp_path, "--curriculum", order, "--json").json()
         steps = read_lines(only_run(tmp_path) / "steps.jsonl")
         tokens = [row["tokens"] for row in steps]
         assert read_object(only_run(tmp_path) / "config.json")["training"]["curriculum"] == order
         assert (tokens[:4] == sorted(tokens[:4])) is (order == "length")
         if order == "length":
-            assert tokens[4:] == tokens[:2]
+            assert tokens[4:6] == tokens[:2]
         if order == "count":
             # The second epoch starts with the samples that had the fewest two-expert tokens.
             assert tokens[4] < sum(tokens[:4]) / 4
+        seconds = [row["seconds"] for row in read_path(only_run(tmp_path))]
+        medians = [statistics.median(part) for part in (seconds[:4], seconds[4:])]
+        assert result["seconds_per_step_by_epoch"] == pytest.approx(medians)
+        place = result["curriculum"]["place_ratio_correlation"]
+        assert place is None if order == "random" else -1 <= place <= 1
+        if order == "mean":
+            assert place > 0.99  # samples of equal ratios have places of their own
+
+    @pytest.mark.parametrize("gate", ["adaptive", "ratio"])
+    def test_a_curriculum_that_never_acts(self, cli: CommandLine, tmp_path: Path, gate: str) -> None:
+        """Four steps are one epoch: refused if asked for, before the first step; by default random."""
+        few = {"training.steps": 4}
+        refused(
+            cli.train(gate, tmp_path, "--curriculum", "cosine", settings=few),
+            r"'cosine' acts from .* after 4 steps, .* ends after 4; give more, or --curriculum random",
+        )
+        assert not list(tmp_path.rglob("steps.jsonl"))
+        done = cli.train(gate, tmp_path / "default", settings=few)
+        assert done.status == 0, done.err
+        assert done.err.count(f"sst2, {gate}: data in random order") == 1
+        config = read_object(only_run(tmp_path / "default") / "config.json")
+        assert config["training"]["curriculum"] == "random"
 
     @pytest.mark.parametrize("gate", ["dense", "adaptive"])
     def test_accumulation_is_one_big_batch(self, cli: CommandLine, tmp_path: Path, gate: str) -> None:
@@ -230,7 +267,7 @@ class TestOptions:
         parts = cli.train(gate, tmp_path / "parts", "--json", settings=cut).json()
         assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
         norms = [
-            [row["gradient_norm"] for row in read_lines(only_run(tmp_path / name) / "steps.jsonl")]
+            [row["gradient_norm"] for leg in read_legs(only_run(tmp_path / name)) for row in leg]
             for name in ("whole", "parts")
         ]
         assert norms[0] == pytest.approx(norms[1], rel=1e-3)
@@ -319,15 +356,16 @@ class TestData:
             self.write_all(folder, suffix)
             result = cli.train("adaptive", folder / "results", "--data", folder, "--json").json()
             assert result["data"]["source"] == "folder"
-            assert result["data"]["counts"] == {"train": 64, "validation": 32}
-            runs[suffix] = (losses(folder / "results"), result["data"]["fingerprint"])
+            # 8 rows of each sentence: two sentences are the dev split.
+            assert result["data"]["counts"] == {"train": 48, "dev": 16, "validation": 32}
+            runs[suffix] = (losses(folder / "results"), str(result["data"]["fingerprints"]))
         assert len({tuple(steps) for steps, _ in runs.values()}) == 1
-        assert len({fingerprint for _, fingerprint in runs.values()}) == 1
+        assert len({fingerprints for _, fingerprints in runs.values()}) == 1
 
     def test_samples_are_limited(self, cli: CommandLine, tmp_path: Path, data_folder: Path) -> None:
         limits = {"data.train_samples": 20, "data.validation_samples": 10}
         result = cli.train("dense", tmp_path, "--data", data_folder, "--json", settings=limits).json()
-        assert result["data"]["counts"] == {"train": 20, "validation": 10}
+        assert result["data"]["counts"] == {"train": 20, "dev": 16, "validation": 10}
         assert result["metric"]["count"] == 10
 
     @pytest.mark.parametrize("layout", ["data/{}-00000-of-00001.parquet", "{}.jsonl"])
@@ -353,7 +391,7 @@ class TestData:
         hub = cli.train("adaptive", tmp_path / "hub", "--data", "hub", "--json").json()
         folder = cli.train("adaptive", tmp_path / "folder", "--data", data_folder, "--json").json()
         assert hub["data"]["source"] == "hub"
-        assert hub["data"]["counts"] == {"train": 64, "validation": 32}
-        assert hub["data"]["fingerprint"] == folder["data"]["fingerprint"]
+        assert hub["data"]["counts"] == {"train": 48, "dev": 16, "validation": 32}
+        assert hub["data"]["fingerprints"] == folder["data"]["fingerprints"]
         assert losses(tmp_path / "hub") == losses(tmp_path / "folder")
         assert cli("eval", only_run(tmp_path / "hub"), "--split", "test").status == 0

@@ -168,7 +168,7 @@ def observe(
             counts_LBS = [entry.count_BS().tolist() for entry in tape.entries]
             for row, index in enumerate(indices):
                 counts_LS = [counts_BS[row] for counts_BS in counts_LBS]
-                observer.count_tokens(features[index], counts_LS, labels[index])
+                observer.count_tokens(index, features[index], counts_LS, labels[index])
                 if observer.is_sampled(index):
                     observer.sample(index, features[index], tape, row)
     model.train(was_training)
@@ -176,22 +176,27 @@ def observe(
 
 
 def _routing_records(folder: RunFolder) -> list[RoutingRecord]:
-    """Read how each optimiser step of the run was routed.
+    """Read how each step up to the budget was routed: the trunk's up to the cooldown, then the cooldown's.
 
     Raises:
         UserError: a record is damaged, or some are missing.
     """
-    path = folder.routing
-    records = [
+    path, budget = folder.routing, read_result(folder.result).steps
+    cooldown = _records(folder.cooldown.routing)
+    end = cooldown[0].step - 1 if cooldown else budget
+    records = [record for record in _records(path) if record.step <= end] + cooldown
+    if [record.step for record in records] != list(range(1, budget + 1)):
+        raise UserError(
+            f"{path}: not one line for each of the {budget} steps; restore it, or train the run with --fresh"
+        )
+    return records
+
+
+def _records(path: Path) -> list[RoutingRecord]:
+    return [
         RoutingRecord.parse(line, f"{path}: line {number}")
         for number, line in enumerate(whole_lines(path), 1)
     ]
-    steps = read_result(folder.result).steps
-    if [record.step for record in records] != list(range(1, steps + 1)):
-        raise UserError(
-            f"{path}: not one line for each of the {steps} steps; restore it, or train the run with --fresh"
-        )
-    return records
 
 
 def _labels(run: FinishedRun, features: list[Feature], chosen: list[int]) -> list[LabelledText | None]:

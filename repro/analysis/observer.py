@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from repro.analysis.tally import StackTally, TokenSequence
+from repro.analysis.tally import GROUPS, StackTally, TokenSequence
 from repro.analysis.words import LabelledText, WordMarks, raw_text, token_strings, words_of
 from repro.moe.routing import LayerRouting, RoutingTape, add_counts
 from repro.results.analysis import (
@@ -96,7 +96,10 @@ class Observer:
         self._stack_L = stack_L
         self._middle = len(stack_L) // 2
         self._totals: dict[int, LayerTotals] = {}
-        self._tallies = {stack: StackTally(stack_L.count(stack)) for stack in dict.fromkeys(stack_L)}
+        self._groups, self._size = min(GROUPS, size), size
+        self._tallies = {
+            stack: StackTally(stack_L.count(stack), self._groups) for stack in dict.fromkeys(stack_L)
+        }
         self._activations: dict[tuple[int, int], TokenActivation] = {}
         self._numbers: dict[int, list[int]] = {}
         """Sequence -> numbers of the tokens whose probabilities are taken from it."""
@@ -113,11 +116,16 @@ class Observer:
             self._totals[layer] = self._totals[layer] + totals if layer in self._totals else totals
 
     def count_tokens(
-        self, feature: Feature, counts_LS: Sequence[Sequence[int]], label: LabelledText | None
+        self,
+        index: int,
+        feature: Feature,
+        counts_LS: Sequence[Sequence[int]],
+        label: LabelledText | None,
     ) -> None:
         """Add the tokens of one sequence.
 
         Args:
+            index: number of the sequence.
             counts_LS: experts of each position, by layer; padding may follow the positions.
             label: the text that the sequence is from; None where there are no labels.
         """
@@ -142,6 +150,7 @@ class Observer:
                     flags_SL=[
                         tuple(int(counts_S[place] >= 2) for counts_S in counts) for place in range(len(ids))
                     ],
+                    group=index * self._groups // self._size,
                 )
             )
 

@@ -15,6 +15,8 @@ KEPT_WORDS = 400
 """Most frequent words of a stack that are written down."""
 MINIMUM = 5
 """Occurrences that such a word has at least."""
+GROUPS = 20
+"""Groups of neighbouring sequences by which tokens are counted: enough to resample, few enough to write."""
 
 Flags = tuple[int, ...]
 """By layer of the stack: 1 if a token got two experts or more, 0 if not."""
@@ -23,24 +25,35 @@ Flags = tuple[int, ...]
 class Tally:
     """Tokens, and by layer how many of them got two experts or more."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, groups: int) -> None:
         self.tokens = 0
         self.multi_L = [0] * layers
+        self.tokens_G = [0] * groups
+        self.multi_G = [0] * groups
 
-    def add(self, flags_L: Flags) -> None:
-        """Count one token."""
+    def add(self, flags_L: Flags, group: int) -> None:
+        """Count one token of a group of sequences."""
         self.tokens += 1
+        self.tokens_G[group] += 1
+        self.multi_G[group] += sum(flags_L)
         for layer, flag in enumerate(flags_L):
             self.multi_L[layer] += flag
 
     def merge(self, other: "Tally") -> None:
         """Count the tokens of another tally too."""
         self.tokens += other.tokens
-        self.multi_L = [a + b for a, b in zip(self.multi_L, other.multi_L, strict=True)]
+        self.multi_L = add_lists(self.multi_L, other.multi_L)
+        self.tokens_G = add_lists(self.tokens_G, other.tokens_G)
+        self.multi_G = add_lists(self.multi_G, other.multi_G)
 
     def counts(self) -> Counts:
         """Return the counts so far."""
-        return Counts(self.tokens, list(self.multi_L))
+        return Counts(self.tokens, list(self.multi_L), list(self.tokens_G), list(self.multi_G))
+
+
+def add_lists(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    """Add two lists of counts of the same length."""
+    return [a + b for a, b in zip(left, right, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +69,8 @@ class TokenSequence:
     categories_S: Sequence[str | None]
     """Category in the generated corpus; None where it has none."""
     flags_SL: Sequence[Flags]
+    group: int = 0
+    """Group of sequences that this one is in."""
 
 
 class StackTally:
@@ -63,10 +78,12 @@ class StackTally:
 
     Args:
         layers: MoE layers of the stack.
+        groups: groups of sequences.
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, groups: int = 1) -> None:
         self._layers = layers
+        self._groups = groups
         self._all = self._empty()
         self._categories = self._table()
         self._parts = self._table()
@@ -81,7 +98,7 @@ class StackTally:
         """Subword tokens of each word."""
 
     def _empty(self) -> Tally:
-        return Tally(self._layers)
+        return Tally(self._layers, self._groups)
 
     def _table(self) -> defaultdict[str, Tally]:
         return defaultdict(self._empty)
@@ -96,17 +113,17 @@ class StackTally:
                 continue
             flags_L = sequence.flags_SL[place]
             any_WL[word] = tuple(map(max, any_WL[word], flags_L))
-            self._all.add(flags_L)
-            self._positions[place * TENTHS // size].add(flags_L)
-            self._parts[sequence.parts_S[place]].add(flags_L)
-            self._lengths[length].add(flags_L)
-            self._types[sequence.ids[place]].add(flags_L)
-            self._subwords[sequence.words[word]].add(flags_L)
+            self._all.add(flags_L, sequence.group)
+            self._positions[place * TENTHS // size].add(flags_L, sequence.group)
+            self._parts[sequence.parts_S[place]].add(flags_L, sequence.group)
+            self._lengths[length].add(flags_L, sequence.group)
+            self._types[sequence.ids[place]].add(flags_L, sequence.group)
+            self._subwords[sequence.words[word]].add(flags_L, sequence.group)
             category = sequence.categories_S[place]
             if category is not None:
-                self._categories[category].add(flags_L)
+                self._categories[category].add(flags_L, sequence.group)
         for text, any_L in zip(sequence.words, any_WL, strict=True):
-            self._words[text].add(any_L)
+            self._words[text].add(any_L, sequence.group)
 
     def analysis(self) -> StackAnalysis:
         """Return the counts of all sequences so far."""
@@ -132,7 +149,7 @@ class StackTally:
             all=occurrences.counts(),
             types=len(self._words),
             rows=[
-                WordCounts(word, *self._words[word].counts(), *self._subwords[word].counts())
+                WordCounts(word, count, self._words[word].multi_L, *self._subwords[word].counts())
                 for word, count in frequency.most_common(KEPT_WORDS)
                 if count >= MINIMUM
             ],

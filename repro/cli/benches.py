@@ -33,8 +33,8 @@ from repro.training.state import Progress as TrainingProgress
 
 _WARM_UP = 3
 """Steps that are not counted, at the start of a run and of every turn."""
-_VALIDATION_ROWS = 16
-"""Enough for one example where rows are lines, some of them empty, that are packed into blocks."""
+_EVALUATED_ROWS = 16
+"""Of each split: enough for one example where rows are lines, some of them empty, packed into blocks."""
 
 
 def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
@@ -193,8 +193,14 @@ def _step_row(records: Sequence[StepRecord], first: Sequence[StepRecord]) -> dic
 
 
 def _short_run(task: str, gate: str, scale: str, data: str | None, steps: int) -> tuple[RunConfig, RunPaths]:
-    """Resolve a run of a given number of steps, with next to no evaluation."""
-    settings = {"training.steps": steps, "data.validation_samples": _VALIDATION_ROWS}
+    """Resolve a run of exactly so many steps, with next to no evaluation."""
+    settings: dict[str, object] = {
+        "training.steps": steps,
+        "training.schedule": "linear",  # neither a margin beyond the steps nor a branch
+        "data.dev_samples": _EVALUATED_ROWS,
+        "data.validation_samples": _EVALUATED_ROWS,
+        "evaluation.points": 1,
+    }
     return resolve(
         task=task,
         scale=scale,

@@ -17,6 +17,7 @@ from repro import paper
 
 if TYPE_CHECKING:
     from repro.results.run import EvalResult, RunResult
+    from repro.run.until import TimeToLoss
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
@@ -157,6 +158,20 @@ def print_result(result: RunResult, title: str, as_json: bool) -> None:
         flops = quantity(row["flops"])
         out.print(f"paper, with its own model and data: {row['performance']:g}, {flops} FLOPs")
     out.print(result.run_id)
+
+
+def print_time_to_loss(reached: TimeToLoss, as_json: bool) -> None:
+    """Print when a run reached a loss."""
+    if as_json:
+        print_json(reached.to_json())
+        return
+    if reached.steps is None:
+        steps, last = reached.trained_steps, number(reached.last_loss)
+        out.print(f"loss {number(reached.loss)} not reached in {steps} steps; the last was {last}")
+    else:
+        seconds = number(reached.train_seconds)
+        out.print(f"loss {number(reached.loss)} after {reached.steps:.0f} steps, {seconds} s of training")
+    out.print(reached.run_id)
 
 
 def print_evaluation(evaluation: EvalResult, as_json: bool) -> None:

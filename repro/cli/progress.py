@@ -91,16 +91,20 @@ class TrainingDisplay:
         if err.is_terminal:
             if title not in self._tasks:
                 self._tasks[title] = self._bar.add_task(title, total=total_steps, state=state)
-            self._bar.update(self._tasks[title], completed=record.step, state=state)
-        elif record.step == total_steps or time.monotonic() - self._last_line > 10:
+            self._bar.update(self._tasks[title], completed=progress.done, state=state)
+        elif progress.done == total_steps or time.monotonic() - self._last_line > 10:
             self._last_line = time.monotonic()
-            err.print(f"{title} step {record.step}/{total_steps} {state}")
+            err.print(f"{title} step {progress.done}/{total_steps} {state}")
 
     def end(self, title: str) -> None:
-        """Remove a run that has ended."""
+        """Remove and count a run that has ended."""
         self._finished += 1
+        self.remove(title)
+        if self._all is not None:
+            self._bar.update(self._all, completed=self._finished)
+
+    def remove(self, title: str) -> None:
+        """Remove the bar of a run."""
         self._smooth.pop(title, None)
         if title in self._tasks:
             self._bar.remove_task(self._tasks.pop(title))
-        if self._all is not None:
-            self._bar.update(self._all, completed=self._finished)

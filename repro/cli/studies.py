@@ -13,12 +13,14 @@ from repro.report.tables.base import load_shown
 from repro.results.published import Published
 from repro.results.run import read_result
 from repro.run.setup import Examples, load_examples
+from repro.run.until import TimeToLoss
 from repro.study.definition import load_study
 from repro.study.estimate import estimate, matmul_speed
 from repro.study.execute import execute
 from repro.study.interleave import Outcome
 from repro.study.plan import PlannedRun, together
 from repro.study.record import record_study
+from repro.study.targets import reach_targets
 from repro.training.state import Progress
 
 
@@ -71,6 +73,7 @@ def run_studies(
             ended=ended,
             should_stop=stop,
         )
+        failed |= _reach_targets(plans, display, stop)
     for study, planned in plans.items():
         record_study(study, planned, failed, scale)
     published = Published.read(scale)
@@ -78,6 +81,28 @@ def run_studies(
         _show(plans, published, build_report(scale), as_json)
     for run_id, reason in failed.items():
         say(f"{run_id} failed: {reason}")
+    return failed
+
+
+def _reach_targets(
+    plans: Mapping[str, Sequence[PlannedRun]], display: TrainingDisplay, stop: StopRequest
+) -> dict[str, str]:
+    """Let the runs of studies with a baseline go on until they reach its loss; return those that failed."""
+
+    def report(run: PlannedRun, progress: Progress) -> None:
+        stop.training = True
+        display.show(_title(run), progress)
+
+    def ended(run: PlannedRun, outcome: TimeToLoss | str) -> None:
+        stop.training = False
+        display.remove(_title(run))
+        if isinstance(outcome, str):
+            err.print(f"{_title(run)}: {_outcome(outcome)}", markup=False)
+
+    failed: dict[str, str] = {}
+    for study, planned in plans.items():
+        baseline_of = load_study(study).baseline_of
+        failed |= reach_targets(planned, baseline_of, report=report, ended=ended, should_stop=stop)
     return failed
 
 

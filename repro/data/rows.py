@@ -1,5 +1,6 @@
 """Rows of a task's splits, from the synthetic corpora, a data folder or the hub."""
 
+import itertools
 import json
 import random
 from collections.abc import Container, Iterator
@@ -7,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.data.corpora import base as corpora
+from repro.data.corpora.shared.splits import SPLITS
+from repro.data.dev import dev_cut, numbers_of
 from repro.data.readers import Reader, file_reader, hub_reader
 from repro.errors import UserError, notice
-from repro.provenance import fingerprint_digests, fingerprint_files, text_digests
+from repro.provenance import fingerprint_files, fingerprint_text
 from repro.tasks.base import Gap, Row, TaskModule
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv")
 MAX_SHARE_OF_GAPS = 0.05
 """Share of the rows of a split that may lack a text; more of them are a fault of the data."""
-_SPLIT_SEEDS = {"train": 1, "validation": 2, "test": 3}
+_GENERATED = 1000
+"""Rows of a split of a corpus that is generated, where no limit says how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +46,11 @@ def folder_fingerprint(folder: Path, task: TaskModule) -> str:
 
 def rows_fingerprint(rows: list[Row]) -> str:
     """Compute the fingerprint of rows that have no file of ours: synthetic ones, or those of the hub."""
-    return fingerprint_digests(rows_digests(rows))
-
-
-def rows_digests(rows: list[Row]) -> bytes:
-    """Compute the digests that `rows_fingerprint` is over; those of several splits can be joined."""
-    return text_digests(json.dumps(row, sort_keys=True, default=str) for row in rows)
+    return fingerprint_text(json.dumps(row, sort_keys=True, default=str) for row in rows)
 
 
 def load_rows(task: TaskModule, source: str, folder: Path | None, split: str, limit: int | None) -> SplitRows:
-    """Read and check the rows of a split.
+    """Read and check the rows of a split: of `train`, what `load_training` shares out.
 
     Args:
         source: `synthetic`, `hub` or `folder:...`, as in `DataConfig.source`.
@@ -65,6 +64,61 @@ def load_rows(task: TaskModule, source: str, folder: Path | None, split: str, li
     origin, read = _source(task, source, folder, split, limit)
     rows: list[Row] = []
     count, gaps = 0, _Gaps(origin)
+    for _, row in _checked(task, origin, read, gaps):
+        count += 1
+        if limit is None or count <= limit:
+            rows.append(row)
+    gaps.check(count)
+    if limit is not None and limit < count and not task.CONTIGUOUS:
+        rows.clear()
+        rows += _chosen(origin, read, [*numbers_of(_indices(task, count, limit), gaps.numbers)])
+    return SplitRows(rows=rows, skipped=len(gaps.numbers))
+
+
+def load_training(
+    task: TaskModule, options: object, source: str, folder: Path | None, limit: int | None, dev_samples: int
+) -> dict[str, SplitRows]:
+    """Read and check the training split, and cut the dev split from it: rows of `train` and of `dev`.
+
+    The choice is the same whatever the limit, and the seed of a run has no part in it. A generated corpus
+    makes both splits, from seeds of their own.
+
+    Args:
+        options: the `Config` of the task.
+        source, folder: as for `load_rows`.
+        limit: at most this many rows of `train`, as for `load_rows`.
+        dev_samples: at most this many rows of `dev`: whole groups, as the task groups rows; at least one.
+
+    Raises:
+        UserError: as `load_rows`, or nothing is left to train on.
+    """
+    if source == "synthetic":  # as many as are wanted of each
+        limits = {"train": limit, "dev": dev_samples}
+        return {split: load_rows(task, source, folder, split, limits[split]) for split in limits}
+    origin, read = _source(task, source, folder, "train", limit)
+    count, gaps, cut = 0, _Gaps(origin), dev_cut(dev_samples, task.CONTIGUOUS)
+    rows, again = itertools.tee(_checked(task, origin, read, gaps))
+    for (number, _), group in zip(rows, task.groups((row for _, row in again), options), strict=True):
+        count += 1
+        cut.add(number, group)
+    gaps.check(count)
+    dev = cut.numbers()
+    left = count - len(dev)
+    if not left:
+        raise UserError(
+            f"{origin}: data.dev_samples = {dev_samples} leaves none of {count} rows to train on"
+            " (rows that belong together are not parted); lower it, or give more data"
+        )
+    train = [*numbers_of(_indices(task, left, limit), sorted([*gaps.numbers, *dev]))]
+    chosen = dict(zip(sorted([*train, *dev]), _chosen(origin, read, [*train, *dev]), strict=True))
+    return {
+        "train": SplitRows(rows=[chosen[number] for number in train], skipped=len(gaps.numbers)),
+        "dev": SplitRows(rows=[chosen[number] for number in dev], skipped=0),
+    }
+
+
+def _checked(task: TaskModule, origin: str, read: Reader, gaps: "_Gaps") -> Iterator[tuple[int, Row]]:
+    """Yield the rows that are whole, with their numbers; refuse wrong ones, count gaps."""
     for number, row in read():
         problem = _problem(task, row)
         if isinstance(problem, Gap):
@@ -72,17 +126,22 @@ def load_rows(task: TaskModule, source: str, folder: Path | None, split: str, li
         elif problem:
             raise UserError(f"{origin}: row {number}: {problem}")
         else:
-            count += 1
-            if limit is None or count <= limit:
-                rows.append(row)
-    gaps.check(count)
-    if limit is not None and limit < count and not task.CONTIGUOUS:
-        rows.clear()
-        chosen = sorted(random.Random(0).sample(range(count), limit))
-        rows += (row for _, row in read(set(gaps.numbers_of(chosen))))
-        if len(rows) != limit:
-            raise UserError(f"{origin}: changed while it was read")
-    return SplitRows(rows=rows, skipped=len(gaps.numbers))
+            yield number, row
+
+
+def _indices(task: TaskModule, count: int, limit: int | None) -> list[int] | range:
+    """Choose rows: all, the beginning of running text, or a fixed random choice, ascending."""
+    if limit is None or limit >= count or task.CONTIGUOUS:
+        return range(count if limit is None else min(limit, count))
+    return sorted(random.Random(0).sample(range(count), limit))
+
+
+def _chosen(origin: str, read: Reader, numbers: list[int]) -> list[Row]:
+    """Read the rows that have these numbers, in the order of the data."""
+    rows = [row for _, row in read(set(numbers))]
+    if len(rows) != len(numbers):
+        raise UserError(f"{origin}: changed while it was read")
+    return rows
 
 
 class _Gaps:
@@ -112,26 +171,18 @@ class _Gaps:
         if skipped:
             notice(f"{self._origin}: {skipped} of {total} rows are left out, the first for {self._first}")
 
-    def numbers_of(self, indices: list[int]) -> Iterator[int]:
-        """Yield the numbers, from 1, of rows that have these indices when the others are left out."""
-        gap = 0
-        for index in indices:
-            while gap < len(self.numbers) and self.numbers[gap] <= index + gap + 1:
-                gap += 1
-            yield index + gap + 1
-
 
 def _source(
     task: TaskModule, source: str, folder: Path | None, split: str, limit: int | None
 ) -> tuple[str, Reader]:
     """Return the name of a split for messages, and what reads it."""
     if source == "synthetic":
-        corpus = corpora.load(task.CORPUS).generate(limit or 1000, _SPLIT_SEEDS[split])
+        corpus = corpora.load(task.CORPUS).generate(limit or _GENERATED, SPLITS[split])
 
-        def generated(wanted: Container[int] | None = None) -> Iterator[tuple[int, Row]]:
-            return enumerate(corpus, 1)
+        def generated_rows(wanted: Container[int] | None = None) -> Iterator[tuple[int, Row]]:
+            return (pair for pair in enumerate(corpus, 1) if wanted is None or pair[0] in wanted)
 
-        return f"corpus {task.CORPUS}", generated
+        return f"corpus {task.CORPUS}", generated_rows
     if source == "hub":
         return f"{task.HUB[0]} {split}", hub_reader(*task.HUB, split)
     assert folder is not None, "a folder source comes with its folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ from repro.moe.flops import Architecture, FFNSize
 from repro.moe.folder import CONFIG_KEY
 from repro.moe.gates import base as gates
 from repro.moe.gates.base import GateClass
-from repro.moe.initialize import fit_routers, initialize_experts
+from repro.moe.initialize import ffn_rms, fit_routers, initialize_experts, output_scale, scale_ffn
 from repro.moe.layer import Experts, MoELayer
 from repro.moe.stack_inputs import StackInputs
 from repro.results.base import Record, describe
@@ -119,7 +120,9 @@ def choose_backend(name: str, device: torch.device) -> str:
 
 
 def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device) -> Architecture:
-    """Replace the model's FFNs by MoE layers, in place; a dense gate leaves the model untouched.
+    """Replace the model's FFNs by MoE layers, in place.
+
+    A dense gate leaves the model as it is, but for the scale of its FFNs where one is set.
 
     Random experts and routers draw from torch's global generator.
 
@@ -130,7 +133,10 @@ def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device)
     sites = list(backbone.ffn_sites(model))
     gate_class = gates.load(settings.gate).Gate
     layers: dict[FFNSite, MoELayer] = {}
-    if gate_class is not None:
+    if gate_class is None:
+        for site in sites:
+            scale_ffn(site, settings.gate_options.ffn_scale)
+    else:
         layers = _replace_ffns(model, settings, _chosen(sites, settings, gate_class), gate_class, device)
         setattr(model.config, CONFIG_KEY, SavedSettings.of(settings).to_json())
     return Architecture(
@@ -148,6 +154,36 @@ def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device)
         ),
         experts=settings.experts.count,
     )
+
+
+def convert_measured(
+    model: PreTrainedModel, settings: MoESettings, device: torch.device
+) -> tuple[Architecture, float | None]:
+    """Convert a model, and measure at which scale its layers start.
+
+    Returns:
+        Its architecture; root mean square of a fresh layer's output over that of the FFN it replaces
+        (`initialize.output_scale`), mean over layers. Of a dense model that of its FFNs, after over before.
+        None if one of them gives 0.
+
+    Raises:
+        UserError: the settings do not fit the model.
+    """
+    sites = list(backbones.load(settings.backbone).ffn_sites(model))
+    before = [ffn_rms(site) for site in sites]
+    architecture = convert(model, settings, device)
+    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+    if 0 in before:
+        return architecture, None
+    if not layers:
+        scales = [ffn_rms(site) / rms for site, rms in zip(sites, before, strict=True)]
+    else:
+        places = slice(settings.experts.every - 1, None, settings.experts.every)
+        scales = [
+            output_scale(layer.experts, layer.gate, site.norm, rms)
+            for layer, site, rms in zip(layers, sites[places], before[places], strict=True)
+        ]
+    return architecture, statistics.fmean(scales)
 
 
 def _chosen(sites: list[FFNSite], settings: MoESettings, gate_class: GateClass) -> list[FFNSite]:

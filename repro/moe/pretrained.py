@@ -116,7 +116,7 @@ def is_converted(folder: Path | None) -> bool:
     """Return whether a folder holds a model with MoE layers, as `save` writes it."""
     if folder is None or not (folder / "config.json").is_file():
         return False
-    return CONFIG_KEY in read_configuration(folder)
+    return CONFIG_KEY in read_configuration(folder, "--model ")
 
 
 def load_with_gate(

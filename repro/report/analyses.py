@@ -1,17 +1,18 @@
 """Words, categories and places of a task with their share of two-expert tokens, over its analysed runs.
 
-The share of an item is that of its (token, layer) pairs with two experts or more. It is tested against
-the share of all tokens of its stack with as many trials as the item has **tokens**, not pairs: the
-layers of one token are not independent. Occurrences in one model are not independent either, since one
-router decides about all of them; how many seeds agree says more than a small q.
+The share of an item is that of its (token, layer) pairs with two experts or more. It is tested against the
+share of all tokens of its stack by a bootstrap over sequences, since the tokens of a text are not
+independent. Nor are the decisions of one router: an item stands out only if every seed agrees.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from repro.report.schemes import tasks_in_order
-from repro.report.significance import adjusted, two_sided
+from repro.report.significance import Grouped, adjusted, share_p
 from repro.results.analysis import Analysis, Counts, StackAnalysis
 from repro.results.published import Published
 
@@ -50,8 +51,8 @@ class Item:
 
     @property
     def often(self) -> bool:
-        """Whether it gets two experts more often than its stack, significantly."""
-        return (self.difference or 0) > 0 and self.q is not None and self.q <= LEVEL
+        """Whether it gets two experts more often than its stack: significantly, and in every run."""
+        return self.above == self.runs and self.q is not None and self.q <= LEVEL
 
 
 def share_of(counts: Iterable[Counts]) -> float | None:
@@ -87,43 +88,55 @@ def stacks(analyses: Sequence[Analysis]) -> list[str]:
 def _items_of(analyses: Sequence[Analysis], stack: str) -> Iterator[Item]:
     """Test the items of one stack; without q."""
     runs = [analysis.stacks[stack] for analysis in analyses if stack in analysis.stacks]
-    bases = [share_of([run.all]) for run in runs]
-    base = share_of([run.all for run in runs])
+    bases = [run.all for run in runs]
     occurrences = [{word.word: word.of_occurrences for word in run.words.rows} for run in runs]
     for kind, tables in _kinds(runs):
         for name in dict.fromkeys(name for table in tables for name in table):
             present = [
-                (table[name], rate) for table, rate in zip(tables, bases, strict=True) if name in table
+                (table[name], base) for table, base in zip(tables, bases, strict=True) if name in table
             ]
-            item = _item(kind, stack, name, present, base)
+            item = _item(kind, stack, name, present)
             if kind == "word":
                 item = _with_occurrences(item, [table[name] for table in occurrences if name in table])
             yield item
 
 
-def _item(
-    kind: str, stack: str, name: str, present: Sequence[tuple[Counts, float | None]], base: float | None
-) -> Item:
+def _item(kind: str, stack: str, name: str, present: Sequence[tuple[Counts, Counts]]) -> Item:
     """Test one item.
 
     Args:
-        present: its counts in each run that has it, and the base rate of that run.
-        base: the base rate over all runs.
+        present: its counts in each run that has it, and those of all tokens of that run.
     """
-    counts = [one for one, _ in present]
-    tokens, share = sum(one.tokens for one in counts), share_of(counts)
+    counts, bases = [one for one, _ in present], [base for _, base in present]
     return Item(
         kind=kind,
         stack=stack,
         name=name,
-        tokens=tokens,
-        share=share,
+        tokens=sum(one.tokens for one in counts),
+        share=share_of(counts),
         by_layer=layer_shares(counts),
-        base=base,
-        above=sum((share_of([one]) or 0) > (rate or 0) for one, rate in present),
+        base=share_of(bases),
+        above=sum((share_of([one]) or 0) > (share_of([base]) or 0) for one, base in present),
         runs=len(present),
-        p=None if share is None or base is None else two_sided(round(share * tokens), tokens, base),
+        p=_p(counts, bases),
     )
+
+
+def _p(counts: Sequence[Counts], bases: Sequence[Counts]) -> float | None:
+    """Test a share by a bootstrap over the groups of sequences; None where runs saw different ones."""
+    tokens = {tuple(base.tokens_G) for base in bases}
+    if len(tokens) != 1 or not all(one.tokens_G for one in counts):
+        return None
+    return share_p(_by_group(counts), _by_group(bases))
+
+
+def _by_group(counts: Sequence[Counts]) -> Grouped:
+    """Return the tokens and those with two experts of each group, (G, 2), mean over layers and runs."""
+    tokens_RG = np.array([one.tokens_G for one in counts], dtype=np.float64)
+    multi_RG = np.array([one.multi_G for one in counts], dtype=np.float64)
+    layers = len(counts[0].multi_L)
+    grouped: Grouped = np.stack([tokens_RG.mean(0), multi_RG.mean(0) / layers], axis=1)
+    return grouped
 
 
 def _with_occurrences(item: Item, counts: Sequence[Counts]) -> Item:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TypeAlias
 
 from repro import paper
 from repro.report.statistics import mean, rounded
-from repro.report.target import Points, at_median_steps, mean_curve, norm_time, seconds_to
+from repro.report.target import TimeToTarget, time_to_target
 from repro.results.published import Published
 from repro.results.run import RunResult
+from repro.results.target import target_of
 from repro.tasks import base as tasks
 
 STUDY = "schemes"
@@ -19,9 +20,9 @@ METRIC_TITLES = {
     "bleu": "BLEU Score",
     "f1": "F1 Score",
     "rouge1": "ROUGE-1",
-    "perplexity": "Perplexity",
+    "perplexity": "Perplexity per token",
 }
-"""Metrics as Table 3 of the paper names them."""
+"""Metrics as Table 3 of the paper names them; perplexity with its unit, which the paper does not name."""
 DISTURBED = 0.1
 """CPU steal above which tables say so."""
 
@@ -89,41 +90,31 @@ class SchemeRow:
         """Return the mean of a number over the baseline's runs."""
         return mean([value for run in self.baseline_runs if (value := number(run)) is not None])
 
+    def paired(self, number: Number) -> list[float]:
+        """Return a number of each run minus that of the baseline's run of its seed."""
+        others = {run.seed: number(run) for run in self.baseline_runs}
+        pairs = [(number(run), others.get(run.seed)) for run in self.runs]
+        return [mine - other for mine, other in pairs if mine is not None and other is not None]
+
     def relative_to_baseline(self, number: Number) -> float | None:
         """Return the mean of a number over the runs, divided by the baseline's."""
         mine, others = self.mean(number), self.baseline_mean(number)
         return mine / others if mine is not None and others else None
 
+    @cached_property
+    def time_to_target(self) -> TimeToTarget | None:
+        """Time until the loss is down to the baseline's, paired by seed; None if it cannot be compared."""
+        return time_to_target(self.runs, self.baseline_runs)
+
+    @property
+    def norm_time(self) -> float | str | None:
+        """Norm. Training Time as tables show it: a number, a bound, or nothing."""
+        return self.time_to_target.cell if self.time_to_target else None
+
     @property
     def target(self) -> float | None:
-        """Final evaluation loss of the baseline, mean over its runs."""
-        curve = mean_curve(_curves(self.baseline_runs))
-        return curve[-1][1] if curve else None
-
-    @property
-    def seconds_to_target(self) -> float | None:
-        """Training seconds until the mean curve of the runs first reaches the target."""
-        return None if self.target is None else seconds_to(self.target, mean_curve(_curves(self.runs)))
-
-    @property
-    def norm_time(self) -> float | None:
-        """Norm. Training Time: seconds to the target, relative to those of the baseline."""
-        return norm_time(_curves(self.runs), _curves(self.baseline_runs))
-
-    @property
-    def norm_time_at_median_steps(self) -> float | None:
-        """Norm. Training Time if every step had taken the median time of its run."""
-        return norm_time(
-            [at_median_steps(run) for run in self.runs], [at_median_steps(run) for run in self.baseline_runs]
-        )
-
-    @property
-    def norm_time_by_seed(self) -> list[float | None]:
-        """Norm. Training Time of each run to the final loss of the baseline's run of its seed."""
-        return [
-            norm_time([run.curve], [base.curve for base in self.baseline_runs if base.seed == run.seed])
-            for run in self.runs
-        ]
+        """Loss of the baseline at its budget, mean over seeds."""
+        return mean([target_of(run) for run in self.baseline_runs])
 
     @property
     def timed_apart(self) -> bool:
@@ -148,21 +139,16 @@ class SchemeRow:
         """Why cells of this row are empty."""
         if not self.runs:
             return "; ".join(self.missing) or "not run"
-        if self.target is None:
+        if not self.baseline_runs:
             return f"no {self.baseline} run to compare with"
-        if self.seconds_to_target is None:
-            final = mean_curve(_curves(self.runs))[-1][1]
-            return f"target loss {self.target:.4g} not reached: final loss {final:.4g}"
-        if self.norm_time is None:
-            return f"{self.baseline} is at its final loss from the start: it learned nothing"
+        if "linear" in {run.schedule for run in (*self.runs, *self.baseline_runs)}:
+            return "no time to a target under a linear schedule"
+        if self.time_to_target is None:
+            return f"{self.baseline} learned nothing: its loss does not fall"
         unmeasured = [str(run.seed) for run in self.runs if performance(run) is None]
         if unmeasured:
             return f"{self.metric} of seed {', '.join(unmeasured)} is not a finite number"
         return "; ".join(self.missing) or None
-
-
-def _curves(runs: Sequence[RunResult]) -> list[Points]:
-    return [run.curve for run in runs]
 
 
 def scheme_rows(
@@ -194,6 +180,11 @@ def reasons(rows: Iterable[SchemeRow]) -> list[str]:
     """
     rows = list(rows)
     notes = list(dict.fromkeys(f"{row.title}: from {row.checkpoint}" for row in rows if row.checkpoint))
+    notes += [
+        f"{row.title}, {row.baseline}: in no verdict, {reason}"
+        for row in rows
+        if row.scheme == row.baseline and (reason := trivial_reason(row.runs))
+    ]
     notes += [f"{row.title}, {row.scheme}: {row.reason}" for row in rows if row.reason]
     shares = [share for row in rows if (share := row.mean(cpu_steal_fraction) or 0.0) > DISTURBED]
     if shares:
@@ -203,6 +194,21 @@ def reasons(rows: Iterable[SchemeRow]) -> list[str]:
     if apart:
         notes.append(f"{len(apart)} rows were not timed in turns with {apart[0].baseline}: loads may differ")
     return notes
+
+
+def trivial_reason(runs: Sequence[RunResult]) -> str | None:
+    """Say that runs of a baseline are no better than an answer that needs no model; None if they are.
+
+    Such a task has not been learned: what schemes gain or lose on it says nothing about them.
+    """
+    pairs = [(run.metric, run.metric_trivial) for run in runs]
+    known = [(one, other) for one, other in pairs if one.value is not None and other is not None]
+    if not known:
+        return None
+    metric, trivial = known[0]
+    sign = 1 if metric.higher_is_better else -1
+    gain = sum(sign * ((one.value or 0.0) - other) for one, other in known)
+    return None if gain > 0 else f"a trivial answer has {metric.name} {trivial:.4g}"
 
 
 def tasks_in_order(names: Iterable[str]) -> list[str]:
@@ -232,9 +238,14 @@ def performance_top_1(run: RunResult) -> float | None:
     return run.metric_top1.value if run.metric_top1 else None
 
 
+def eval_loss(run: RunResult) -> float | None:
+    """Return the loss on the validation split at the end of training."""
+    return run.eval_loss
+
+
 def final_loss(run: RunResult) -> float | None:
-    """Return the evaluation loss at the end of training."""
-    return run.final_loss
+    """Return the loss on the dev split at the end of training."""
+    return run.dev_loss
 
 
 def flops(run: RunResult) -> float | None:

@@ -1,61 +1,89 @@
-"""Time to reach the loss of the top-2 baseline, which the paper calls training time (4.4)."""
+"""Norm. Training Time over seeds: what tables show of the ratios that `results.target` works out."""
 
+import math
 from collections.abc import Sequence
-from statistics import fmean
-from typing import TypeAlias
+from dataclasses import dataclass
 
-from repro.results.records import CurvePoint
+from repro.report.statistics import interval, mean, rounded
 from repro.results.run import RunResult
-
-Curve: TypeAlias = Sequence[tuple[float, float]]
-"""Points of (training seconds, evaluation loss)."""
-Points: TypeAlias = Sequence[CurvePoint]
-"""The curve of one run."""
+from repro.results.target import TargetRatio, target_ratio
 
 
-def mean_curve(runs: Sequence[Points]) -> Curve:
-    """Average seconds and loss over runs, at each step that all of them measured, and at their ends.
+@dataclass(frozen=True, kw_only=True)
+class TimeToTarget:
+    """How long a scheme takes to the baseline's loss, paired by seed; at least one ratio.
 
-    Runs of one configuration may end some steps apart: batches cut by tokens depend on the order.
+    Means are geometric: twice as long and half as long cancel out. A seed that missed its target enters with
+    the lower bound of its ratio, so the mean is a lower bound, too.
     """
-    if not runs:
-        return []
-    by_step = [{point.step: point for point in points[:-1]} for points in runs]
-    common = sorted(set.intersection(*map(set, by_step)))
-    rows = [[points[step] for points in by_step] for step in common]
-    rows.append([points[-1] for points in runs])
-    return [
-        (fmean(point.train_seconds for point in row), fmean(point.eval_loss for point in row)) for row in rows
-    ]
+
+    ratios: Sequence[TargetRatio]
+
+    @property
+    def reached(self) -> int:
+        """Seeds that reached the target."""
+        return sum(ratio.reached for ratio in self.ratios)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a seed missed its target."""
+        return self.reached < len(self.ratios)
+
+    @property
+    def time(self) -> float:
+        """Mean ratio of times, or a lower bound of it."""
+        return _geometric_mean([ratio.time for ratio in self.ratios])
+
+    @property
+    def steps(self) -> float:
+        """Mean ratio of steps, or a lower bound of it."""
+        return _geometric_mean([ratio.steps for ratio in self.ratios])
+
+    @property
+    def time_per_step(self) -> float:
+        """Mean ratio of median times a step."""
+        return _geometric_mean([ratio.time_per_step for ratio in self.ratios])
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean ratio of times (t interval of the logs); None with a miss or one seed."""
+        if self.is_bound:
+            return None
+        logs = [math.log(ratio.time) for ratio in self.ratios]
+        half = interval(logs)
+        if half is None:
+            return None
+        centre = sum(logs) / len(logs)
+        return math.exp(centre - half), math.exp(centre + half)
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the interval."""
+        ends = self.interval
+        return None if ends is None else (ends[1] - ends[0]) / 2
+
+    @property
+    def cell(self) -> float | str:
+        """What a table shows: a number, or a bound and how many seeds reached the target."""
+        if not self.is_bound:
+            return rounded(self.time)
+        return f"> {rounded(self.time, 3):g} ({self.reached} of {len(self.ratios)} reached)"
+
+    @property
+    def by_seed(self) -> str:
+        """The ratio of every seed, with `>` for a bound."""
+        return " ".join(f"{'' if ratio.reached else '>'}{ratio.time:.4g}" for ratio in self.ratios)
 
 
-def seconds_to(target: float, curve: Curve) -> float | None:
-    """Return the training seconds at which the loss first reaches the target; None if it never does.
-
-    Between two points the running minimum is taken as linear in time.
-    """
-    best = previous = float("inf")
-    start = 0.0
-    for seconds, loss in curve:
-        previous, best = best, min(best, loss)
-        if best <= target:
-            if previous == float("inf"):
-                return seconds
-            return start + (seconds - start) * (previous - target) / (previous - best)
-        start = seconds
-    return None
+def time_to_target(runs: Sequence[RunResult], baseline: Sequence[RunResult]) -> TimeToTarget | None:
+    """Pair runs with the baseline's by seed; None if no pair can be compared."""
+    by_seed = {run.seed: run for run in baseline}
+    pairs = [(run, by_seed[run.seed]) for run in runs if run.seed in by_seed]
+    ratios = [ratio for run, base in pairs if (ratio := target_ratio(run, base)) is not None]
+    return TimeToTarget(ratios=ratios) if ratios else None
 
 
-def norm_time(runs: Sequence[Points], baseline: Sequence[Points]) -> float | None:
-    """Return Norm. Training Time: seconds to the baseline's final loss, over those of the baseline."""
-    reference = mean_curve(baseline)
-    if not reference:
-        return None
-    target = reference[-1][1]
-    mine, others = seconds_to(target, mean_curve(runs)), seconds_to(target, reference)
-    return mine / others if mine is not None and others else None
-
-
-def at_median_steps(run: RunResult) -> Points:
-    """Return the curve as if every step had taken the median time of its run: no disturbed step counts."""
-    return [point._replace(train_seconds=point.step * run.seconds_per_step) for point in run.curve]
+def _geometric_mean(values: Sequence[float]) -> float:
+    logs = mean([math.log(value) for value in values])
+    assert logs is not None, "there is a ratio"
+    return math.exp(logs)

@@ -1,6 +1,6 @@
 """`analysis.json`: which tokens of the validation split get two experts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
@@ -20,15 +20,23 @@ from repro.results.base import (
     wrong_version,
 )
 
-ANALYSIS_VERSION: Final = 1
+ANALYSIS_VERSION: Final = 2
 """Version of `analysis.json`."""
 
 
 class Counts(NamedTuple):
-    """Tokens, and how many of them got two or more experts in each layer of their stack."""
+    """Tokens, and how many of them got two or more experts in each layer of their stack.
+
+    Sequences are not independent samples of tokens, so tokens are also counted by group of sequences, for a
+    bootstrap. The groups are the same neighbours of the split in every analysis of as many sequences.
+    """
 
     tokens: Count
     multi_L: list[Count]
+    tokens_G: Sequence[Count] = ()
+    """Tokens by group of sequences; empty where they were not told apart."""
+    multi_G: Sequence[Count] = ()
+    """(Token, layer) pairs with two or more experts, by group."""
 
 
 class WordCounts(NamedTuple):
@@ -42,6 +50,10 @@ class WordCounts(NamedTuple):
     tokens: Count
     tokens_multi_L: list[Count]
     """Subword tokens with two or more experts, by layer."""
+    tokens_G: Sequence[Count] = ()
+    """Subword tokens by group of sequences."""
+    tokens_multi_G: Sequence[Count] = ()
+    """(Subword token, layer) pairs with two or more experts, by group."""
 
     @property
     def of_occurrences(self) -> Counts:
@@ -51,7 +63,7 @@ class WordCounts(NamedTuple):
     @property
     def of_tokens(self) -> Counts:
         """Counts of subword tokens."""
-        return Counts(self.tokens, self.tokens_multi_L)
+        return Counts(self.tokens, self.tokens_multi_L, self.tokens_G, self.tokens_multi_G)
 
 
 class Words(Record):
@@ -88,6 +100,13 @@ class StackAnalysis(Record):
                 raise wrong("counts of different numbers of layers")
             if max(counts.multi_L, default=0) > counts.tokens:
                 raise wrong("more tokens with two experts than tokens")
+            if len(counts.tokens_G) not in (0, len(self.all.tokens_G)):
+                raise wrong("counts of different numbers of groups of sequences")
+            if counts.tokens_G and (sum(counts.tokens_G), sum(counts.multi_G)) != (
+                counts.tokens,
+                sum(counts.multi_L),
+            ):
+                raise wrong("groups of sequences that do not add up to the whole")
         return self
 
     def _every_count(self) -> Iterator[Counts]:
@@ -208,7 +227,7 @@ class SampleStack(Record):
 class Analysis(Record):
     """Which tokens of a finished run's validation split get two experts."""
 
-    version: Literal[1]
+    version: Literal[2]
     run_id: PlainName
     task: TaskName
     gate: PlainName

@@ -77,8 +77,13 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The last checkpoint of an unfinished run."""
+        """The last checkpoints of an unfinished run; of a finished one that of its trunk, which may go on."""
         return self.path / "checkpoint"
+
+    @property
+    def cooldown(self) -> "RunFolder":
+        """Records and checkpoints of the cooldown."""
+        return RunFolder(self.path / "cooldown")
 
     @property
     def model(self) -> Path:

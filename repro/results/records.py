@@ -1,10 +1,12 @@
 """One line per optimiser step and per evaluation: the records that a run appends to."""
 
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from repro.results.base import Amount, Count, Record, Share, wrong
+from repro.results.files import whole_lines
 
 
 class RoutingSummary(Record):
@@ -79,7 +81,7 @@ class StepRecord(Record):
 
 
 class EvalRecord(Record):
-    """A line of `evals.jsonl`: the model's loss on the fixed validation subset."""
+    """A line of `evals.jsonl`: the model's loss on the dev split."""
 
     step: Count
     """Optimiser steps done."""
@@ -95,3 +97,15 @@ class CurvePoint(NamedTuple):
     step: Count
     train_seconds: Amount
     eval_loss: float
+
+
+def read_curve(path: Path) -> list[CurvePoint]:
+    """Read the points of `evals.jsonl`.
+
+    Raises:
+        UserError: a line is no point.
+    """
+    records = [
+        EvalRecord.parse(line, f"{path}: line {number}") for number, line in enumerate(whole_lines(path), 1)
+    ]
+    return [CurvePoint(record.step, record.train_seconds, record.eval_loss) for record in records]

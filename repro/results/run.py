@@ -13,7 +13,7 @@ from repro.results.base import Amount, Count, Record, TaskName, parse_object, re
 from repro.results.environment import Environment
 from repro.results.records import CurvePoint, RoutingSummary
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 """Version of `result.json`."""
 
 
@@ -43,12 +43,16 @@ class Flops(Record):
 
 
 class Curriculum(Record):
-    """Spearman's correlations over the training samples of the last whole epoch; None if undefined."""
+    """Spearman's correlations over the training samples; None if undefined."""
 
     length_ratio_correlation: float | None
-    """Of a sample's length with its share of two-expert tokens."""
+    """Of a sample's length with its share of two-expert tokens, in the last whole epoch."""
     length_count_correlation: float | None
-    """Of a sample's length with its number of two-expert tokens."""
+    """Of a sample's length with its number of two-expert tokens, in the last whole epoch."""
+    place_ratio_correlation: float | None
+    """Of a sample's place in the order of an epoch with its share of two-expert tokens (mean over layers) in
+    the epoch before, from which the order was made; mean over the ordered epochs. 1: the easiest first. None
+    in random order."""
 
 
 class Parameters(Record):
@@ -64,22 +68,22 @@ class Data(Record):
 
     source: str
     """`synthetic`, `hub` or `folder`."""
-    fingerprint: str
-    """Over the rows of both splits, 16 hex digits."""
     counts: dict[str, int]
-    """Rows."""
+    """Rows of `train`, `dev` and `validation`."""
+    fingerprints: dict[str, str]
+    """Over the rows, 16 hex digits."""
+    skipped: dict[str, int]
+    """Further rows of the file that lack a text and were left out; those of `train` may be of `dev`."""
     features: dict[str, int]
     """Examples encoded from them."""
     cut: dict[str, float]
     """Share of the features that lost something to a length limit."""
-    skipped: dict[str, int] | None = None
-    """Further rows, which lack a text and were left out; None if there are none, and in older results."""
 
 
 class RunResult(Record):
     """One finished run. Times are of training alone; qualities are of the full validation split."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     run_id: PlainName
     """`<task>-<gate>-s<seed>-<8 hex digits of the configuration>`."""
     task: TaskName
@@ -99,6 +103,9 @@ class RunResult(Record):
     """Data wait, forward, backward and optimiser; evaluation, checkpoints and records excluded."""
     seconds_per_step: Amount
     """Median over the steps."""
+    seconds_per_step_by_epoch: Annotated[list[Amount], Field(min_length=1)]
+    """Median over the steps of each epoch; the last may have been cut short. Orders by ratios act from the
+    second on: the first is the same work in all of them and in random order."""
     tokens_per_second: Amount
     """`tokens` / `train_seconds`."""
     cpu_steal_fraction: float | None = Field(
@@ -115,16 +122,23 @@ class RunResult(Record):
     """Everything that the metric gives, e.g. BLEU's signature or ROUGE-2."""
     metric_top1: Metric | None
     """With the best expert alone at inference; None for a dense model."""
+    metric_trivial: float | None = None
+    """The metric of an answer that needs no model (`Task.trivial`); None if the task names none."""
     eval_loss: float
-    """Mean task loss."""
+    """Mean task loss on the validation split."""
+    dev_loss: float
+    """The same on the dev split."""
     curve: Annotated[list[CurvePoint], Field(min_length=1)]
-    """Loss on the fixed validation subset over training."""
+    """Loss of the trunk on the dev split, from which times to a target are read."""
     flops: Flops
     """Of the trained tokens."""
     flops_eval: Flops
     """Of the validation split."""
     routing: RoutingSummary | None
     """Of the trained tokens; None for a dense model."""
+    output_scale: float | None = None
+    """Root mean square of a layer's output at the start over that of the FFN it replaces, mean over layers,
+    on random tokens; None if the experts were trained before."""
     curriculum: Curriculum | None = None
     """None for a dense model."""
     routing_eval: RoutingSummary | None
@@ -143,9 +157,11 @@ class RunResult(Record):
         return checkpoint if isinstance(checkpoint, str) else None
 
     @property
-    def final_loss(self) -> float:
-        """Loss on the fixed validation subset at the end of training."""
-        return self.curve[-1].eval_loss
+    def schedule(self) -> str:
+        """The schedule of its learning rate, as in `TrainingConfig.schedule`."""
+        training = self.config.get("training")
+        assert isinstance(training, dict), "a configuration has this section"
+        return str(training["schedule"])
 
 
 class RunIdentity(Record):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro import plugins
-from repro.config import ModelConfig, RunConfig, Sections, Where
+from repro.config import ORDERS_BY_RATIOS, ModelConfig, RunConfig, Sections, Where
 from repro.errors import UserError
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.options import misfit, typed_options
@@ -54,8 +54,11 @@ def checked_model(config: RunConfig, where: Where) -> ModelConfig:
     return model
 
 
-def contradictions(sections: Sections, overrides: Mapping[str, Override], dense: bool) -> list[str]:
+def contradictions(
+    sections: Sections, overrides: Mapping[str, Override], gate_name: str, adaptive: bool
+) -> list[str]:
     """Find settings that exclude each other, or that would have no effect."""
+    dense = gate_name == "dense"
     problems = []
     model = sections["model"]
     if model.get("checkpoint") is not None and "model.vocab_size" in overrides:
@@ -63,9 +66,10 @@ def contradictions(sections: Sections, overrides: Mapping[str, Override], dense:
     if sections["data"].get("source", "synthetic") == "synthetic":
         problems += [
             f"{overrides[key].origin}: {key}: a generated corpus has at most {_MOST_GENERATED} rows"
-            for key in ("data.train_samples", "data.validation_samples")
+            for key in ("data.train_samples", "data.dev_samples", "data.validation_samples")
             if key in overrides and type(size := overrides[key].value) is int and size > _MOST_GENERATED
         ]
+    problems += _without_order(sections, overrides, gate_name, adaptive)
     if sections["training"]["curriculum"] == "length" and "training.length_pool" in overrides:
         problems.append("--set training.length_pool: has no effect on the curriculum 'length'")
     if dense:
@@ -83,3 +87,24 @@ def contradictions(sections: Sections, overrides: Mapping[str, Override], dense:
             except UserError as error:
                 problems += error.problems
     return problems
+
+
+def _without_order(
+    sections: Sections, overrides: Mapping[str, Override], gate_name: str, adaptive: bool
+) -> list[str]:
+    """Find an order by ratios that would never act; a number of steps is compared after the data are read."""
+    override = overrides.get("training.curriculum")
+    if override is None or override.value not in ORDERS_BY_RATIOS:
+        return []
+    if not adaptive:
+        return [
+            f"{override.origin}: {override.value!r} orders samples by their share of two-expert tokens,"
+            f" which is the same for all under {gate_name!r}; use random or length"
+        ]
+    epochs = sections["training"].get("epochs")
+    if isinstance(epochs, int | float) and epochs <= 1:
+        return [
+            f"{override.origin}: {override.value!r} acts from the second epoch on, and training.epochs is"
+            f" {epochs:g}; give more than 1, or --curriculum random"
+        ]
+    return []

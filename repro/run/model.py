@@ -156,6 +156,7 @@ def converted_model(config: RunConfig, paths: RunPaths, device: torch.device) ->
         for key, is_set, what in (
             ("model.config", bool(config.model.config), "its sizes"),
             ("experts.init", config.experts.init != "random", "its experts"),
+            ("experts.scale", config.experts.scale != "none", "its experts"),
             ("--gate dense", config.gate == "dense", "MoE layers; give another gate"),
         )
         if is_set

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from repro.config import RunConfig, from_dict
 from repro.data.features import report_special_tokens
-from repro.data.rows import load_rows
+from repro.data.rows import load_rows, load_training
 from repro.data.tokenizers import pretrained_tokenizer
 from repro.errors import UserError
 from repro.moe import pretrained
@@ -53,6 +53,7 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
     """Load rows, tokenizer and model.
 
     Args:
+        split: `train` or `dev` as the run had them, `validation`, or `test`: as many rows as of `validation`.
         data: a data folder; None takes the one the run was trained on.
 
     Raises:
@@ -65,8 +66,14 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
         data_folder = _data_folder(folder)
     accelerator = make_accelerator(config, folder.model)
     module = load_task(config.task)
-    limit = config.data.train_samples if split == "train" else config.data.validation_samples
-    rows = load_rows(module, source, data_folder, split, limit).rows
+    limits = config.data
+    if split in ("train", "dev"):
+        parts = load_training(
+            module, config.task_options, source, data_folder, limits.train_samples, limits.dev_samples
+        )
+        rows = parts[split].rows
+    else:
+        rows = load_rows(module, source, data_folder, split, limits.validation_samples).rows
     task = module.Task(config.task_options, pretrained_tokenizer(folder.model), config.data.max_length)
     report_special_tokens(module, rows, split, task.tokenizer)
     model = accelerator.prepare_model(

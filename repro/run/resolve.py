@@ -15,10 +15,11 @@ from repro.config import (
     option_names,
 )
 from repro.data.rows import folder_fingerprint
-from repro.errors import UserError, for_all, unknown
+from repro.errors import UserError, for_all, notice, unknown
 from repro.moe.folder import fingerprint_model
 from repro.moe.gates.base import is_adaptive
 from repro.moe.gates.base import load as load_gate
+from repro.moe.pretrained import is_converted
 from repro.results.files import RunPaths
 from repro.run.contradictions import Override, checked_model, contradictions
 from repro.run.scales import read_scale
@@ -61,12 +62,17 @@ def resolve(
     (task, _), (gate_file, gate_fixed), read = for_all(lambda step: step(), steps)
     gate_name = _gate_name(gate_file, gate_fixed, overrides)
     sections = _sections(read, task, scale)
-    sections["gate_options"] = dict(gate_fixed)
+    sections["gate_options"] = _gate_options(sections.pop("gate"), scale, gate_file) | gate_fixed
+    rates = _rates(sections.pop("learning_rate"), f"experiments/{scale}.toml: {task}.learning_rate")
+    if gate_name in rates:
+        overrides = {"training.learning_rate": rates[gate_name], **overrides}
 
     problems = _apply(sections, overrides, task, gate_file, gate_name, gate_fixed)
-    problems += _choose_curriculum(sections, overrides, gate_name, is_adaptive(gate_file))
+    adaptive = is_adaptive(gate_file)
+    why_random = _choose_curriculum(sections, overrides, adaptive)
     paths = _find_inputs(sections, overrides, task, data, model, results, problems)
-    problems += contradictions(sections, overrides, dense=gate_name == "dense")
+    _choose_experts(sections["experts"], overrides, paths.model)
+    problems += contradictions(sections, overrides, gate_name, adaptive)
     plain = {"task": task, "scale": scale, "gate": gate_name, "seed": seed, **sections}
     origins = {key: f"{override.origin}: " for key, override in overrides.items()}
 
@@ -82,6 +88,8 @@ def resolve(
         problems.append(f"experiments/{scale}.toml: model: give a checkpoint or a vocab_size")
     if problems:
         raise UserError(*problems)
+    if why_random is not None:
+        notice(f"{task}, {gate_name}: data in random order, as {why_random}")
     return config, paths
 
 
@@ -99,7 +107,7 @@ def _sections(scale: Mapping[str, Sections], task: str, name: str) -> Sections:
     """Merge the sections of `base` and, over them, those of the task."""
     if task not in scale:
         raise UserError(f"experiments/{name}.toml: no section for task {task!r}")
-    names = [*SECTIONS, "task"]
+    names = [*SECTIONS, "task", "gate", "learning_rate"]
     merged: Sections = {section: {} for section in names}
     for source in ("base", task):
         for section, values in scale.get(source, {}).items():
@@ -108,6 +116,48 @@ def _sections(scale: Mapping[str, Sections], task: str, name: str) -> Sections:
             merged[section] |= values
     merged["task_options"] = merged.pop("task")
     return merged
+
+
+def _gate_options(options: Mapping[str, Any], scale: str, gate_file: str) -> dict[str, Any]:
+    """Pick what a scale sets of the gates' options: those that this gate has.
+
+    Raises:
+        UserError: no gate has that option.
+    """
+    known = {name for gate in plugins.names("gates") for name in option_names("gates", gate)}
+    for option in options:
+        if option not in known:
+            raise UserError(f"experiments/{scale}.toml: gate: {unknown('option', option, sorted(known))}")
+    own = option_names("gates", gate_file)
+    return {option: value for option, value in options.items() if option in own}
+
+
+def _rates(rates: Mapping[str, Any], where: str) -> dict[str, Override]:
+    """Read the learning rates that were picked for single schemes; scheme, as results name it -> rate.
+
+    They hold where neither the user nor a study sets a rate.
+
+    Raises:
+        UserError: there is no such scheme.
+    """
+    picked = {}
+    for scheme, rate in rates.items():
+        file, fixed = plugins.resolve("gates", scheme, where=f"{where}: ")
+        picked[_gate_name(file, fixed, {})] = Override(rate, f"{where}.{scheme}")
+    return picked
+
+
+def _choose_experts(experts: dict[str, Any], overrides: Mapping[str, Override], model: Path | None) -> None:
+    """Fit copies, which are to start as what they were copied from, and leave random experts as drawn.
+
+    A model with experts of its own brings them: what the scale says of their start does not apply.
+    """
+    if is_converted(model):
+        for key in ("init", "scale"):
+            if f"experts.{key}" not in overrides:
+                experts.pop(key, None)
+    else:
+        experts.setdefault("scale", "fitted" if experts.get("init") == "upcycle" else "none")
 
 
 def _apply(
@@ -166,19 +216,25 @@ def _no_option(family: str, name: str, file: str, option: str) -> str:
     )
 
 
-def _choose_curriculum(
-    sections: Sections, overrides: Mapping[str, Override], gate_name: str, adaptive: bool
-) -> list[str]:
-    """Choose the paper's order for gates whose samples differ in it, random order for the others."""
-    override = overrides.get("training.curriculum")
-    if override is None:
-        sections["training"]["curriculum"] = "cosine" if adaptive else "random"
-    elif override.value in ("cosine", "count") and not adaptive:
-        return [
-            f"{override.origin}: {override.value!r} orders samples by their share of two-expert tokens,"
-            f" which is the same for all under {gate_name!r}; use random or length"
-        ]
-    return []
+def _choose_curriculum(sections: Sections, overrides: Mapping[str, Override], adaptive: bool) -> str | None:
+    """Choose an order of data, unless one is set: the paper's for adaptive gates if it acts, or else random.
+
+    Orders by ratios act from the second epoch on. A number of steps may be less than one epoch, which is
+    known only after the data are read: then an order by ratios must be asked for.
+
+    Returns:
+        Why it is random with an adaptive gate; None if it is not, or was asked for.
+    """
+    if "training.curriculum" in overrides:
+        return None
+    epochs = sections["training"].get("epochs")
+    acts = isinstance(epochs, int | float) and epochs > 1
+    sections["training"]["curriculum"] = "cosine" if adaptive and acts else "random"
+    if not adaptive or acts:
+        return None
+    if epochs is None:
+        return "with training.steps an order by ratios must be asked for (--curriculum cosine)"
+    return "an order by ratios would act from the second epoch on"
 
 
 def _find_inputs(

@@ -4,48 +4,39 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from accelerate import Accelerator
 from torch import nn
 
-from repro.config import RunConfig
 from repro.machine import peak_memory_bytes
 from repro.metrics.base import load as load_metric
 from repro.moe.flops import Architecture
 from repro.moe.routing import RoutingTotals
-from repro.results.environment import Environment
-from repro.results.files import RunFolder
+from repro.results.records import read_curve
 from repro.results.run import SCHEMA_VERSION, Curriculum, Metric, Parameters, RunResult
+from repro.run.launch import Launch
 from repro.run.setup import Prepared
-from repro.training.checkpoints import step_folder
+from repro.training.checkpoints import has_checkpoint, step_folder
+from repro.training.curriculum import Measured, place_ratio_correlation, rank_correlation
 from repro.training.evaluator import Evaluation, Pause, evaluate
 from repro.training.state import TrainingState
 
 
 def build_result(
-    accelerator: Accelerator,
-    prepared: Prepared,
-    config: RunConfig,
-    state: TrainingState,
-    environment: Environment,
-    interleaved_with: Sequence[str],
-    folder: RunFolder,
-    should_stop: Callable[[], bool],
+    launch: Launch, state: TrainingState, interleaved_with: Sequence[str], should_stop: Callable[[], bool]
 ) -> RunResult:
     """Evaluate the trained model with both gates at inference, and gather what the run measured.
 
     Args:
-        folder: whose last checkpoint keeps the part of an evaluation that is stopped.
-        should_stop: asked after every batch.
+        state: of the model at the end of the budget; its last measurement is that of this model.
+        should_stop: asked after every batch; the last checkpoint keeps the part of an evaluation.
 
     Raises:
         Interrupted: `should_stop` said so.
         FloatingPointError: the model's loss is not finite.
     """
-    checkpoint = step_folder(folder, state.step)
+    accelerator, prepared, config, folder = launch.accelerator, launch.prepared, launch.config, launch.folder
+    last_leg = folder.cooldown if has_checkpoint(folder.cooldown) else folder
+    checkpoint = step_folder(last_leg, state.step)
 
     def measure(force_top1: bool) -> Evaluation:
         name = "evaluation-top-1" if force_top1 else "evaluation"
@@ -84,49 +75,54 @@ def build_result(
         tokens=state.tokens,
         train_seconds=state.train_seconds,
         seconds_per_step=statistics.median(state.step_seconds),
+        seconds_per_step_by_epoch=state.seconds_by_epoch(),
         tokens_per_second=state.tokens / state.train_seconds,
         cpu_steal_fraction=_cpu_steal_fraction(state),
         interleaved_with=list(interleaved_with),
         metric=metric_entry(prepared.metric, same),
         metrics=dict(same.metrics),
         metric_top1=metric_entry(prepared.metric, top_1) if top_1 else None,
+        metric_trivial=_trivial(prepared),
         eval_loss=same.loss,
-        curve=state.curve,
+        dev_loss=state.curve[-1].eval_loss,
+        curve=read_curve(folder.evals),
         flops=state.work.flops(architecture),
         flops_eval=same.work.flops(architecture),
         routing=None if dense else state.routing.summary(),
-        curriculum=None if dense else curriculum_entry(prepared, state),
+        output_scale=prepared.output_scale,
+        curriculum=None if dense else curriculum_entry(config.training.curriculum, prepared, state),
         routing_eval=None if dense else same.routing.summary(),
         parameters=_parameters(prepared.model, architecture, state.routing),
         peak_memory_bytes=peak_memory_bytes(accelerator.device),
         data=prepared.data_record,
-        environment=environment,
+        environment=launch.environment,
     )
 
 
-def curriculum_entry(prepared: Prepared, state: TrainingState) -> Curriculum:
-    """Correlate each sample's length with its two-expert tokens, on which the curriculum's order could rest.
+def curriculum_entry(order: str, prepared: Prepared, state: TrainingState) -> Curriculum:
+    """Correlate what the curriculum's order could rest on, and what it came to.
 
-    Spearman's rank correlations over the training samples of the last whole epoch, with the share (mean
-    over layers) and with the number. None if no epoch ended, or if one of the two is constant.
+    Spearman's rank correlations. Length with the two-expert tokens: over the training samples of the last
+    whole epoch, with their share (mean over layers) and with their number; None if no epoch ended, or if one
+    of the two is constant. Place in the order with that share: `place_ratio_correlation`, mean over the
+    ordered epochs, of which the last may have been cut short.
     """
-    if state.ratios_NL is None or state.num_multi_expert_N is None:
-        return Curriculum(length_ratio_correlation=None, length_count_correlation=None)
-    lengths_N = np.array([prepared.task.length(feature) for feature in prepared.data.train])
+    measured = Measured.of(state)
+    if measured is None:
+        return Curriculum(
+            length_ratio_correlation=None, length_count_correlation=None, place_ratio_correlation=None
+        )
+    lengths_N, seen_N = prepared.data.lengths_N, measured.seen_N
+    ratios_N, counts_N = measured.ratios_NL.mean(1), measured.num_multi_expert_N
+    places = list(state.place_ratio_correlations)
+    if state.position > 0:
+        places.append(place_ratio_correlation(order, state, lengths_N))
+    defined = [place for place in places if place is not None]
     return Curriculum(
-        length_ratio_correlation=rank_correlation(lengths_N, state.ratios_NL.mean(1).numpy()),
-        length_count_correlation=rank_correlation(lengths_N, state.num_multi_expert_N.numpy()),
+        length_ratio_correlation=rank_correlation(lengths_N[seen_N], ratios_N[seen_N]),
+        length_count_correlation=rank_correlation(lengths_N[seen_N], counts_N[seen_N]),
+        place_ratio_correlation=statistics.fmean(defined) if defined else None,
     )
-
-
-def rank_correlation(left_N: npt.NDArray[Any], right_N: npt.NDArray[Any]) -> float | None:
-    """Return Spearman's rank correlation of two arrays; None if one of them is constant."""
-    if left_N.min() == left_N.max() or right_N.min() == right_N.max():
-        return None
-    # It takes a second to import, which the first step need not wait for.
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(left_N, right_N).statistic)
 
 
 def metric_entry(name: str, evaluation: Evaluation) -> Metric:
@@ -139,6 +135,19 @@ def metric_entry(name: str, evaluation: Evaluation) -> Metric:
         higher_is_better=load_metric(name).HIGHER_IS_BETTER,
         count=evaluation.count,
     )
+
+
+def _trivial(prepared: Prepared) -> float | None:
+    """Score the answers that need no model."""
+    task, features, rows = prepared.task, prepared.validation, prepared.rows
+    predictions = task.trivial(prepared.data.train, features, rows)
+    if predictions is None:
+        return None
+    answers, references = task.answers(predictions, features, rows)
+    metric = load_metric(prepared.metric).Metric()
+    value = metric.compute(predictions=answers, references=references)[prepared.metric]
+    assert value is None or isinstance(value, float)
+    return value
 
 
 def _cpu_steal_fraction(state: TrainingState) -> float | None:

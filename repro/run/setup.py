@@ -8,13 +8,12 @@ from accelerate.utils import set_seed
 
 from repro.config import RunConfig
 from repro.data.features import cached_features, report_special_tokens
-from repro.data.rows import load_rows, rows_digests
+from repro.data.rows import load_rows, load_training, rows_fingerprint
 from repro.data.tokenizers import pretrained_tokenizer, trained_tokenizer
 from repro.errors import UserError
 from repro.moe import convert, pretrained
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
-from repro.provenance import fingerprint_digests
 from repro.results.files import RunPaths
 from repro.results.run import Data
 from repro.run.model import check_family, check_sizes, converted_model, dense_model, settings_of
@@ -32,13 +31,15 @@ class Prepared:
     tokenizer: Any
     model: Any
     architecture: Architecture
+    output_scale: float | None
+    """Of a fresh layer against the FFN it replaces (`convert_measured`); None if experts were trained."""
     data: TrainingData
+    dev: list[Feature]
+    """Features of the dev split: curves and targets."""
     validation: list[Feature]
-    """All validation features."""
+    """Features of the validation split: the final measurement."""
     rows: list[Row]
-    """What they were encoded from."""
-    subset: list[Feature]
-    """Those that the loss curve is measured on."""
+    """What those of the validation split were encoded from."""
     data_record: Data
     """For the result."""
 
@@ -49,10 +50,10 @@ class Examples:
 
     task: Task
     rows: dict[str, list[Row]]
-    """Split (`train`, `validation`) -> rows."""
+    """Split (`train`, `dev`, `validation`) -> rows."""
     features: dict[str, list[Feature]]
-    fingerprint: str
-    """Of the rows of both splits."""
+    fingerprints: dict[str, str]
+    """Of the rows."""
     skipped: dict[str, int]
     """Further rows, which lack a text."""
 
@@ -64,24 +65,22 @@ def load_examples(config: RunConfig, paths: RunPaths) -> Examples:
         UserError: something of it is missing or broken.
     """
     module = load_task(config.task)
-    limits = {"train": config.data.train_samples, "validation": config.data.validation_samples}
-    loaded = {
-        split: load_rows(module, config.data.source, paths.data, split, limit)
-        for split, limit in limits.items()
-    }
+    data, folder = config.data, paths.data
+    loaded = load_training(
+        module, config.task_options, data.source, folder, data.train_samples, data.dev_samples
+    )
+    loaded["validation"] = load_rows(module, data.source, folder, "validation", data.validation_samples)
     rows = {split: loaded[split].rows for split in loaded}
     tokenizer = _tokenizer(config, module, rows["train"], paths)
     for split, read in rows.items():
         report_special_tokens(module, read, split, tokenizer)
     task = module.Task(config.task_options, tokenizer, config.data.max_length)
-    digests = {split: rows_digests(rows[split]) for split in rows}
+    fingerprints = {split: rows_fingerprint(rows[split]) for split in rows}
     return Examples(
         task=task,
         rows=rows,
-        features={
-            split: encoded(task, rows[split], split, fingerprint_digests(digests[split])) for split in rows
-        },
-        fingerprint=fingerprint_digests(digests["train"] + digests["validation"]),
+        features={split: encoded(task, rows[split], split, fingerprints[split]) for split in rows},
+        fingerprints=fingerprints,
         skipped={split: loaded[split].skipped for split in loaded},
     )
 
@@ -98,6 +97,7 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
     set_seed(config.seed)
     module = load_task(config.task)
     converted = pretrained.is_converted(paths.model)
+    output_scale = None
     if converted:
         model, architecture = converted_model(config, paths, device)
     else:
@@ -107,36 +107,34 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
     check_sizes(config, model, task.tokenizer)
     task.configure(model, features["train"])
     if not converted:
-        architecture = convert.convert(model, settings_of(config), device)
+        architecture, output_scale = convert.convert_measured(model, settings_of(config), device)
     # From here on only dropout is random: the same stream for every gate, another for every process.
     set_seed(config.seed, device_specific=True)
-    subset = evenly_spread(len(features["validation"]), config.evaluation.samples)
     return Prepared(
         task=task,
         metric=module.METRIC,
         tokenizer=task.tokenizer,
         model=model.to(device),
         architecture=architecture,
+        output_scale=output_scale,
         data=TrainingData(task=task, train=features["train"]),
+        dev=features["dev"],
         validation=features["validation"],
         rows=rows["validation"],
-        subset=[features["validation"][index] for index in subset],
         data_record=_data_record(config, examples),
     )
 
 
 def _data_record(config: RunConfig, examples: Examples) -> Data:
     rows, features = examples.rows, examples.features
-    record = Data(
+    return Data(
         source=config.data.source.split(":")[0],
-        fingerprint=examples.fingerprint,
         counts={split: len(rows[split]) for split in rows},
+        fingerprints=examples.fingerprints,
+        skipped=examples.skipped,
         features={split: len(features[split]) for split in rows},
         cut={split: _share_cut(features[split]) for split in rows},
     )
-    # Without such rows there is no entry, as there was none in older results.
-    some = any(examples.skipped.values())
-    return record.model_copy(update={"skipped": examples.skipped}) if some else record
 
 
 def encoded(task: Task, rows: list[Row], split: str, fingerprint: str) -> list[Feature]:

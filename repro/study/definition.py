@@ -23,13 +23,24 @@ class Variant(_Table):
 
     gate: str
     tree: Tree = Field(default_factory=dict, alias="set")
+    times: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Settings relative to what the scale or the user says: section -> key -> factor."""
     init_from: str | None = None
     """The variant from whose trained model it starts, of the same task and seed."""
+    baseline: str | None = None
+    """The variant whose loss is its target, in place of the study's."""
 
     @property
     def settings(self) -> dict[str, JsonValue]:
         """Dotted key of `RunConfig` -> value."""
         return dict(flattened(self.tree))
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """Dotted key of `RunConfig` -> factor."""
+        return {
+            f"{section}.{key}": factor for section, keys in self.times.items() for key, factor in keys.items()
+        }
 
 
 class Varied(_Table):
@@ -49,9 +60,23 @@ class StudyDefinition(_Table):
     """The member of `report/tables` that is printed after the study."""
     variants: dict[str, Variant]
     """Label -> variant; each is run on every task and seed."""
+    tree: Tree = Field(default_factory=dict, alias="set")
+    """Settings of all variants to which they mean something; a variant's own replace them."""
+    baseline: str | None = None
+    """The variant whose loss at its budget is the target of time; the others go on until they reach it."""
     values: Varied | None = None
     recipe: dict[str, Tree] = Field(default_factory=dict)
     """Settings of the variants that start from another's model: those of all (`base`), then by label."""
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """Settings of all variants; dotted key of `RunConfig` -> value."""
+        return dict(flattened(self.tree))
+
+    def baseline_of(self, label: str) -> str | None:
+        """Return the variant whose loss at its budget is the target of a variant's time, if there is one."""
+        variant = self.variants.get(label)
+        return variant.baseline if variant and variant.baseline else self.baseline
 
     def recipe_of(self, label: str) -> dict[str, JsonValue]:
         """Merge the settings by which a variant is trained on; dotted key of `RunConfig` -> value."""
@@ -104,8 +129,11 @@ def _read(path: Path) -> StudyDefinition:
         definition = StudyDefinition.model_validate(read_toml(path, where))
     except ValidationError as error:
         raise UserError(f"{where}: {describe(error)}") from None
+    if definition.baseline is not None and definition.baseline not in definition.variants:
+        raise UserError(f"{where}: baseline: {unknown('variant', definition.baseline, definition.variants)}")
     for label, variant in definition.variants.items():
-        if variant.init_from is not None and variant.init_from not in definition.variants:
-            near = unknown("variant", variant.init_from, definition.variants)
-            raise UserError(f"{where}: variants.{label}.init_from: {near}")
+        for key, other in (("init_from", variant.init_from), ("baseline", variant.baseline)):
+            if other is not None and other not in definition.variants:
+                near = unknown("variant", other, definition.variants)
+                raise UserError(f"{where}: variants.{label}.{key}: {near}")
     return definition

@@ -21,6 +21,7 @@ from repro.run.model import model_options, settings_of
 from repro.run.setup import Examples
 from repro.tasks.base import load as load_task
 from repro.training.curriculum import TrainingData, epoch_steps
+from repro.training.schedule import Budget
 from repro.training.state import TrainingState
 
 _META = torch.device("meta")
@@ -36,6 +37,7 @@ class Estimate:
     """
 
     steps: int
+    """Of the trunk up to its margin, and of the cooldown; a trunk may go on to a target."""
     tokens: int
     parameters: int
     flops: float
@@ -82,7 +84,7 @@ def estimate(config: RunConfig, paths: RunPaths, examples: Examples, speed: Call
     task, train = examples.task, examples.features["train"]
     data = TrainingData(task=task, train=train)
     batches = epoch_steps(config, data, TrainingState(), 1)
-    steps = config.training.steps or math.ceil((config.training.epochs or 0) * len(batches))
+    budget = Budget.of(config.training, len(batches))
     one_epoch = Volume()
     positions = pairs = 0
     for step in batches:
@@ -96,7 +98,7 @@ def estimate(config: RunConfig, paths: RunPaths, examples: Examples, speed: Call
     architecture, parameters = sizes(config, options)
     width = architecture.ffns[0].d_model
     experts = mean_experts(config, width)
-    share = steps / len(batches)
+    share = budget.total_steps / len(batches)
     macs = architecture.analytic_macs(one_epoch, experts)
     hidden = 3 * max(experts, 1.0) * sum(ffn.d_hidden for ffn in architecture.ffns)
     activations = positions * (hidden + 16 * width * len(architecture.ffns) + 3 * _vocabulary(architecture))
@@ -105,11 +107,11 @@ def estimate(config: RunConfig, paths: RunPaths, examples: Examples, speed: Call
         activations += 3 * heads * pairs
     taken = 0 if torch.cuda.is_available() else peak_memory_bytes(torch.device("cpu"))
     return Estimate(
-        steps=steps,
+        steps=budget.total_steps,
         tokens=round(one_epoch.tokens * share),
         parameters=parameters,
         flops=2 * macs * share,
-        seconds=3 * 2 * macs * share / (0.5 * speed()) + steps * 7 * 4 * parameters / 10e9,
+        seconds=3 * 2 * macs * share / (0.5 * speed()) + budget.total_steps * 7 * 4 * parameters / 10e9,
         memory_bytes=taken + 4 * (4 * parameters + activations),
     )
 

@@ -12,7 +12,13 @@ from repro.run.contradictions import Override
 from repro.run.model import check_family
 from repro.run.resolve import resolve
 from repro.run.scales import read_scale
-from repro.study.variants import cannot_stand, chosen_variants, variant_settings, variants_of
+from repro.study.variants import (
+    cannot_stand,
+    chosen_variants,
+    relative_settings,
+    variant_settings,
+    variants_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,7 @@ def plan(
                 if cannot_stand(variant.gate, scale, task):
                     continue
                 try:
+                    relative = relative_settings(study, variant, settings[label], scale, task)
                     config, paths = resolve(
                         task=task,
                         scale=scale,
@@ -96,7 +103,7 @@ def plan(
                         seed=seed,
                         data=data,
                         model=model,
-                        overrides=settings[label],
+                        overrides=settings[label] | relative,
                         results=results,
                     )
                     runs.append(PlannedRun(variant=label, config=config, paths=paths))
@@ -147,7 +154,7 @@ def _continued(run: PlannedRun, first: PlannedRun) -> PlannedRun:
     The id of the first run stands for everything that decides its numbers, so it names the model.
     """
     model = ModelConfig(backbone=first.config.model.backbone, checkpoint=f"run:{first.config.run_id}")
-    experts = replace(run.config.experts, init="random")
+    experts = replace(run.config.experts, init="random", scale="none")
     return replace(
         run,
         config=replace(run.config, model=model, experts=experts),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from repro import plugins
+from repro.checks import shown
 from repro.config import ALTERNATIVES, option_names
 from repro.errors import UserError, unknown
 from repro.moe.backbones.base import load as load_backbone
@@ -94,7 +95,8 @@ def _labels_by_name(variants: Variants) -> dict[str, set[str]]:
 def variant_settings(
     study: str, variants: Variants, overrides: Mapping[str, Override]
 ) -> dict[str, dict[str, Override]]:
-    """Merge the settings of each variant: its recipe, over it the user's, over those its own."""
+    """Merge the settings of each variant: its recipe, over it the user's, over those the study's own."""
+    shared = load_study(study).settings
     meaningless = {label: _without_effect(variant.gate, overrides) for label, variant in variants.items()}
     nowhere = set.intersection(*meaningless.values())
     settings = {}
@@ -102,10 +104,35 @@ def variant_settings(
         kept = {
             key: override for key, override in overrides.items() if key not in meaningless[label] - nowhere
         }
-        own = {key: Override(value, f"study {study}") for key, value in variant.settings.items()}
+        nothing_to_it = _without_effect(variant.gate, shared)
+        of_all = {key: value for key, value in shared.items() if key not in nothing_to_it}
+        own = {key: Override(value, f"study {study}") for key, value in (of_all | variant.settings).items()}
         recipe = _recipe(study, label, overrides) if variant.init_from is not None else {}
-        settings[label] = recipe | kept | own
+        below = _without_alternatives(recipe | kept, own)
+        settings[label] = below | own
     return settings
+
+
+def relative_settings(
+    study: str, variant: Variant, settings: Mapping[str, Override], scale: str, task: str
+) -> dict[str, Override]:
+    """Multiply what a variant sets relatively: a factor times what its settings say, or else the scale.
+
+    Rates that a scale records for single schemes are no base: they were picked by such factors.
+
+    Raises:
+        UserError: what is to be multiplied is no number.
+    """
+    made = {}
+    sections = read_scale(scale)
+    for key, factor in variant.factors.items():
+        section, _, name = key.partition(".")
+        of_task, of_all = (sections.get(part, {}).get(section, {}).get(name) for part in (task, "base"))
+        base = settings[key].value if key in settings else of_all if of_task is None else of_task
+        if not isinstance(base, int | float):
+            raise UserError(f"study {study}: times.{key}: {factor:g} times {shown(base)} is no number")
+        made[key] = Override(factor * base, f"study {study}")
+    return made
 
 
 def _recipe(study: str, label: str, user_keys: Iterable[str]) -> dict[str, Override]:
@@ -116,11 +143,14 @@ def _recipe(study: str, label: str, user_keys: Iterable[str]) -> dict[str, Overr
     """
     origin = f"experiments/studies/{study}.toml"
     settings = {key: Override(value, origin) for key, value in load_study(study).recipe_of(label).items()}
-    for pair in ALTERNATIVES:
-        keys = {f"training.{key}" for key in pair}
-        if keys & set(user_keys):
-            settings = {key: override for key, override in settings.items() if key not in keys}
-    return settings
+    return _without_alternatives(settings, user_keys)
+
+
+def _without_alternatives(settings: Mapping[str, Override], above: Iterable[str]) -> dict[str, Override]:
+    """Drop settings that are replaced by others: of two alternatives (steps or epochs) those above stand."""
+    pairs = [{f"training.{key}" for key in pair} for pair in ALTERNATIVES]
+    replaced = set().union(*(pair for pair in pairs if pair & set(above)))
+    return {key: override for key, override in settings.items() if key not in replaced}
 
 
 def cannot_stand(gate: str, scale: str, task: str) -> bool:

@@ -7,7 +7,7 @@ here. Importing it loads no numerical library: lists, tables and the report read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from repro import plugins
@@ -93,6 +93,18 @@ class Task(ABC):
     ) -> tuple[Sequence[object], Sequence[object]]:
         """Build predictions and references for the metric, from what `predict` gave for all features."""
 
+    def trivial(
+        self, train: list[Feature], features: list[Feature], rows: list[Row]
+    ) -> list[Prediction] | None:
+        """Predict one plain value per feature, as `predict`, without a model; by default none is named.
+
+        A baseline that is no better has not learned the task, which then is in no verdict.
+
+        Args:
+            train: features of the training split, for majorities and frequencies.
+        """
+        return None
+
     def length(self, feature: Feature) -> int:
         """Return the positions of the longest stack; batches are sized by it."""
         return len(feature["input_ids"])
@@ -169,6 +181,15 @@ class TaskModule(Protocol):
 
     def texts(self, row: Row) -> list[str]:
         """Return the strings of a row that a tokenizer is trained on."""
+
+    def groups(self, rows: Iterable[Row], options: Any) -> Iterator[str]:
+        """Yield for each row of the training split, in its order, the name of the group that it belongs to.
+
+        Rows of a group are never parted between `train` and `dev`. Of running text a group is consecutive.
+
+        Args:
+            options: the `Config` of the task.
+        """
 
 
 def load(name: str) -> TaskModule:

@@ -1,5 +1,8 @@
 """Summarisation: BART on CNN/DailyMail (paper table 2), by ROUGE-1."""
 
+import re
+from collections.abc import Iterable, Iterator
+
 from repro.config import bounded, settings
 from repro.tasks.base import Feature, Gap, Row
 from repro.tasks.shared.seq2seq import Seq2SeqTask
@@ -53,12 +56,21 @@ def texts(row: Row) -> list[str]:
     return [row["article"], row["highlights"]]
 
 
+def groups(rows: Iterable[Row], options: Config) -> Iterator[str]:
+    """Group the rows of one article."""
+    return (row["article"] for row in rows)
+
+
 class Task(Seq2SeqTask):
     """Summarise an article; one feature each. The highlights keep their line breaks."""
 
     def encode(self, rows: list[Row]) -> list[Feature]:
         """Encode article and highlights; long articles are truncated at their end."""
         return self.encode_pairs([row["article"] for row in rows], [row["highlights"] for row in rows])
+
+    def trivial(self, train: list[Feature], features: list[Feature], rows: list[Row]) -> list[str]:
+        """Take the first three sentences of the article (lead-3: See et al. 2017, section 5)."""
+        return [" ".join(re.split(r"(?<=[.!?])\s+", row["article"].strip())[:3]) for row in rows]
 
     def answers(
         self, predictions: list[str], features: list[Feature], rows: list[Row]

@@ -1,5 +1,7 @@
 """Dialogue response: DialoGPT on SODA (paper table 2), by perplexity of the responses."""
 
+from collections.abc import Iterable, Iterator
+
 from repro.checks import shown
 from repro.config import settings
 from repro.tasks.base import Feature, Gap, Row
@@ -37,6 +39,11 @@ def problem(row: Row) -> str | None:
 def texts(row: Row) -> list[str]:
     """Return narrative and turns."""
     return [row["narrative"], *row["dialogue"]]
+
+
+def groups(rows: Iterable[Row], options: Config) -> Iterator[str]:
+    """Group the dialogues of one narrative."""
+    return (row["narrative"] for row in rows)
 
 
 class Task(CausalTask):

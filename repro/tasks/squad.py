@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from repro.checks import shown
@@ -66,6 +67,11 @@ def problem(row: Row) -> str | None:
 def texts(row: Row) -> list[str]:
     """Return context and question."""
     return [row["context"], row["question"]]
+
+
+def groups(rows: Iterable[Row], options: Config) -> Iterator[str]:
+    """Group the questions of one passage."""
+    return (row["context"] for row in rows)
 
 
 class Task(base.Task):
@@ -185,6 +191,10 @@ class Task(base.Task):
             start, end = divmod(best, size)
             best_spans.append((float(scores[start, end]), spans[start][0], spans[end][1]))
         return best_spans
+
+    def trivial(self, train: list[Feature], features: list[Feature], rows: list[Row]) -> list[ScoredSpan]:
+        """Choose the first three tokens of the context, whatever is asked."""
+        return [(0.0, spans[0][0], spans[:3][-1][1]) for spans in (feature["spans"] for feature in features)]
 
     def parts(self, feature: Feature) -> dict[str, list[str]]:
         """Name question and context, by segment."""

@@ -1,5 +1,8 @@
 """Text completion: GPT-2 on wikitext (paper table 2), by perplexity over all tokens."""
 
+import re
+from collections.abc import Iterable, Iterator
+
 from repro.checks import shown
 from repro.config import settings
 from repro.tasks.base import Feature, Row
@@ -15,6 +18,8 @@ CONTIGUOUS = True
 BACKBONE = "gpt2"
 HEAD = "causal-language-model"
 MODEL_OPTIONS: dict[str, object] = {}
+_HEADING = re.compile(r"\s*= [^=].* =\s*")
+"""The title of an article; those of its sections are between two or more signs."""
 
 
 @settings
@@ -32,22 +37,32 @@ def texts(row: Row) -> list[str]:
     return [_line(row)] if row["text"].strip() else []
 
 
+def groups(rows: Iterable[Row], options: Config) -> Iterator[str]:
+    """Group the lines of one article, from its heading on; without headings, each line is a group."""
+    article = 0
+    for number, row in enumerate(rows):
+        article += _HEADING.fullmatch(row["text"]) is not None
+        yield f"article {article}" if article else f"line {number}"
+
+
 def _line(row: Row) -> str:
-    """Return the text with a line end: where the rows have none, words would grow together."""
+    """Return the text with a line end: the hub has none of blank lines, other sources of no line."""
     text: str = row["text"]
-    return text if text.endswith("\n") or not text.strip() else f"{text}\n"
+    return text if text.endswith("\n") else f"{text}\n"
 
 
 class Task(CausalTask):
     """Predict one stream of tokens, the whole split, cut into blocks without padding.
 
+    It is the text of wikitext's own files. Every line, also a blank one, has a line end, which is predicted
+    and counts as a word: the `<eos>` of word models (Merity et al. 2016, https://arxiv.org/abs/1609.07843).
     Neighbouring blocks share one token, so that every token but the very first is predicted once.
     """
 
     def encode(self, rows: list[Row]) -> list[Feature]:
-        """Encode blocks of `max_length` tokens; the last may be shorter."""
-        lines = [_line(row) for row in rows if row["text"]]
-        if not lines:
+        """Encode blocks of `max_length` tokens; the last may be shorter. Blank lines alone give none."""
+        lines = [_line(row) for row in rows]
+        if not any(map(str.strip, lines)):
             return []
         encoded = self.tokenizer(
             lines, return_offsets_mapping=True, return_attention_mask=False, split_special_tokens=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from repro.config import bounded, settings
@@ -54,6 +55,12 @@ def texts(row: Row) -> list[str]:
     return [row["translation"]["de"], row["translation"]["en"]]
 
 
+def groups(rows: Iterable[Row], options: Config) -> Iterator[str]:
+    """Group the translations of one source sentence."""
+    source = options.direction.split("-")[0]
+    return (row["translation"][source] for row in rows)
+
+
 class Task(Seq2SeqTask):
     """Translate a sentence; one feature per pair.
 
@@ -74,6 +81,11 @@ class Task(Seq2SeqTask):
         source, target = self.config.direction.split("-")
         pairs = [row["translation"] for row in rows]
         return self.encode_pairs([pair[source] for pair in pairs], [pair[target] for pair in pairs])
+
+    def trivial(self, train: list[Feature], features: list[Feature], rows: list[Row]) -> list[str]:
+        """Copy the source."""
+        source = self.config.direction.split("-")[0]
+        return [row["translation"][source] for row in rows]
 
     def answers(
         self, predictions: list[str], features: list[Feature], rows: list[Row]

@@ -1,9 +1,9 @@
 """Save checkpoints that survive a kill at any moment, and go back to the last one.
 
 A checkpoint is a folder `checkpoint/step-<n>/`. Its manifest, with digests of its files and of the run's
-records up to that step, is written last, so a folder without one was never finished. The two newest are
-kept: if the last is damaged, the one before is still there. Nothing is unpickled: weights are safetensors,
-everything else is plain data and tensors, loaded with `weights_only=True`.
+records up to that step, is written last, so a folder without one was never finished. The two newest are kept
+and the one that a branch starts from: if the last is damaged, the one before is there. Nothing is unpickled:
+weights are safetensors, everything else is plain data and tensors, loaded with `weights_only=True`.
 """
 
 import os
@@ -82,9 +82,13 @@ class Resumable(Protocol):
     def state(self) -> TrainingState:
         """Counters, totals and measurements."""
 
+    @property
+    def kept_step(self) -> int | None:
+        """The step whose checkpoint stays, however old."""
+
 
 def save_checkpoint(run: Resumable) -> None:
-    """Write a checkpoint; the newest one before it stays, older ones are removed.
+    """Write a checkpoint; the newest one before it stays, older ones but that of `kept_step` are removed.
 
     Raises:
         OSError: it cannot be written; the checkpoint before it is still whole.
@@ -93,8 +97,10 @@ def save_checkpoint(run: Resumable) -> None:
     final = step_folder(folder, run.state.step)
     scratch = final.with_name(final.name + _UNFINISHED)
     if accelerator.is_main_process:
+        kept = None if run.kept_step is None else step_folder(folder, run.kept_step)
         for older in _finished(folder)[1:]:
-            _remove(older)
+            if older != kept:
+                _remove(older)
         _remove(final)
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -120,8 +126,12 @@ def save_checkpoint(run: Resumable) -> None:
     accelerator.wait_for_everyone()
 
 
-def resume(run: Resumable) -> None:
+def resume(run: Resumable, start: tuple[RunFolder, int] | None = None) -> None:
     """Go back to the last checkpoint, or to the start; drop the records beyond it.
+
+    Args:
+        start: folder and step of the checkpoint of another run that this one starts from; None if it starts
+            from nothing.
 
     Raises:
         UserError: the last checkpoint or the records before it are damaged, or of another launch.
@@ -137,8 +147,11 @@ def resume(run: Resumable) -> None:
             for path in _records(folder):
                 path.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
+        if start is not None:
+            origin, step = start
+            _restore(run, [step_folder(origin, step)], origin)
         return
-    manifest = _restore(run, finished)
+    manifest = _restore(run, finished, folder)
     if accelerator.is_main_process:
         for path in _records(folder):
             kept = manifest.records.get(path.name)
@@ -149,15 +162,15 @@ def resume(run: Resumable) -> None:
     accelerator.wait_for_everyone()
 
 
-def _restore(run: Resumable, finished: list[Path]) -> Manifest:
-    """Restore all states from the newest checkpoint, if it is whole and of this launch.
+def _restore(run: Resumable, finished: list[Path], folder: RunFolder) -> Manifest:
+    """Restore all states from the newest checkpoint of a folder, if it is whole and of this launch.
 
     Raises:
         UserError: it is not.
     """
     checkpoint = finished[0]
     try:
-        manifest = _verified(checkpoint, run.folder)
+        manifest = _verified(checkpoint, folder)
     except UserError as error:
         way_out = "to go back to the one before" if len(finished) > 1 else "to start over"
         raise UserError(
@@ -178,14 +191,25 @@ def _restore(run: Resumable, finished: list[Path]) -> Manifest:
     return manifest
 
 
+def has_checkpoint(folder: RunFolder) -> bool:
+    """Return whether there is a checkpoint to go back to."""
+    return bool(_finished(folder))
+
+
 def step_folder(folder: RunFolder, step: int) -> Path:
     """Return the folder of the checkpoint at a step."""
     return folder.checkpoint / f"step-{step}"
 
 
 def remove_checkpoints(folder: RunFolder) -> None:
-    """Remove what a finished run no longer needs."""
+    """Remove all checkpoints: the run will not go on."""
     _remove(folder.checkpoint)
+
+
+def keep_last_checkpoint(folder: RunFolder) -> None:
+    """Remove all checkpoints but the last, from which the run may go on."""
+    for older in _finished(folder)[1:]:
+        _remove(older)
 
 
 def remove_leftovers(folder: RunFolder) -> None:

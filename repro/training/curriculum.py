@@ -1,11 +1,13 @@
 """The order of the training data: by what the gate did with each sample in the epoch before (paper 3.2)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from repro.config import RunConfig
+from repro.config import ORDERS_BY_RATIOS, RunConfig, TrainingConfig
+from repro.errors import UserError
 from repro.tasks.base import Feature, Task
 from repro.training.state import TrainingState
 
@@ -13,40 +15,104 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-def epoch_order(
-    curriculum: str,
-    ratios_NL: Floats | None,
-    num_multi_expert_N: Integers | None,
-    lengths_N: Integers,
-    generator: np.random.Generator,
-) -> Integers:
-    """All samples in the order of the next epoch.
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the gate did with each sample in an epoch."""
 
-    * `cosine` (paper 3.2): the anchor is the sample with the fewest tokens given two experts; all
-      samples follow by cosine similarity of their complexity vectors (eq. 5) to the anchor's, most
+    ratios_NL: Floats
+    """Complexity vectors (paper eq. 5)."""
+    num_multi_expert_N: Integers
+    """Tokens given two or more experts, over all layers."""
+    seen_N: npt.NDArray[np.bool_]
+    """False: the sample was left out of the epoch, and its numbers mean nothing."""
+
+    @staticmethod
+    def of(state: TrainingState) -> "Measured | None":
+        """Take the epoch before out of the state of a run; None in its first epoch, and without a gate."""
+        if state.ratios_NL is None or state.num_multi_expert_N is None or state.seen_N is None:
+            return None
+        return Measured(
+            ratios_NL=state.ratios_NL.double().numpy(),
+            num_multi_expert_N=state.num_multi_expert_N.numpy(),
+            seen_N=state.seen_N.numpy(),
+        )
+
+
+def epoch_order(
+    curriculum: str, measured: Measured | None, lengths_N: Integers, generator: np.random.Generator
+) -> Integers:
+    """Put all samples in the order of the next epoch.
+
+    The anchor is the sample with the fewest tokens given two experts.
+
+    * `cosine` (paper 3.2): by cosine similarity of their complexity vectors (eq. 5) to the anchor's, most
       similar first. 1e-6 is added to every component: a vector of zeros has no direction.
+    * `distance`: by Euclidean distance of their complexity vectors to the anchor's, nearest first.
+    * `mean`: by the mean of their complexity vectors, smallest first.
     * `count`: by the number of tokens given two experts, fewest first.
     * `length`: by length, shortest first.
-    * `random`: shuffled; also for `cosine` and `count` while nothing was measured (None).
+    * `random`: shuffled; also instead of the first four while nothing was measured (None).
 
-    Ties keep the order of the data.
+    Ties keep the order of the data. Samples that were not seen in the epoch before are no anchor and stand
+    behind all others, in the order of the data.
 
     Args:
-        ratios_NL: complexity vectors.
-        num_multi_expert_N: tokens given two or more experts, over all layers.
+        measured: of the epoch before.
         lengths_N: positions of each sample.
     """
     if curriculum == "length":
         return np.argsort(lengths_N, kind="stable")
-    if curriculum == "random" or ratios_NL is None or num_multi_expert_N is None:
+    if curriculum not in ORDERS_BY_RATIOS or measured is None:
         return generator.permutation(len(lengths_N))
-    if curriculum == "count":
-        return np.argsort(num_multi_expert_N, kind="stable")
-    vectors_NL = ratios_NL + 1e-6
-    vectors_NL = vectors_NL / np.linalg.norm(vectors_NL, axis=1, keepdims=True)
-    similarity_N = vectors_NL @ vectors_NL[np.argmin(num_multi_expert_N)]
+    seen = np.flatnonzero(measured.seen_N)
+    keys = _keys(curriculum, measured.ratios_NL[seen], measured.num_multi_expert_N[seen])
     # Rounded, so that parallel vectors tie although their last bits differ.
-    return np.argsort(-similarity_N.round(12), kind="stable")
+    ordered = seen[np.argsort(keys.round(12), kind="stable")]
+    return np.concatenate([ordered, np.flatnonzero(~measured.seen_N)])
+
+
+def _keys(curriculum: str, ratios_NL: Floats, num_multi_expert_N: Integers) -> Floats:
+    """Return the number by which each sample is sorted, smallest first."""
+    anchor = np.argmin(num_multi_expert_N)
+    keys_N: Floats
+    if curriculum == "count":
+        keys_N = num_multi_expert_N.astype(np.float64)
+    elif curriculum == "mean":
+        keys_N = ratios_NL.mean(1)
+    elif curriculum == "distance":
+        keys_N = np.linalg.norm(ratios_NL - ratios_NL[anchor], axis=1)
+    else:
+        vectors_NL = ratios_NL + 1e-6
+        vectors_NL = vectors_NL / np.linalg.norm(vectors_NL, axis=1, keepdims=True)
+        keys_N = -(vectors_NL @ vectors_NL[anchor])
+    return keys_N
+
+
+def place_ratio_correlation(curriculum: str, state: TrainingState, lengths_N: Integers) -> float | None:
+    """Correlate each sample's place in the order of the state's epoch with its mean two-expert ratio.
+
+    Spearman's rank correlation, over the samples that were seen in the epoch before, with the ratios
+    of that epoch, from which the order is made. 1 is the order `mean`, easiest first.
+
+    Returns:
+        None if the order is random, if nothing was measured yet, or if all ratios are equal.
+    """
+    measured = Measured.of(state)
+    if curriculum == "random" or measured is None:
+        return None
+    order_N = epoch_order(curriculum, measured, lengths_N, np.random.default_rng(0))
+    order_N = order_N[measured.seen_N[order_N]]
+    return rank_correlation(np.arange(len(order_N)), measured.ratios_NL[order_N].mean(1).round(12))
+
+
+def rank_correlation(left_N: npt.NDArray[Any], right_N: npt.NDArray[Any]) -> float | None:
+    """Return Spearman's rank correlation of two arrays; None if one of them is constant."""
+    if left_N.min() == left_N.max() or right_N.min() == right_N.max():
+        return None
+    # It takes a second to import, which the first step need not wait for.
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(left_N, right_N).statistic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +182,11 @@ class TrainingData:
     task: Task
     train: list[Feature]
 
+    @property
+    def lengths_N(self) -> Integers:
+        """Positions of each example."""
+        return np.array([self.task.length(feature) for feature in self.train])
+
 
 def epoch_steps(
     config: RunConfig, data: TrainingData, state: TrainingState, processes: int
@@ -123,11 +194,10 @@ def epoch_steps(
     """Cut the state's epoch into the batches of each optimizer step; the same whenever it is called."""
     settings = config.training
     generator = np.random.default_rng([config.seed, state.epoch])
-    lengths_N = np.array([data.task.length(feature) for feature in data.train])
-    ratios_NL = None if state.ratios_NL is None else state.ratios_NL.double().numpy()
-    counts_N = None if state.num_multi_expert_N is None else state.num_multi_expert_N.numpy()
-    order_N = epoch_order(settings.curriculum, ratios_NL, counts_N, lengths_N, generator)
-    ordered = settings.curriculum == "length" or (settings.curriculum != "random" and ratios_NL is not None)
+    measured, lengths_N = Measured.of(state), data.lengths_N
+    order_N = epoch_order(settings.curriculum, measured, lengths_N, generator)
+    by_ratios = settings.curriculum in ORDERS_BY_RATIOS and measured is not None
+    ordered = settings.curriculum == "length" or by_ratios
     batches = cut_batches(
         order_N,
         lengths_N,
@@ -139,3 +209,20 @@ def epoch_steps(
     batches = [batch for batch in batches if len(batch) >= processes]
     group = settings.accumulation
     return [batches[start : start + group] for start in range(0, len(batches), group)]
+
+
+def require_effect(settings: TrainingConfig, steps: int, steps_per_epoch: int) -> None:
+    """Refuse an order by ratios that never acts, because the run ends with its first epoch.
+
+    Args:
+        steps: of the run's budget.
+        steps_per_epoch: of its first epoch.
+
+    Raises:
+        UserError: it never acts.
+    """
+    if settings.curriculum in ORDERS_BY_RATIOS and steps <= steps_per_epoch:
+        raise UserError(
+            f"training.curriculum: {settings.curriculum!r} acts from the second epoch on, that is after"
+            f" {steps_per_epoch} steps, and the run ends after {steps}; give more, or --curriculum random"
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from repro.moe.flops import Work
@@ -20,6 +22,8 @@ class Progress:
     """What is reported after every optimiser step."""
 
     record: StepRecord
+    done: int
+    """Steps so far, those of the trunk and of the cooldown."""
     total_steps: int
     train_seconds: float
     """Training time so far."""
@@ -31,7 +35,6 @@ class TrainingState:
 
     step: int = 0
     """Optimiser steps done."""
-    total_steps: int = 0
     epoch: int = 0
     """Passes over the training data that have ended."""
     position: int = 0
@@ -50,9 +53,17 @@ class TrainingState:
     """Complexity vectors of the epoch before (paper eq. 5); None in the first epoch."""
     num_multi_expert_N: Tensor | None = None
     """Tokens of each sample given two or more experts in the epoch before, over all layers."""
+    seen_N: Tensor | None = None
+    """Whether each sample was trained on in the epoch before."""
     next_ratios_NL: Tensor | None = None
     """Complexity vectors of this epoch so far."""
     next_num_multi_expert_N: Tensor | None = None
+    next_seen_N: Tensor | None = None
+    """Whether each sample was trained on in this epoch so far, by this process."""
+    place_ratio_correlations: list[float | None] = field(default_factory=list)
+    """`curriculum.place_ratio_correlation` of every epoch that has ended."""
+    epoch_ends: list[int] = field(default_factory=list)
+    """Steps after which they ended."""
 
     def add_time(self, watch: Stopwatch) -> None:
         """Add the time of a step."""
@@ -62,6 +73,12 @@ class TrainingState:
             self.cpu_steal_seconds += watch.cpu_steal_seconds
         else:
             self.cpu_steal_seconds = None
+
+    def seconds_by_epoch(self) -> list[float]:
+        """Return the median training time of a step in each epoch; the last may have been cut short."""
+        bounds = [0, *self.epoch_ends, self.step]
+        epochs = [self.step_seconds[start:end] for start, end in pairwise(bounds)]
+        return [median(seconds) for seconds in epochs if seconds]
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors, which load safely (`weights_only`)."""

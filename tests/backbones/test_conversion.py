@@ -120,7 +120,7 @@ def test_upcycled_layers_behind_small_norms_start_at_the_scale_of_the_dense_ones
     sites = sites_of(tiny, model)
     for site in sites:
         torch.nn.init.normal_(site.norm.weight, 0.5, 0.1)
-    tiny.convert(model, gate, experts={"init": "upcycle", "count": 16})
+    tiny.convert(model, gate, experts={"init": "upcycle", "scale": "fitted", "count": 16})
     for site, layer in zip(sites, moe_layers(model), strict=True):
         x_TD = site.norm(torch.randn(8192, 16, generator=torch.Generator().manual_seed(4))).detach()
         with record_routing(layer) as tape, torch.no_grad():

@@ -19,7 +19,12 @@ from repro.run.setup import prepare
 from repro.training import state_files
 from repro.training.evaluator import evaluate as real_evaluate
 
-SETTINGS: dict[str, object] = {**SMALL, "training.steps": 8, "training.checkpoint_every": 2}
+SETTINGS: dict[str, object] = {
+    **SMALL,
+    "training.steps": 8,
+    "training.checkpoint_every": 2,
+    "training.curriculum": "cosine",
+}
 
 
 def losses(results: Path) -> list[object]:
@@ -73,7 +78,7 @@ def test_two_checkpoints_are_kept(results: Path) -> None:
 def test_a_whole_checkpoint_is_continued(cli: CommandLine, results: Path, whole: Path) -> None:
     assert go_on(cli, results).status == 0
     assert losses(results) == losses(whole)
-    assert not (only_run(results) / "checkpoint").exists()
+    assert [path.name for path in (only_run(results) / "checkpoint").iterdir()] == ["step-9"]
 
 
 def flip(path: Path) -> None:
@@ -198,11 +203,13 @@ def test_what_is_left_beside_a_result_is_removed(
     """A kill after the result was written and before the checkpoints were removed."""
     shutil.copytree(whole, tmp_path / "results")
     folder = only_run(tmp_path / "results")
-    shutil.copytree(only_run(stopped) / "checkpoint", folder / "checkpoint")
+    shutil.copytree(only_run(stopped) / "checkpoint", folder / "checkpoint", dirs_exist_ok=True)
+    shutil.copytree(only_run(stopped) / "checkpoint", folder / "cooldown" / "checkpoint")
     answer = go_on(cli, tmp_path / "results")
     assert answer.status == 0
     assert "was finished before" in answer.err
-    assert not (folder / "checkpoint").exists()
+    assert [path.name for path in (folder / "checkpoint").iterdir()] == ["step-9"]
+    assert not (folder / "cooldown" / "checkpoint").exists()
 
 
 def test_a_twin_that_comes_late_returns_the_result(
@@ -219,7 +226,7 @@ def test_a_twin_that_comes_late_returns_the_result(
         hidden.rename(result)
         return prepared
 
-    monkeypatch.setattr("repro.run.execute.prepare", slow_prepare)
+    monkeypatch.setattr("repro.run.launch.prepare", slow_prepare)
     before = (folder / "steps.jsonl").read_bytes()
     assert go_on(cli, tmp_path / "results").status == 0
     assert (folder / "steps.jsonl").read_bytes() == before
@@ -247,11 +254,13 @@ def test_stopped_in_the_last_evaluation(
     folder = only_run(tmp_path)
     assert len(calls) == 1
     assert (folder / "model" / "model.safetensors").is_file()
-    assert [path.name for path in (folder / "checkpoint").glob("step-8/evaluation*")] == ["evaluation.0"]
+    assert [path.name for path in (folder / "cooldown").glob("checkpoint/step-8/evaluation*")] == [
+        "evaluation.0"
+    ]
     assert not (folder / "result.json").exists()
     answer = go_on(cli, tmp_path)
     assert answer.status == 0
-    assert "step 8/8" not in answer.err
+    assert "step 11/11" not in answer.err
     ours, theirs = (read_object(only_run(one) / "result.json") for one in (tmp_path, whole))
     for key in ("metric", "metric_top1", "eval_loss", "routing", "routing_eval", "flops_eval", "curriculum"):
         assert ours[key] == theirs[key], key
@@ -285,6 +294,7 @@ def test_random_generators_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", [1, 6])
 def test_a_run_that_diverges_fails_and_says_so(cli: CommandLine, tmp_path: Path, steps: int) -> None:
     settings = {**SMALL, "training.learning_rate": 1e30, "training.warmup": 0.0, "training.steps": steps}
+    settings["training.curriculum"] = "random"
     answer = cli.train("adaptive", tmp_path, settings=settings)
     assert answer.status == 1
     assert [line for line in answer.err.splitlines() if "repro: " in line] == [answer.err.splitlines()[-1]]
@@ -316,7 +326,7 @@ def test_a_finished_run_of_other_code_says_so(cli: CommandLine, whole: Path, tmp
 
 
 @pytest.mark.parametrize(
-    "what", ["repro.training.checkpoints.save_weights", "repro.training.trainer.append_jsonl"]
+    "what", ["repro.training.checkpoints.save_weights", "repro.training.loop.append_jsonl"]
 )
 def test_a_full_disk_is_one_line_and_the_same_command_continues(
     cli: CommandLine, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, what: str

@@ -50,7 +50,8 @@ PARTS = 12
 """Of all cases, so that processes can share them."""
 TIMES = {
     *("about s", "about GB", "load_average", "peak_memory_bytes", "seconds_per_step", "stolen_share"),
-    *("tokens_per_second", "train s", "train_seconds", "files", "git_commit", "git_modified"),
+    *("seconds_per_step_by_epoch", "tokens_per_second", "train s", "train_seconds"),
+    *("files", "git_commit", "git_modified"),
 }
 """What differs between two answers with the same numbers: times, places, a commit made meanwhile."""
 

@@ -22,7 +22,7 @@ from rows_by_hand import rows_of, write_jsonl
 
 from repro.data import readers
 from repro.data.features import report_special_tokens
-from repro.data.rows import folder_fingerprint, load_rows, rows_digests
+from repro.data.rows import folder_fingerprint, load_rows, rows_fingerprint
 from repro.data.tokenizers import pretrained_tokenizer
 from repro.errors import UserError
 from repro.moe.backbones.base import load as load_backbone
@@ -258,7 +258,7 @@ def test_rows_of_wikitext_without_line_ends() -> None:
     )
     assert task.encode(bare) == task.encode(whole)
     ids = [token for feature in task.encode(bare) for token in feature["input_ids"]]
-    assert task.tokenizer.decode(ids) == "the cat\nsat\n "
+    assert task.tokenizer.decode(ids) == "the cat\n\nsat\n \n"
     assert load("wikitext").texts(bare[0]) == load("wikitext").texts(whole[0]) == ["the cat\n"]
 
 
@@ -410,8 +410,8 @@ class TestGaps:
             write_jsonl(file_of(tmp_path / "data", "wmt19", ".jsonl", split), rows)
         answer = cli.train("dense", tmp_path, "--data", tmp_path / "data", "--json", task="wmt19")
         data = answer.json()["data"]
-        assert data["skipped"] == {"train": 2, "validation": 0}
-        assert data["counts"] == {"train": 12, "validation": 8}
+        assert data["skipped"] == {"train": 2, "dev": 0, "validation": 0}
+        assert data["counts"] == {"train": 12, "dev": 6, "validation": 8}
         notices = [line for line in answer.err.splitlines() if line.startswith("repro: ")]
         assert len(notices) == len(set(notices))
         assert notices[0].endswith(
@@ -421,9 +421,9 @@ class TestGaps:
             "repro: data: 1 rows of 'validation' contain special tokens (</s>) as text"
         )
 
-    def test_where_there_are_none_results_are_as_before(self, cli: CommandLine, tmp_path: Path) -> None:
+    def test_where_there_are_none(self, cli: CommandLine, tmp_path: Path) -> None:
         answer = cli.train("dense", tmp_path, "--json")
-        assert "skipped" not in answer.json()["data"]
+        assert set(answer.json()["data"]["skipped"].values()) == {0}
         assert "repro: " not in answer.err
 
 
@@ -520,7 +520,7 @@ def outcome(folder: Path, name: str, suffix: str, limit: int | None = None) -> s
     module, task = load(name), task_of(name)
     try:
         rows = read(folder, name, limit=limit)
-        rows_digests(rows)
+        rows_fingerprint(rows)
         features = task.encode(rows)
     except UserError as error:
         (problem,) = error.problems

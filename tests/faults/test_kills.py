@@ -19,7 +19,11 @@ from repro.run.execute import execute
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["repro.run.execute", "repro.moe.backbones.bert", "repro.metrics.accuracy"])
-SETTINGS = SMALL | {"training.steps": 6, "training.checkpoint_every": 2}
+SETTINGS = SMALL | {
+    "training.steps": 6,
+    "training.checkpoint_every": 2,
+    "training.curriculum": "cosine",
+}
 OPERATIONS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")
 SAME = ("metric", "metrics", "metric_top1", "eval_loss", "routing", "flops", "steps", "tokens", "curriculum")
 

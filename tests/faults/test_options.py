@@ -190,7 +190,7 @@ def assert_answered(answer: Answer, arguments: list[str]) -> None:
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Commands that end before training, in a folder of their own."""
-    monkeypatch.setattr("repro.run.execute.execute", only_prepare)
+    monkeypatch.setattr("repro.cli.runs.execute", only_prepare)
     monkeypatch.setattr("repro.cli.studies.matmul_speed", lambda device: 1e9)
     monkeypatch.chdir(tmp_path)
     yield tmp_path

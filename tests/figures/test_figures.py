@@ -194,7 +194,7 @@ def test_pareto_of_two_seeds_is_their_mean_and_interval() -> None:
 
 def test_a_lower_perplexity_is_better() -> None:
     figure = pareto.draw(compare_gates(make_result("wikitext", "top-2")))
-    assert labels(figure)[0][1] == "Perplexity (lower is better)"
+    assert labels(figure)[0][1] == "Perplexity per token (lower is better)"
 
 
 def test_values_that_are_missing_are_left_out() -> None:

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from gate_cases import D_MODEL, call, class_of, every_gate, gate_of, route_with_gradients
+from gate_cases import D_MODEL, GATES, call, class_of, every_gate, gate_of, route_with_gradients
 from gates_by_hand import assignments
 
 from repro import plugins
@@ -64,7 +64,7 @@ def test_the_gates_of_the_paper_are_there() -> None:
 def test_dense_has_no_gate() -> None:
     assert dense.Gate is None
     assert not base.is_adaptive("dense")
-    assert dataclasses.fields(dense.Config) == ()
+    assert dataclasses.asdict(dense.Config()) == {"ffn_scale": 1.0}
 
 
 @pytest.mark.parametrize("name", plugins.names("gates"))
@@ -102,6 +102,41 @@ def test_token_ids_matter_only_to_gates_that_need_them(name: str) -> None:
     assert (assignments(low) == assignments(high)) is not gate.needs_token_ids
     if not gate.needs_token_ids:
         assert assignments(gate(x_TD, mask_T)) == assignments(low)
+
+
+# --- weights ------------------------------------------------------------------------------------------
+
+COMBINING = [
+    name for name in GATES if "combine" in {f.name for f in dataclasses.fields(base.load(name).Config)}
+]
+
+
+def test_gates_whose_weights_follow_from_probabilities_have_the_choice() -> None:
+    assert set(GATES) - set(COMBINING) == {"hash", "relu", "top_any"}
+
+
+@pytest.mark.parametrize("name", COMBINING)
+def test_weights_are_combined_in_three_ways(name: str) -> None:
+    """`straight-through` has the values of `renormalised` and the gradients of `raw`."""
+    torch.manual_seed(0)
+    x_TD, mask_T = torch.randn(64, D_MODEL), torch.ones(64, dtype=torch.bool)
+    made = {
+        combine: route_with_gradients(gate_of(name, combine=combine), x_TD, mask_T)
+        for combine in ("raw", "renormalised", "straight-through")
+    }
+    (raw, raw_grads, _), (rescaled, other_grads, _), (through, grads, _) = made.values()
+    assert assignments(raw) == assignments(rescaled) == assignments(through)
+    assert torch.equal(through.weight_A, rescaled.weight_A)
+    assert not torch.allclose(raw.weight_A, rescaled.weight_A)
+    if rescaled.extra_TD is None:
+        totals_T = torch.zeros(64).index_add(0, rescaled.token_A, rescaled.weight_A.detach())
+        torch.testing.assert_close(totals_T, (rescaled.count_T > 0).float())
+    else:
+        torch.testing.assert_close(through.extra_TD, rescaled.extra_TD)
+        return  # its own experts have parameters, whose gradient is that of the weights' values
+    for key, grad in grads.items():
+        torch.testing.assert_close(grad, raw_grads[key])
+    assert not torch.allclose(other_grads["router.weight"], raw_grads["router.weight"])
 
 
 # --- precision, determinism --------------------------------------------------------------------------

@@ -44,6 +44,13 @@ def test_one_expert_of_weight_1_per_token_and_no_loss() -> None:
     assert routing.probs_TE.tolist() == [[0.25] * 4] * 4
 
 
+def test_the_one_weight_can_be_set() -> None:
+    gate = hash_gate.Gate(hash_gate.Config(weight=0.25), 8, 4)
+    routing = route(gate, torch.randn(3, 8), ids_T=torch.tensor([5, 9, 1]))
+    assert routing.weight_A.tolist() == [0.25] * 3
+    assert _experts(routing) == _experts(_route([5, 9, 1]))
+
+
 def test_force_top1_changes_nothing() -> None:
     ids = list(range(50))
     assert _experts(_route(ids, force_top1=True)) == _experts(_route(ids))

@@ -135,6 +135,23 @@ def test_renormalising_a_token_without_experts_stays_finite() -> None:
     torch.testing.assert_close(grad_TE, torch.tensor([[0.0, 0.0], [0.75, -0.25]]))
 
 
+def test_straight_through_by_hand() -> None:
+    probs_TE = torch.tensor([[0.5, 0.125, 0.375], [0.5, 0.125, 0.375]], requires_grad=True)
+    selected_TE = torch.tensor([[True, True, False], [False, False, True]])
+    weights_TE = combine_weights(probs_TE, selected_TE, "straight-through")
+    # Row 0: 0.5 / 0.625 and 0.125 / 0.625. Row 1: 1 + p - sg(p) = 1.
+    assert weights_TE[selected_TE].tolist() == pytest.approx([0.8, 0.2, 1.0])
+    # dw / dp is 1 for the expert's own p and 0 for all others, as of w = p.
+    (grad_TE,) = torch.autograd.grad(
+        2 * weights_TE[0, 0] + 3 * weights_TE[0, 1] + 5 * weights_TE[1, 2], probs_TE
+    )
+    assert grad_TE.tolist() == [[2.0, 3.0, 0.0], [0.0, 0.0, 5.0]]
+    # One expert with a weight of sum 1 would have none.
+    rescaled_TE = combine_weights(probs_TE, selected_TE, "renormalised")
+    (grad_TE,) = torch.autograd.grad(rescaled_TE[1, 2], probs_TE)
+    assert grad_TE.tolist() == [[0.0] * 3] * 2
+
+
 def test_balance_loss_by_hand() -> None:
     # First choices 0, 1, 0; all three counted: f = (2/3, 1/3).
     # P_0 = (0.75 + 0.25 + 0.5) / 3 = 0.5, P_1 = 0.5. Loss = 2 * (2/3 * 0.5 + 1/3 * 0.5) = 1.

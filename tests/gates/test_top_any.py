@@ -95,6 +95,24 @@ def test_an_expert_that_is_not_selected_gets_no_gradient() -> None:
     assert gate.weight.grad[1].tolist() == [0.0, 0.0]
 
 
+def test_straight_through_all_experts_have_a_gradient_by_hand() -> None:
+    """The selection, weights and task's gradient are as released; the losses reach what is not selected."""
+    straight: dict[str, Any] = {"gradient": "straight-through"}
+    assert assignments(_route(**straight)) == assignments(_route())
+    assert torch.equal(_route(**straight).weight_A, _route().weight_A)
+    assert _route(**straight).loss.item() == _route().loss.item()
+    # Efficiency is the mean of g over 3 tokens and 2 experts: d loss / d G_i = -(number of tokens) / 6 / 4,
+    # sigmoid'(0) = 1/4. As released, expert 0 has two tokens and expert 1 one; straight-through both have 3.
+    for gradient, tokens in (("as_released", [2, 1]), ("straight-through", [3, 3])):
+        gate = _gate(**OFF | {"efficiency": 1.0}, gradient=gradient)
+        gate(X, torch.ones(3, dtype=torch.bool)).loss.backward()
+        torch.testing.assert_close(gate.threshold.grad, -torch.tensor(tokens) / 24)
+    # What is not selected is not computed: the task's gradient cannot reach it.
+    gate = _gate(**OFF, **straight)
+    gate(X[1:2], torch.tensor([True])).weight_A.sum().backward()
+    assert gate.threshold.grad.tolist() == [-0.25, 0.0]
+
+
 def test_the_global_seed_is_left_alone() -> None:
     torch.manual_seed(1234)
     first = top_any.Gate(top_any.Config(), 8, 4)

@@ -9,6 +9,7 @@ from repro.report.tables import (
     adamoe,
     claims,
     gates,
+    learning_rate,
     runs,
     table1,
     table3,
@@ -19,6 +20,7 @@ from repro.report.tables import (
     table5_detail,
     table6,
     table6_detail,
+    weights,
 )
 from repro.report.tables.base import ShownTable, Table, load, load_shown
 from repro.study.definition import load_study, study_names
@@ -27,11 +29,13 @@ from repro.study.definition import load_study, study_names
 SHOWN: dict[str, ShownTable] = {
     "adamoe": adamoe,
     "gates": gates,
+    "learning_rate": learning_rate,
     "table1": table1,
     "table3": table3,
     "table4": table4,
     "table5_detail": table5_detail,
     "table6_detail": table6_detail,
+    "weights": weights,
 }
 TABLES: dict[str, Table] = SHOWN | {
     "claims": claims,

@@ -20,8 +20,25 @@ from repro.study.definition import load_study
 from repro.study.plan import plan
 
 
-def run(variant: str, seed: int, flops: float, quality: float | None, task: str = "sst2") -> RunResult:
-    return make_result(task, variant, seed, metric__value=quality, flops__per_token=flops)
+def run(
+    variant: str,
+    seed: int,
+    flops: float,
+    quality: float | None,
+    task: str = "sst2",
+    experts: tuple[float, float] | None = None,
+) -> RunResult:
+    """A run with these experts per token in training and at evaluation; by default those of its budget."""
+    trained, evaluated = experts or (float(variant.partition(" ")[2] or 1.5),) * 2
+    return make_result(
+        task,
+        variant,
+        seed,
+        metric__value=quality,
+        flops__per_token=flops,
+        routing__mean_experts=trained,
+        routing_eval__mean_experts=evaluated,
+    )
 
 
 def publish(variants: Mapping[str, Sequence[RunResult | str]], task: str = "sst2") -> Published:
@@ -46,21 +63,49 @@ def test_the_front_by_hand() -> None:
     assert {key: row["Pareto front"] for key, row in rows.items()} == {
         ("top-2", None): "no",
         ("top-1", None): "yes",
-        ("adaptive", "1.25"): "yes",
-        ("ratio", "1.25"): "no",
-        ("relu", "1.1"): None,
+        ("adaptive", 1.25): "yes",
+        ("ratio", 1.25): "no",
+        ("relu", 1.1): None,
         ("hash", None): None,
     }
-    # ratio's interval is 12.706 * 0.01 = 0.127, more than the 0.1 it is behind; top-2's is 0.
+    # ratio is 0.11 and 0.09 behind adaptive: 0.1 +- 12.706 * 0.01, and more of one among two cheaper rows.
     assert rows["top-2", None]["Surely beaten"] == "yes"
-    assert rows["ratio", "1.25"]["Surely beaten"] == "no"
-    assert rows["adaptive", "1.25"]["Norm. FLOPs"] == 0.625
-    assert rows["relu", "1.1"]["Reason for empty cells"] is not None
+    assert rows["ratio", 1.25]["Surely beaten"] == "no"
+    assert rows["adaptive", 1.25]["Norm. FLOPs"] == 0.625
+    assert rows["relu", 1.1]["Reason for empty cells"] is not None
     assert rows["hash", None]["Reason for empty cells"] == "sst2-hash-s0: not run"
     assert [note.split(":")[0] for note in gates.notes(publish(HAND))] == [
         "Sentiment analysis, relu 1.1",
         "Sentiment analysis, hash",
     ]
+
+
+def test_rows_are_compared_by_seed() -> None:
+    """Seeds differ by 0.3; in each adaptive is ahead by 0.1, but in the last of the other by -0.1."""
+    ahead = {
+        "top-2": [run("top-2", seed, 8.0, 0.2 + 0.3 * seed) for seed in range(3)],
+        "adaptive 1.25": [run("adaptive 1.25", seed, 5.0, 0.3 + 0.3 * seed) for seed in range(3)],
+    }
+    assert [row["Surely beaten"] for row in gates.rows(publish(ahead))] == ["yes", "no"]
+    split = ahead | {"top-2": [run("top-2", seed, 8.0, (0.2, 0.5, 1.0)[seed]) for seed in range(3)]}
+    assert [row["Surely beaten"] for row in gates.rows(publish(split))] == ["no", "no"]
+
+
+def test_one_of_many_is_ahead_by_chance() -> None:
+    """0.1 +- 0.01 over 3 seeds: t = 17.3, and p = 0.0033, less than 5 % over 10 peers but not over 20."""
+
+    def beaten(peers: int) -> object:
+        runs: dict[str, list[RunResult | str]] = {
+            "top-2": [run("top-2", seed, 8.0, 0.5) for seed in range(3)]
+        }
+        for number in range(peers):
+            lead = 0.1 if number == 0 else -0.1
+            qualities = [0.5 + lead + step for step in (-0.01, 0.0, 0.01)]
+            name = f"ratio {1.5 + number / 1000}"
+            runs[name] = [run(name, seed, 5.0, quality) for seed, quality in enumerate(qualities)]
+        return gates.rows(publish(runs))[0]["Surely beaten"]
+
+    assert (beaten(10), beaten(20)) == ("yes", "no")
 
 
 def test_a_lower_perplexity_is_better() -> None:
@@ -71,6 +116,41 @@ def test_a_lower_perplexity_is_better() -> None:
     }
     found = {row["Gate"]: row["Pareto front"] for row in gates.rows(publish(runs, "wikitext"))}
     assert found == {"top-2": "yes", "adaptive": "yes", "relu": "no"}
+
+
+@pytest.mark.parametrize(
+    ("experts", "missed"),
+    [((1.36, 1.14), False), ((1.41, 1.25), True), ((1.25, 1.09), True), ((0.02, 0.02), True)],
+)
+def test_a_row_off_its_budget_is_marked_and_on_no_front(experts: tuple[float, float], missed: bool) -> None:
+    """By more than 0.15 experts, in training or at evaluation. It would else stand alone on the front."""
+    runs: dict[str, list[RunResult | str]] = {
+        "top-2": [run("top-2", 0, 8.0, 0.8)],
+        "relu 1.25": [run("relu 1.25", 0, 4.0, 0.9, experts=experts)],
+    }
+    rows = {row["Gate"]: row for row in gates.rows(publish(runs))}
+    assert (rows["relu"]["Mean experts"], rows["relu"]["Mean experts at evaluation"]) == experts
+    assert rows["relu"]["Misses budget"] == ("yes" if missed else "no")
+    assert rows["top-2"]["Misses budget"] is None
+    assert rows["relu"]["Pareto front"] == ("no" if missed else "yes")
+    assert rows["top-2"]["Pareto front"] == ("yes" if missed else "no")
+    shown = {str(row["Gate"]): row["Front"] for row in gates.shown(publish(runs))}
+    assert shown["relu 1.25"] == ("off budget" if missed else "yes")
+    note = "1 rows miss their budget by more than 0.15 experts: on no front"
+    assert (note in gates.notes(publish(runs))) is missed
+    drawn = figure.draw(publish(runs))
+    assert drawn is not None
+    front = np.asarray(drawn.axes[0].lines[-1].get_xydata())
+    assert front.tolist() == ([[8.0, 0.8]] if missed else [[4.0, 0.9]])
+
+
+def test_a_row_off_its_budget_beats_no_other() -> None:
+    """Twice: better and cheaper by more than both intervals, which are 0."""
+    runs: dict[str, list[RunResult | str]] = {
+        "top-2": [run("top-2", seed, 8.0, 0.8) for seed in (0, 1)],
+        "relu 1.25": [run("relu 1.25", seed, 4.0, 0.9, experts=(3.0, 1.25)) for seed in (0, 1)],
+    }
+    assert [row["Surely beaten"] for row in gates.rows(publish(runs))] == ["no", "no"]
 
 
 def test_the_figure_has_a_series_for_every_gate_and_the_front() -> None:
@@ -103,6 +183,18 @@ def test_adamoe_with_the_weights_of_the_others_is_else_the_same() -> None:
     for budget in ("1.1", "1.25", "1.5", "1.75"):
         raw, plain = VARIANTS[f"adamoe-raw {budget}"], VARIANTS[f"adamoe {budget}"]
         assert (raw.gate, raw.settings) == ("adamoe", plain.settings | {"gate.combine": "raw"})
+
+
+def test_top_any_has_the_gradient_of_its_paper_too() -> None:
+    for budget in ("1.1", "1.25", "1.5", "1.75"):
+        paper, released = VARIANTS[f"top-any-st {budget}"], VARIANTS[f"top-any {budget}"]
+        assert paper.settings == released.settings | {"gate.gradient": "straight-through"}
+
+
+def test_all_gates_have_one_order_of_data_and_one_scale(tmp_path: Path) -> None:
+    runs = plan("gates", tasks=["sst2"], seeds=1, scale="mini", data=None, overrides={}, results=tmp_path)
+    assert {one.config.training.curriculum for one in runs} == {"random"}
+    assert {one.config.experts.scale for one in runs if one.config.gate != "dense"} == {"fitted"}
 
 
 def test_all_variants_can_be_planned_where_they_can_stand(tmp_path: Path) -> None:

@@ -1,51 +1,68 @@
-"""Tests of a share against a rate, worked by hand."""
+"""Tests of a share by a bootstrap over groups of sequences, and the correction for many tests."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from repro.report.significance import adjusted, two_sided, z_test
+from repro.report.significance import FEWEST, Grouped, adjusted, share_p
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "rate", "p"),
-    [
-        (0, 4, 0.5, 2 / 16),  # and 4 of 4 is as unlikely
-        (1, 4, 0.5, 10 / 16),
-        (2, 4, 0.5, 1.0),
-        (2, 2, 0.25, 1 / 16),  # probabilities 9/16, 6/16, 1/16
-        (1, 2, 0.25, 7 / 16),
-        (0, 2, 0.25, 1.0),
-        (1, 1, 1.0, 1.0),
-        (0, 1, 1.0, 0.0),
-        (0, 5, 0.0, 1.0),
-    ],
-)
-def test_exact(successes: int, trials: int, rate: float, p: float) -> None:
-    assert two_sided(successes, trials, rate) == pytest.approx(p)
+def grouped(tokens: Sequence[int], multi: Sequence[int]) -> Grouped:
+    return np.array([tokens, multi], dtype=np.float64).T
 
 
-def test_no_trial_has_no_p() -> None:
-    assert two_sided(0, 0, 0.5) is None
+EVERYTHING = grouped([100] * 10, [30] * 10)
+"""Ten groups in each of which 30 of 100 tokens got two experts."""
 
 
-def test_z() -> None:
-    """60 of 100 against a half: two standard deviations of 5, so p is 4.55 %."""
-    assert z_test(60, 100, 0.5) == pytest.approx(0.0455, abs=1e-4)
-    assert z_test(50, 100, 0.5) == 1.0
+def test_where_groups_agree_tokens_are_taken_as_independent() -> None:
+    """20 of 40 against 0.3, half in every group: 0.2 over sqrt(0.21 / 40) is 2.760; t of 9 degrees."""
+    assert share_p(grouped([4] * 10, [2] * 10), EVERYTHING) == pytest.approx(0.0221, abs=1e-4)
 
 
-def test_a_p_value_below_the_normal_range_is_not_zero() -> None:
-    """z = 38.12: 2 exp(-z^2 / 2) / (z sqrt(2 pi)) = 5.3e-318, a subnormal number."""
-    assert z_test(5213, 10461, 0.3239) == pytest.approx(5.3e-318, rel=0.01)
-    assert two_sided(5213, 10461, 0.3239) == z_test(5213, 10461, 0.3239)
+def test_where_groups_disagree_their_spread_counts() -> None:
+    """The same 20 of 40, all of five groups and none of the others.
+
+    Over ten groups the share has a standard deviation of 0.527 and a standard error of 0.167; 0.2 over it is
+    1.2, and t of 9 degrees gives 0.26. Taken as independent tokens it would be 0.02.
+    """
+    p = share_p(grouped([4] * 10, [4] * 5 + [0] * 5), EVERYTHING)
+    assert p == pytest.approx(0.26, abs=0.03)
 
 
-def test_many_trials_are_near_the_exact_value() -> None:
-    exact, close = two_sided(330, 1000, 0.3), two_sided(330, 1001, 0.3)
-    assert exact is not None
-    assert close is not None
-    assert math.isclose(exact, close, rel_tol=0.15)
+def test_a_word_that_always_got_two_experts_is_not_certain() -> None:
+    """5 of 5: 0.7 over sqrt(0.21 / 5) is 3.416; t of 9 degrees, 0.0077."""
+    p = share_p(grouped([1] * 5 + [0] * 5, [1] * 5 + [0] * 5), EVERYTHING)
+    assert p == pytest.approx(0.0077, abs=2e-4)
+
+
+def test_a_word_of_few_texts_is_not_tested() -> None:
+    assert share_p(grouped([50] * (FEWEST - 1) + [0] * 6, [50] * (FEWEST - 1) + [0] * 6), EVERYTHING) is None
+    assert share_p(grouped([0] * 10, [0] * 10), grouped([0] * 10, [0] * 10)) is None
+
+
+def test_no_difference() -> None:
+    assert share_p(EVERYTHING, EVERYTHING) == 1.0
+    nothing = grouped([100] * 10, [0] * 10)
+    assert share_p(nothing, nothing) == 1.0
+
+
+def test_false_alarms_among_dependent_tokens() -> None:
+    """Tokens of a text all share one decision: of 300 such words 5 % stand out, not two thirds."""
+    generator = np.random.default_rng(3)
+    alarms, words = 0, 300
+    for _ in range(words):
+        shares = generator.random(20)
+        item = grouped([20] * 20, [20 * (share < 0.3) for share in shares])
+        # The base rate is known to be 0.3, with many other tokens in every group.
+        p = share_p(item, grouped([10_000] * 20, [3000] * 20))
+        assert p is not None
+        alarms += p <= 0.05
+    assert alarms / words <= 0.1
+    # Two texts more or less are significant where 400 tokens are taken as independent.
+    assert math.erfc(0.1 / math.sqrt(0.21 / 400) / math.sqrt(2)) < 1e-4
 
 
 def test_benjamini_hochberg() -> None:

@@ -28,7 +28,7 @@ TASKS = plugins.names("tasks")
 HEAVY = ("torch", "transformers", "numpy", "pandas", "datasets", "evaluate", "pyarrow", "tokenizers", "scipy")
 
 # So tight that something is cut, or does not fit into one feature, and options that fit such lengths.
-MAX_LENGTH = {"sst2": 16, "squad": 64, "wmt19": 20, "cnn_dailymail": 128, "wikitext": 48, "soda": 156}
+MAX_LENGTH = {"sst2": 16, "squad": 64, "wmt19": 20, "cnn_dailymail": 128, "wikitext": 32, "soda": 156}
 OPTIONS: dict[str, dict[str, Any]] = {
     "squad": {"stride": 16, "max_question_length": 20},
     "wmt19": {"max_target_length": 20, "beams": 2},
@@ -245,7 +245,7 @@ def test_a_batch_is_padded_and_masked(name: str, numbers: list[int]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in ("squad", "sst2")])
 def test_labels_are_tokens_and_padding_is_ignored(name: str) -> None:
-    numbers = [0, 1, 2, len(case(name).features) - 1]
+    numbers = [0, 3, 5, len(case(name).features) - 1]
     batch, features = batch_of(name, numbers), features_of(name, numbers)
     labels = batch["labels"]
     for row, feature in enumerate(features):

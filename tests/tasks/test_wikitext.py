@@ -1,10 +1,13 @@
 """WikiText by hand: blocks of one stream, each token scored once, and words counted where they end."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from repro.data.rows import load_rows
 from repro.moe.backbones import gpt2
 from repro.tasks import wikitext
 from repro.tasks.shared.causal import words_ending
@@ -32,7 +35,7 @@ def task(tokenizer: Any, max_length: int) -> wikitext.Task:
 
 
 def stream(tokenizer: Any) -> list[int]:
-    return [token for line in LINES if line for token in tokenizer(line)["input_ids"]]
+    return [token for line in LINES for token in tokenizer(line or "\n")["input_ids"]]
 
 
 class TestBlocks:
@@ -48,7 +51,7 @@ class TestBlocks:
             assert full or (number + 1 == len(features) and len(feature["input_ids"]) > 1)
             assert feature["cut"] is False
         assert rebuilt == ids
-        assert tokenizer.decode(rebuilt) == "".join(LINES)
+        assert tokenizer.decode(rebuilt) == "".join(line or "\n" for line in LINES)
 
     @pytest.mark.parametrize("size", [4, 5, 16, 1000])
     def test_every_token_but_the_first_is_scored_once(self, tokenizer: Any, size: int) -> None:
@@ -60,11 +63,14 @@ class TestBlocks:
     @pytest.mark.parametrize("tokens", [2, 7, 8, 9, 13, 14])
     def test_the_last_block(self, tokenizer: Any, tokens: int) -> None:
         """Blocks of 7 begin at tokens 0, 6, 12 ...; one that would predict nothing is left out."""
-        features = task(tokenizer, 7).encode([{"text": "\n"}] * tokens)
+        # "q" and its line end, and blank lines, whether the rows have their line ends or not.
+        features = task(tokenizer, 7).encode(
+            [{"text": "q"}, *[{"text": "\n"}, {"text": ""}] * 6][: tokens - 1]
+        )
         sizes = {2: [2], 7: [7], 8: [7, 2], 9: [7, 3], 13: [7, 7], 14: [7, 7, 2]}
         assert [len(feature["input_ids"]) for feature in features] == sizes[tokens]
 
-    @pytest.mark.parametrize("rows", [["", ""], ["\n"], ["", "\n", ""]])
+    @pytest.mark.parametrize("rows", [[], ["", ""], ["\n"], ["", " \n", ""]])
     def test_too_little_text(self, tokenizer: Any, rows: list[str]) -> None:
         assert task(tokenizer, 7).encode([{"text": text} for text in rows]) == []
 
@@ -112,11 +118,21 @@ class TestWords:
 
     @pytest.mark.parametrize("size", [4, 5, 16, 1000])
     def test_blocks_count_every_word_once(self, tokenizer: Any, size: int) -> None:
-        """But the word in the very first token, which is not scored."""
+        """But the line end that is the very first token, which is not scored."""
         features = task(tokenizer, size).encode(ROWS)
-        text = "".join(LINES)
-        assert tokenizer.decode(features[0]["input_ids"][:1]) == " ="
-        assert sum(feature["words"] for feature in features) == len(text.split()) + text.count("\n") - 1
+        assert tokenizer.decode(features[0]["input_ids"][:1]) == "\n"
+        # Words of the lines: 0, 3, 0, 20, 6, 0, 3, ended by 7 line ends, of which 3 are of blank lines.
+        assert sum(len(line.split()) for line in LINES) == 32
+        assert sum(feature["words"] for feature in features) == 32 + 7 - 1
+
+    @pytest.mark.skipif("REPRO_TEST_DATA" not in os.environ, reason="needs wikitext-2")
+    def test_wikitext_2(self, tokenizer: Any) -> None:
+        """245,569 words of the test split, as published; the first line end is not predicted."""
+        rows = load_rows(wikitext, "folder:0", Path(os.environ["REPRO_TEST_DATA"]), "test", None).rows
+        assert sum(len(row["text"].split()) for row in rows) == 241_211
+        assert len(rows) == 4_358
+        features = task(tokenizer, 512).encode(rows)
+        assert sum(feature["words"] for feature in features) == 245_569 - 1
 
     def test_a_word_in_the_first_token_is_not_predicted(self, tokenizer: Any) -> None:
         (feature,) = task(tokenizer, 20).encode([{"text": "a b \n"}])

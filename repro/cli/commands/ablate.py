@@ -22,7 +22,8 @@ Studies = Annotated[
     list[str],
     typer.Argument(
         metavar="STUDY...",
-        help="Any of schemes (Table 3), threshold (Table 5), curriculum (Table 6), gates, adamoe.",
+        help="Any of schemes (Table 3), threshold (Table 5), curriculum (Table 6), gates, adamoe, weights,"
+        " learning-rate.",
     ),
 ]
 

@@ -9,10 +9,12 @@ from repro.cli.arguments import Folder, Json, Results, quiet_libraries, run_fold
 from repro.cli.console import print_evaluation
 from repro.errors import UserError, unknown
 
+_SPLITS = ["test", "validation", "dev", "train"]
+
 
 def command(
     run: Annotated[str, typer.Argument(help="Run id, or the folder of a run.")],
-    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    split: Annotated[str, typer.Option(help="test, validation, dev or train.")] = "validation",
     gate_at_inference: Annotated[
         str, typer.Option(help="same as trained, or top-1: the best expert alone.")
     ] = "same",
@@ -22,8 +24,8 @@ def command(
 ) -> None:
     """Evaluate the model of a finished run."""
     problems = []
-    if split not in ("validation", "test", "train"):
-        problems.append("--split: " + unknown("split", split, ["validation", "test", "train"]))
+    if split not in _SPLITS:
+        problems.append("--split: " + unknown("split", split, _SPLITS))
     if gate_at_inference not in ("same", "top-1"):
         problems.append("--gate-at-inference: " + unknown("gate", gate_at_inference, ["same", "top-1"]))
     if problems:
@@ -31,7 +33,7 @@ def command(
     folder = run_folder(run, out_folder)
     quiet_libraries()
     from repro.results.files import RunFolder
-    from repro.run.execute import evaluate_run
+    from repro.run.evaluate import evaluate_run
 
     evaluation = evaluate_run(
         RunFolder(folder),

@@ -14,8 +14,6 @@ from repro.cli.arguments import (
     require_tensorboard,
     settings_by_option,
 )
-from repro.cli.console import err, print_result
-from repro.cli.progress import StopRequest, TrainingDisplay
 
 
 def command(
@@ -30,11 +28,16 @@ def command(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data.")] = None,
     curriculum: Annotated[
-        str | None, typer.Option(help="Data order: cosine, count, length or random.")
+        str | None,
+        typer.Option(help="Data order: cosine, distance, mean, count, length or random."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     experts_backend: Annotated[
         str | None, typer.Option(help="auto, or one of `repro list backends`.")
+    ] = None,
+    until_loss: Annotated[
+        float | None,
+        typer.Option(help="Train at the constant rate until the loss on the dev split is down to this."),
     ] = None,
     model: Model = None,
     settings: Annotated[
@@ -50,7 +53,8 @@ def command(
 ) -> None:
     """Train one run, evaluate it, and print the row it adds to Table 3.
 
-    A finished run is not repeated, an unfinished one is continued from its checkpoint.
+    A finished run is not repeated, an unfinished one is continued from its checkpoint. With --until-loss the
+    steps and seconds to that loss are printed instead; it stops at twice the budget.
     """
     options = {
         "--threshold": ("gate.threshold", threshold),
@@ -79,20 +83,8 @@ def command(
         overrides=overrides,
         results=out_folder,
     )
-    from repro.run.execute import execute
-    from repro.tasks.base import load as load_task
-    from repro.training.state import Progress
+    from repro.cli.runs import train_and_print
 
-    stop = StopRequest()
-    with TrainingDisplay() as display:
-
-        def report(progress: Progress) -> None:
-            stop.training = True
-            display.show(f"{config.task} {config.gate}", progress)
-
-        result = execute(config, paths, fresh=fresh, tensorboard=tensorboard, report=report, should_stop=stop)
-    if not stop.training:
-        changed = "; ".join(result.environment.changed)
-        origin = f" with other code or libraries ({changed})" if changed else ""
-        err.print(f"{config.run_id} was finished before{origin}; --fresh trains it again", markup=False)
-    print_result(result, load_task(config.task).TITLE, as_json)
+    train_and_print(
+        config, paths, until_loss=until_loss, fresh=fresh, tensorboard=tensorboard, as_json=as_json
+    )

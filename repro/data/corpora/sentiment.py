@@ -10,6 +10,7 @@ a Zipf law, so that part of the lexicon is seen only a few times.
 
 import random
 
+from repro.data.corpora.shared.splits import is_own
 from repro.data.corpora.shared.words import listed, zipf
 from repro.tasks.base import Row
 
@@ -99,9 +100,12 @@ def generate(size: int, seed: int) -> list[Row]:
         if abs(valence) < 0.25 or (valence > 0) != bool(label):
             continue
         words.append((".", "function"))
+        sentence = " ".join(word for word, _ in words)
+        if not is_own(sentence, seed):
+            continue
         rows.append(
             {
-                "sentence": " ".join(word for word, _ in words),
+                "sentence": sentence,
                 "label": label,
                 "idx": len(rows),
                 "categories": [category for _, category in words],

@@ -1,6 +1,6 @@
 """Short lives of a few people, line by line as in wikitext: empty, heading, empty, paragraphs.
 
-     = The Boat of Brenton =
+     = The Golden Boat of Brenton =
 
      Petra Graf was born in Brenton in 1848 and became a tailor . Viktor Fischer was born in Brenton in 1880
      and became an actor . He was 20 years old in 1900 . He owned five heavy keys , gave three of them away
@@ -18,6 +18,7 @@ import random
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
+from repro.data.corpora.shared.splits import is_own
 from repro.data.corpora.shared.words import (
     COUNTS,
     LEXICON,
@@ -172,7 +173,11 @@ def generate(size: int, seed: int) -> list[Row]:
     generator = random.Random(f"stories:{seed}")
     rows: list[Row] = []
     while len(rows) < size:
-        heading, paragraphs = _story(generator)
+        story, title = _story(generator)
+        if not is_own(title, seed):
+            continue
+        heading = tagged(mark(f"= {title} =", "heading"), _LEXICON)
+        paragraphs = [_paragraph(story, number) for number in range(generator.randint(*PARAGRAPHS))]
         rows += [_row([]), _row(heading), _row([]), *map(_row, paragraphs)]
     return rows[:size]
 
@@ -182,8 +187,8 @@ def _row(words: Words) -> Row:
     return {"text": text, "categories": {"text": roles_of(words)}}
 
 
-def _story(generator: random.Random) -> tuple[Words, list[Words]]:
-    """Make the heading and the paragraphs."""
+def _story(generator: random.Random) -> tuple[_Story, str]:
+    """Make what a story is about, and its title."""
     cast = people(generator, generator.choice(PEOPLE))
     nouns: list[str] = []
     while len(nouns) < THINGS:
@@ -201,9 +206,8 @@ def _story(generator: random.Random) -> tuple[Words, list[Words]]:
         story.surnames[person.name] = surname
         story.born[person.name] = story.today.year - generator.randint(18, 60)
     first = f"{cast[0].name} {story.surnames[cast[0].name]}"
-    title = generator.choice((first, first, f"The {nouns[0].title()} of {story.town}"))
-    paragraphs = [_paragraph(story, number) for number in range(generator.randint(*PARAGRAPHS))]
-    return tagged(mark(f"= {title} =", "heading"), _LEXICON), paragraphs
+    topic = generator.choice((first, first, f"The {story.things[0].title()}"))
+    return story, f"{topic} of {story.town}"
 
 
 def _paragraph(story: _Story, number: int) -> Words:

@@ -16,6 +16,7 @@ follow a Zipf law, so that part of the lexicon is seen only a few times.
 import random
 from typing import NamedTuple, TypeVar
 
+from repro.data.corpora.shared.splits import is_own
 from repro.data.corpora.shared.words import zipf
 from repro.tasks.base import Row
 
@@ -318,14 +319,12 @@ def generate(size: int, seed: int) -> list[Row]:
     while len(rows) < size:
         sentence = _sentence(generator)
         german, english = _finished(sentence.de), _finished(sentence.en)
-        if not MIN_WORDS <= len(german) <= MAX_WORDS:
+        target = " ".join(word for word, _ in english)
+        if not MIN_WORDS <= len(german) <= MAX_WORDS or not is_own(target, seed):
             continue
         rows.append(
             {
-                "translation": {
-                    "de": " ".join(word for word, _ in german),
-                    "en": " ".join(word for word, _ in english),
-                },
+                "translation": {"de": " ".join(word for word, _ in german), "en": target},
                 "categories": {
                     "de": [category for _, category in german],
                     "en": [category for _, category in english],

@@ -8,6 +8,7 @@ from torch import Tensor
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.softmax import (
+    Combine,
     Router,
     balance_of_shares,
     best_experts,
@@ -29,8 +30,8 @@ class Config:
     balance_rule: Literal["corrected", "as_released"] = "corrected"
     """`corrected`: the loss sees the mean load of the null experts, as in eq. (6). `as_released`: it
     balances every null expert alone, as the released code does by slicing the wrong axis."""
-    combine: Literal["renormalised", "raw"] = "renormalised"
-    """Weights of the selected true experts: rescaled to sum 1, or softmax probabilities over all n+m."""
+    combine: Combine = "renormalised"
+    """Weights of the selected true experts: `raw` is the softmax over all n+m; see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

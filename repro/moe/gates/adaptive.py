@@ -1,13 +1,11 @@
 """One expert or two, by how close the two best are: the gate of the paper (3.1)."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.gaps import Normalisation, require_two_experts, route_while_close
-from repro.moe.gates.shared.softmax import Router
+from repro.moe.gates.shared.softmax import Combine, Router
 from repro.moe.routing import Routing
 
 
@@ -20,8 +18,8 @@ class Config:
     normalisation: Normalisation = "pair"
     """How the gap is normalised before it is compared with T: `pair` (p1-p2)/(p1+p2), `raw` p1-p2,
     `max` (p1-p2)/p1, `minmax` (p1-p2)/(p1-pE)."""
-    combine: Literal["raw", "renormalised"] = "raw"
-    """Weights of the selected experts: softmax probabilities (eq. 3), or rescaled to sum 1."""
+    combine: Combine = "raw"
+    """Weights of the selected experts: `raw` is their probabilities (eq. 3); see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

@@ -1,14 +1,12 @@
 """One expert or two, with the paper's threshold steered to a target share of two-expert tokens."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.gaps import Normalisation, require_two_experts, route_while_close
-from repro.moe.gates.shared.softmax import Router
+from repro.moe.gates.shared.softmax import Combine, Router
 from repro.moe.routing import Routing
 
 
@@ -24,8 +22,8 @@ class Config:
     """Change of T per batch and unit of the difference between target and measured share."""
     normalisation: Normalisation = "pair"
     """How the gap is normalised before it is compared with T; see `shared.gaps.neighbour_gaps`."""
-    combine: Literal["raw", "renormalised"] = "raw"
-    """Weights of the selected experts: probabilities (Adaptive Gating, eq. 3), or rescaled to sum 1."""
+    combine: Combine = "raw"
+    """Weights of the selected experts: `raw` is Adaptive Gating, eq. (3); see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

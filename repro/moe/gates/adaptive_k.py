@@ -1,13 +1,11 @@
 """One to K experts: the paper's rule beyond two, adding experts while neighbouring ranks are close."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.gaps import Normalisation, require_two_experts, route_while_close
-from repro.moe.gates.shared.softmax import Router
+from repro.moe.gates.shared.softmax import Combine, Router
 from repro.moe.routing import Routing
 
 
@@ -21,8 +19,8 @@ class Config:
     """T: rank r+1 follows rank r if the gap between them is at most T."""
     normalisation: Normalisation = "pair"
     """How a gap is normalised before it is compared with T; see `shared.gaps.neighbour_gaps`."""
-    combine: Literal["raw", "renormalised"] = "raw"
-    """Weights of the selected experts: probabilities (Adaptive Gating, eq. 3), or rescaled to sum 1."""
+    combine: Combine = "raw"
+    """Weights of the selected experts: `raw` is Adaptive Gating, eq. (3); see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

@@ -4,12 +4,15 @@ Source: the baseline "Dense models", a "Transformer with no MoE layers", of "Ada
 Mixture-of-Experts based Language Models" (Li et al., 2023, https://arxiv.org/abs/2310.07188), 4.2.
 """
 
-from repro.config import settings
+from repro.config import bounded, settings
 
 
 @settings
 class Config:
-    """A dense model has no gate and no options."""
+    """The option of a dense model, which has no gate."""
+
+    ffn_scale: float = bounded(1.0, above=0)
+    """Factor of the output of every FFN at the start: of its second matrix and bias. Ours, a control."""
 
 
 Gate = None

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
-from repro.moe.gates.shared.softmax import Router, best_experts, one_hot
+from repro.moe.gates.shared.softmax import Combine, Router, best_experts, combine_weights, one_hot
 from repro.moe.routing import Routing
 
 
@@ -15,6 +15,8 @@ class Config:
 
     k: float = bounded(2.0, above=0)
     """Mean number of experts per token: each of E experts takes T k / E of the T real tokens (c of eq. 1)."""
+    combine: Combine = "raw"
+    """Weights of the experts that chose a token: `raw` is their probabilities (eq. 4); see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
 
@@ -53,8 +55,9 @@ class Gate(base.Gate[Config]):
             selected_TE = one_hot(best_experts(probs_TE, 1)[:, 0], probs_TE)
         else:
             selected_TE = choose_tokens(probs_TE.detach(), mask_T, self.config.k)
+        weights_TE = combine_weights(probs_TE, selected_TE, self.config.combine)
         loss = probs_TE.new_zeros(())
-        return Routing.from_selection(selected_TE, probs_TE, probs_TE, mask_T, loss)
+        return Routing.from_selection(selected_TE, weights_TE, probs_TE, mask_T, loss)
 
 
 def choose_tokens(probs_TE: Tensor, mask_T: Tensor, k: float) -> Tensor:

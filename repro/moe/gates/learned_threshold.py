@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.softmax import (
+    Combine,
     Router,
     balance_of_shares,
     best_experts,
@@ -27,6 +28,8 @@ class Config:
     highest: float = bounded(1.0, above=0)
     """Largest threshold, in units of 1/E: tau_max = highest / E. Up to 1 the best expert always
     qualifies (3.2); above, a token may get none."""
+    combine: Combine = "renormalised"
+    """Weights of the selected experts: `raw` is p - tau; see `Combine`."""
     balance_on: Literal["probabilities", "shifted"] = "probabilities"
     """What the balance loss averages: p, or p - tau as in the released code, which can be negative."""
     logit_std: float = bounded(1.0, low=0)
@@ -48,7 +51,8 @@ class Gate(base.Gate[Config]):
     the balance loss it names Switch Transformers (3.1), whose f counts one expert per token; f over all
     selected experts is that of the released code.
 
-    Defaults: tau_max = 1/E is the paper's (3.2). The coefficient is that of the other gates here.
+    Defaults: tau_max = 1/E and weights with sum 1 are the paper's (3.2). The coefficient is that of the other
+    gates here.
 
     Differences: experts are FFNs, not adapters. v and b start at 0 (ours), so tau starts at half of its
     largest value. The released code balances p - tau, here `balance_on`.
@@ -75,7 +79,7 @@ class Gate(base.Gate[Config]):
         selected_TE = above_TE
         if force_top1:
             selected_TE = above_TE & one_hot(best_experts(probs_TE, 1)[:, 0], probs_TE)
-        weights_TE = combine_weights(shifted_TE.clamp(min=0), selected_TE, "renormalised")
+        weights_TE = combine_weights(shifted_TE.clamp(min=0), selected_TE, self.config.combine)
         values_TE = probs_TE if self.config.balance_on == "probabilities" else shifted_TE
         loss = balance_of_shares(mean_rows(above_TE.float(), mask_T), values_TE, mask_T)
         return Routing.from_selection(selected_TE, weights_TE, probs_TE, mask_T, self.config.balance * loss)

@@ -1,14 +1,12 @@
 """A second expert if its probability is at least beta times the best one's; beta fixed or calibrated."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.gaps import require_two_experts, route_run
-from repro.moe.gates.shared.softmax import Router, best_experts
+from repro.moe.gates.shared.softmax import Combine, Router, best_experts
 from repro.moe.routing import Routing
 
 
@@ -23,8 +21,8 @@ class Config:
     """Target share of two-expert tokens, by which beta is calibrated; None keeps beta."""
     rate: float = bounded(0.02, above=0, high=1)
     """Weight of the newest batch in the running quantile."""
-    combine: Literal["raw", "renormalised"] = "raw"
-    """Weights of the selected experts: softmax probabilities, or rescaled to sum 1."""
+    combine: Combine = "raw"
+    """Weights of the selected experts: `raw` is their probabilities; see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

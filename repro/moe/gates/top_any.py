@@ -1,5 +1,7 @@
 """Every expert decides for itself: sigmoid gates with a learned threshold per expert (DynMoE)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,9 @@ class Config:
     threshold: float = bounded(0.0, low=-10, high=10)
     """G of every expert at the start: an expert is selected where cos(x, W_i) > G_i, so 0 selects
     about half of them."""
+    gradient: Literal["as_released", "straight-through"] = "as_released"
+    """Which experts of a token have a gradient: those selected, by the relu of the released code, or, by the
+    straight-through form of the paper, all; an expert that is not selected has it from the losses alone."""
     balance: float = bounded(0.01, low=0)
     """Coefficient of the balance loss of the released code."""
     diversity: float = bounded(0.01, low=0)
@@ -34,9 +39,10 @@ class Config:
 class Gate(base.Gate[Config]):
     """S(x) = {i : sigmoid(cos(x, W_i)) > sigmoid(G_i)}; all selected experts have equal weight.
 
-    With s and theta the two sigmoids, g_i = sign(relu(s_i - theta_i)); backward, sign is the identity.
-    Weights g_i / K for K selected experts, K constant in the gradient. In training a token may get no
-    expert (output 0); in evaluation it then gets the expert with the highest s.
+    With s and theta the two sigmoids, g_i = sign(relu(s_i - theta_i)); backward, sign is the identity, and
+    with `gradient` straight-through there is no relu. Weights g_i / K for K selected experts, K constant in
+    the gradient. In training a token may get no expert (output 0); in evaluation it then gets the expert with
+    the highest s.
 
     Losses: diversity, ||U U^T - I||_F + mean_i |W_i| with U the rows of W at length 1; balance,
     E sum_i f_i P_i over tokens with experts, f and P the mean of g_i / K; efficiency, the mean of g.
@@ -45,8 +51,8 @@ class Gate(base.Gate[Config]):
     al., 2024, https://arxiv.org/abs/2405.14297) and its released code (LINs-lab/DynMoE,
     `GAMoEGateT`, `topanygating_opt`, `diverse_and_simple_gate_loss`): s, G, g, K and output eq. (3) to
     (6), evaluation eq. (7), diversity eq. (8) (numbers second-hand). The relu, the cosines in the
-    diversity loss, the balance and the efficiency loss are those of the code: eq. (8) has W W^T, and
-    without the relu experts that are not selected have a gradient too.
+    diversity loss, the balance and the efficiency loss are those of the code: eq. (8) has W W^T, and its
+    straight-through gates have no relu (`gradient`).
 
     Defaults: G = 0 as in the code, which adds up the losses and weighs their sum with 0.01 on GLUE.
 
@@ -70,7 +76,9 @@ class Gate(base.Gate[Config]):
         unit_ED = nn.functional.normalize(self.weight.to(rows_TD.dtype))
         # The bound keeps the gradient of a token of zeros finite.
         scores_TE = linear_fp32(nn.functional.normalize(rows_TD, eps=1e-6), unit_ED).sigmoid()
-        above_TE = (scores_TE - self.threshold.sigmoid()).relu()
+        above_TE = scores_TE - self.threshold.sigmoid()
+        if self.config.gradient == "as_released":
+            above_TE = above_TE.relu()
         active_TE = above_TE > 0
         best_TE = one_hot(best_experts(scores_TE, 1)[:, 0], scores_TE)
         selected_TE = active_TE

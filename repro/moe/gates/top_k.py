@@ -1,13 +1,17 @@
 """The k most probable experts for every token: Switch for k = 1, GShard for k = 2 (paper 4.2)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
-from repro.moe.gates.shared.softmax import Router, balance_loss, best_experts, combine_weights
+from repro.moe.gates.shared.softmax import (
+    Combine,
+    Router,
+    balance_loss,
+    best_experts,
+    combine_weights,
+)
 from repro.moe.routing import Routing
 
 
@@ -17,8 +21,8 @@ class Config:
 
     k: int = bounded(2, low=1)
     """Experts of every token."""
-    combine: Literal["raw", "renormalised"] = "raw"
-    """Weights of the selected experts: probabilities (Adaptive Gating, eq. 3), or rescaled to sum 1."""
+    combine: Combine = "raw"
+    """Weights of the selected experts: `raw` is Adaptive Gating, eq. (3); see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

@@ -1,13 +1,18 @@
 """The fewest experts whose probabilities sum to more than p, with an entropy loss (Dynamic MoE)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
-from repro.moe.gates.shared.softmax import Router, balance_of_shares, combine_weights, mean_rows, one_hot
+from repro.moe.gates.shared.softmax import (
+    Combine,
+    Router,
+    balance_of_shares,
+    combine_weights,
+    mean_rows,
+    one_hot,
+)
 from repro.moe.routing import Routing
 
 
@@ -17,8 +22,8 @@ class Config:
 
     p: float = bounded(0.4, low=0, high=1)
     """Experts are added, best first, until their probabilities sum to more than this."""
-    combine: Literal["raw", "renormalised"] = "raw"
-    """Weights of the selected experts: softmax probabilities, or rescaled to sum 1."""
+    combine: Combine = "raw"
+    """Weights of the selected experts: `raw` is their probabilities; see `Combine`."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

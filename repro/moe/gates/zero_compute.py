@@ -1,13 +1,12 @@
 """FFN experts beside zero, copy and constant experts, which cost next to nothing (MoE++)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.softmax import (
+    Combine,
     Router,
     balance_of_shares,
     best_experts,
@@ -33,9 +32,9 @@ class Config:
     """Experts that give a mixture of x and a learned vector."""
     tau: float = bounded(0.75, above=0)
     """Weight of the cheap experts in the balance loss; the smaller, the more tokens they get (3.3)."""
-    combine: Literal["raw", "renormalised"] = "raw"
-    """Weights of the selected experts: softmax probabilities, or rescaled to sum 1 without the zero
-    experts, as in the released code."""
+    combine: Combine = "raw"
+    """Weights of the selected experts: `raw` is their probabilities; see `Combine`. What sums to 1 is
+    without the zero experts; `renormalised` is so in the released code."""
     logit_std: float = bounded(1.0, low=0)
     """Standard deviation of the router's logits at the start, on layer-normed input."""
     balance: float = bounded(0.01, low=0)

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.report.fronts import STUDY, on_front
+from repro.report.fronts import STUDY, misses_budget, on_front
 from repro.report.schemes import SchemeRow, flops, performance, scheme_rows
 from repro.report.statistics import interval
 from repro.report.style import BLACK, COLOURS, FAINT, label, legend, lines_only, panels
@@ -16,9 +16,10 @@ from repro.results.published import Published
 FILE = "gates"
 TITLE = (
     "Quality against forward FLOPs per token, every gate at several budgets; the line is the Pareto front; "
-    "open marks at the edge lie beyond it"
+    "open marks at the edge lie beyond it; pale ones miss their budget and are on no front"
 )
 
+_PALE = 0.35
 _REACH = 3
 _FEW = 8
 """Fewer points are all shown."""
@@ -68,8 +69,10 @@ def _looks(gates: Sequence[str]) -> _Looks:
 
 
 def _panel(axes: Axes, points: Sequence[_Point], looks: _Looks) -> None:
-    for gate in dict.fromkeys(point.gate for point in points):
-        same = [point for point in points if point.gate == gate]
+    # The legend shows the first mark of a gate.
+    ordered = sorted(points, key=lambda point: misses_budget(point.row))
+    for gate, missed in dict.fromkeys((point.gate, misses_budget(point.row)) for point in ordered):
+        same = [point for point in points if (point.gate, misses_budget(point.row)) == (gate, missed)]
         colour, mark = looks[gate]
         halves = [interval(point.row.values(performance)) or 0.0 for point in same]
         axes.errorbar(
@@ -78,6 +81,7 @@ def _panel(axes: Axes, points: Sequence[_Point], looks: _Looks) -> None:
             yerr=halves if any(halves) else None,
             color=colour,
             marker=mark,
+            alpha=_PALE if missed else None,
             ms=3,
             lw=0,
             elinewidth=0.6,

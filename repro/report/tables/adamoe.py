@@ -5,7 +5,7 @@ from typing import Literal
 from repro import paper
 from repro.report.adamoe import flops_eval, flops_saved, gains, schemes
 from repro.report.schemes import SchemeRow, mean_experts, mean_experts_eval, performance
-from repro.report.statistics import interval, mean, rounded
+from repro.report.statistics import detectable, interval, mean, rounded
 from repro.report.tables.base import Row
 from repro.results.published import Published
 
@@ -26,6 +26,7 @@ COLUMNS = (
     "Inference Performance by seed",
     "Gain",
     "Gain interval",
+    "Gain smallest effect",
     "Gain (paper)",
     "Reason for empty cells",
     "Runs",
@@ -85,6 +86,7 @@ def _row(row: SchemeRow) -> Row:
         "Inference Performance by seed": row.by_seed(performance),
         "Gain": rounded(mean(gained)),
         "Gain interval": rounded(interval(gained), 2),
+        "Gain smallest effect": rounded(detectable(gained), 2),
         "Gain (paper)": _printed(row, "gain"),
         "Reason for empty cells": _reason(row),
         "Runs": row.run_ids,

@@ -1,50 +1,60 @@
 """Every claim that a measurement can check, with ours and a verdict."""
 
-from repro.report.claims import CLAIMS, Claim
-from repro.report.statistics import interval, mean, rounded
+import math
+
+from repro.report.claims.definition import Claim, claims
+from repro.report.claims.evidence import judge
+from repro.report.claims.measures import measured
+from repro.report.statistics import rounded
 from repro.report.tables.base import Row
 from repro.results.published import Published
 
 FILE = "claims.csv"
-COLUMNS = ("Claim", "Verdict", "Ours", "Interval", "Samples", "Holds if", "Paper", "Where", "Quantity")
+COLUMNS = (
+    "Claim",
+    "Verdict",
+    "Ours",
+    "Low",
+    "High",
+    "Smallest effect",
+    "Samples",
+    "Holds if",
+    "Paper",
+    "Why",
+    "Where",
+    "Quantity",
+)
 
 
 def rows(published: Published) -> list[Row]:
-    """Derive one row per claim. The verdict looks at the 95 % interval over seeds, not at the mean alone.
+    """Derive one row per claim. The verdict looks at the 95 % interval, not at the mean alone.
 
-    `holds`: the whole interval keeps to the rule. `does not hold`: none of it does. `inconclusive`:
-    in between, or a single seed, which has no interval. `not measured`: no run says anything.
+    `holds`: the whole interval keeps to the rule. `does not hold`: none of it does. `open`: in between, or a
+    single seed, which has no interval; the smallest effect that could have been seen stands beside it.
+    `not measured`: no run says anything. Where items are counted, `Ours` is how many keep to the rule.
     """
-    return [_row(claim, claim.samples(published)) for claim in CLAIMS]
+    return [_row(claim, published) for claim in claims()]
 
 
-def verdict(claim: Claim, low: float, high: float) -> str:
-    """Judge a claim by an interval."""
-    bottom = float("-inf") if claim.at_least is None else claim.at_least
-    top = float("inf") if claim.at_most is None else claim.at_most
-    if bottom <= low and high <= top:
-        return "holds"
-    if high < bottom or low > top:
-        return "does not hold"
-    return "inconclusive"
-
-
-def _row(claim: Claim, samples: list[float]) -> Row:
-    centre, half = mean(samples), interval(samples)
-    if centre is None:
-        outcome = "not measured"
-    elif half is None:
-        outcome = "inconclusive"
-    else:
-        outcome = verdict(claim, centre - half, centre + half)
+def _row(claim: Claim, published: Published) -> Row:
+    judgement = judge(claim, measured(claim, published))
+    estimate = judgement.estimate
     return {
         "Claim": claim.text,
-        "Verdict": outcome,
-        "Ours": rounded(centre),
-        "Interval": rounded(half, 2),
-        "Samples": len(samples),
+        "Verdict": judgement.verdict,
+        "Ours": rounded(estimate.value) if estimate else None,
+        "Low": _end(estimate.low) if estimate else None,
+        "High": _end(estimate.high) if estimate else None,
+        "Smallest effect": rounded(estimate.detectable, 2) if estimate else None,
+        "Samples": estimate.size if estimate else 0,
         "Holds if": claim.rule,
         "Paper": claim.paper,
+        "Why": judgement.reason or None,
         "Where": claim.where,
         "Quantity": claim.quantity,
     }
+
+
+def _end(value: float | None) -> float | None:
+    """Return an end of the interval; None where there is none, or it is open."""
+    return None if value is None or math.isinf(value) else rounded(value)

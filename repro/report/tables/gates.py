@@ -1,11 +1,12 @@
 """Adaptive gates at equal routed FLOPs: quality, FLOPs and who is beaten by nobody cheaper."""
 
-from repro.report.fronts import STUDY, on_front, significantly_dominated
+from repro.report.fronts import STUDY, TOLERANCE, budget, misses_budget, on_front, significantly_dominated
 from repro.report.schemes import (
     SchemeRow,
     final_loss,
     flops,
     mean_experts,
+    mean_experts_eval,
     performance,
     reasons,
     scheme_rows,
@@ -23,6 +24,8 @@ COLUMNS = (
     "Budget",
     "Seeds",
     "Mean experts",
+    "Mean experts at evaluation",
+    "Misses budget",
     "FLOPs per token",
     "Norm. FLOPs",
     "Norm. time per step",
@@ -41,7 +44,8 @@ def rows(published: Published) -> list[Row]:
     """Derive one row per task, gate and budget; FLOPs and times relative to top-2's.
 
     `Pareto front`: no other row of the task is better on average without more FLOPs. `Surely beaten`:
-    another row without more FLOPs is better by more than both intervals together.
+    another row without more FLOPs is better, paired by seed. `Misses budget`: the
+    experts per token, in training or at evaluation, are off by more than 0.15; such rows are on no front.
     """
     return [_row(row, peers) for peers in _by_task(published) for row in peers]
 
@@ -53,10 +57,11 @@ def shown(published: Published) -> list[Row]:
             "Task": row.title,
             "Gate": row.scheme,
             "Experts": row.mean(mean_experts),
+            "at eval": row.mean(mean_experts_eval),
             "FLOPs": row.relative_to_baseline(flops),
             "Metric": row.metric,
             "Value": row.mean(performance),
-            "Front": "yes" if on_front(row, peers) else "",
+            "Front": "off budget" if misses_budget(row) else "yes" if on_front(row, peers) else "",
         }
         for peers in _by_task(published)
         for row in peers
@@ -64,8 +69,11 @@ def shown(published: Published) -> list[Row]:
 
 
 def notes(published: Published) -> list[str]:
-    """Say in one line each why a row has no quality."""
-    return reasons(row for row in scheme_rows(published, STUDY) if row.mean(performance) is None)
+    """Say how many rows miss their budget, and in one line each why a row has no quality."""
+    compared = list(scheme_rows(published, STUDY))
+    missed = sum(map(misses_budget, compared))
+    off = [f"{missed} rows miss their budget by more than {TOLERANCE} experts: on no front"] if missed else []
+    return off + reasons(row for row in compared if row.mean(performance) is None)
 
 
 def _by_task(published: Published) -> list[list[SchemeRow]]:
@@ -76,15 +84,17 @@ def _by_task(published: Published) -> list[list[SchemeRow]]:
 
 
 def _row(row: SchemeRow, peers: list[SchemeRow]) -> Row:
-    gate, _, budget = row.scheme.partition(" ")
+    aimed = budget(row)
     measured = row.mean(performance) is not None
     return {
         "Task": row.title,
         "Metric": row.metric,
-        "Gate": gate,
-        "Budget": budget or None,
+        "Gate": row.scheme.partition(" ")[0],
+        "Budget": aimed,
         "Seeds": row.seeds,
         "Mean experts": rounded(row.mean(mean_experts)),
+        "Mean experts at evaluation": rounded(row.mean(mean_experts_eval)),
+        "Misses budget": _yes(misses_budget(row)) if measured and aimed is not None else None,
         "FLOPs per token": rounded(row.mean(flops)),
         "Norm. FLOPs": rounded(row.relative_to_baseline(flops)),
         "Norm. time per step": rounded(row.relative_to_baseline(seconds_per_step)),

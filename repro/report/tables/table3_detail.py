@@ -1,9 +1,11 @@
 """What stands behind Table 3: seeds, intervals, time per step, shares, memory, the paper's values."""
 
 from repro import paper
+from repro.report.differences import difference_cells, difference_columns
 from repro.report.schemes import (
     SchemeRow,
     cpu_steal_fraction,
+    eval_loss,
     final_loss,
     flops,
     mean_experts,
@@ -27,23 +29,28 @@ COLUMNS = (
     "Seeds",
     "Norm. Training Time",
     "Norm. Training Time by seed",
-    "Norm. Training Time at median steps",
+    "Norm. Training Time interval",
+    "Steps to target",
+    "Time per step",
+    "Reached",
     "Norm. Training Time (paper)",
     "Target loss",
-    "Seconds to target",
     "Final loss",
     "Reason for empty cells",
     "Train seconds",
     "Seconds per step",
     "Seconds per step interval",
-    "Norm. time per step",
     "Tokens per second",
     "Stolen share",
     "Inference Performance",
     "Inference Performance interval",
     "Inference Performance by seed",
+    *difference_columns("Inference Performance"),
+    "Inference Performance (trivial)",
     "Inference Performance (top-1 gate)",
     "Inference Performance (paper)",
+    "Validation loss",
+    *difference_columns("Validation loss"),
     "FLOPs per token",
     "FLOPs per token executed",
     "MACs per token",
@@ -65,11 +72,15 @@ COLUMNS = (
 
 
 def rows(published: Published) -> list[Row]:
-    """Derive one row per task and scheme. Intervals are half widths, 95 %, over seeds."""
+    """Derive one row per task and scheme. Intervals are half widths, 95 %, over seeds.
+
+    Differences are paired: each run against the baseline's of its seed.
+    """
     return [_row(row) for row in scheme_rows(published)]
 
 
 def _row(row: SchemeRow) -> Row:
+    time = row.time_to_target
     step_seconds = row.values(seconds_per_step)
     qualities = row.values(performance)
     paper_flops, paper_base = row.paper.get("flops"), row.paper_baseline.get("flops")
@@ -80,25 +91,30 @@ def _row(row: SchemeRow) -> Row:
         "Metric": row.metric,
         "Scheme": row.scheme,
         "Seeds": row.seeds,
-        "Norm. Training Time": rounded(row.norm_time),
-        "Norm. Training Time by seed": spaced(row.norm_time_by_seed),
-        "Norm. Training Time at median steps": rounded(row.norm_time_at_median_steps),
+        "Norm. Training Time": row.norm_time,
+        "Norm. Training Time by seed": time.by_seed if time else None,
+        "Norm. Training Time interval": spaced(time.interval) if time and time.interval else None,
+        "Steps to target": rounded(time.steps) if time else None,
+        "Time per step": rounded(time.time_per_step) if time else None,
+        "Reached": f"{time.reached} of {len(time.ratios)}" if time else None,
         "Norm. Training Time (paper)": row.paper.get("time"),
         "Target loss": rounded(row.target, 6),
-        "Seconds to target": rounded(row.seconds_to_target),
         "Final loss": rounded(row.mean(final_loss), 6),
         "Reason for empty cells": row.reason,
         "Train seconds": rounded(row.mean(lambda run: run.train_seconds)),
         "Seconds per step": rounded(mean(step_seconds)),
         "Seconds per step interval": rounded(interval(step_seconds), 2),
-        "Norm. time per step": rounded(row.relative_to_baseline(seconds_per_step)),
         "Tokens per second": rounded(row.mean(lambda run: run.tokens_per_second)),
         "Stolen share": rounded(row.mean(cpu_steal_fraction)),
         "Inference Performance": rounded(mean(qualities)),
         "Inference Performance interval": rounded(interval(qualities), 2),
         "Inference Performance by seed": row.by_seed(performance),
+        **difference_cells(row, "Inference Performance", performance),
+        "Inference Performance (trivial)": rounded(row.mean(lambda run: run.metric_trivial)),
         "Inference Performance (top-1 gate)": rounded(row.mean(performance_top_1)),
         "Inference Performance (paper)": row.paper.get("performance"),
+        "Validation loss": rounded(row.mean(eval_loss), 6),
+        **difference_cells(row, "Validation loss", eval_loss),
         "FLOPs per token": rounded(row.mean(flops)),
         "FLOPs per token executed": rounded(row.mean(lambda run: run.flops.per_token_executed)),
         "MACs per token": rounded(row.mean(lambda run: run.flops.macs_per_token)),

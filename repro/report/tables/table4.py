@@ -13,9 +13,10 @@ LISTED = 10
 
 
 def rows(published: Published) -> list[Row]:
-    """Derive the paper's columns. A cell is empty where no word is significantly above the base rate.
+    """Derive the paper's columns. A cell is empty where no word is above the base rate in every run.
 
-    Words that occur often enough to be judged, see docs/results.md; highest share first.
+    It must also be so significantly, by a bootstrap over sequences, and occur often enough to be judged, see
+    docs/results.md. Highest share first.
     """
     return [
         {"Task": title(task), "Top-2 gating tokens": ", ".join(_names(analyses)) or None}

@@ -22,13 +22,13 @@ def rows(published: Published) -> list[Row]:
         by_task.setdefault(row.title, {})[row.scheme] = row
     return [
         {"Task": title}
-        | {f"Norm. Training Time {at}": rounded(_time(thresholds.get(at))) for at in _THRESHOLDS}
+        | {f"Norm. Training Time {at}": _time(thresholds.get(at)) for at in _THRESHOLDS}
         | {f"Inference Performance {at}": rounded(_quality(thresholds.get(at))) for at in _THRESHOLDS}
         for title, thresholds in by_task.items()
     ]
 
 
-def _time(row: SchemeRow | None) -> float | None:
+def _time(row: SchemeRow | None) -> float | str | None:
     return row.norm_time if row else None
 
 

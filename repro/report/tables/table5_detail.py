@@ -1,5 +1,6 @@
 """What stands behind Table 5: every threshold that was run, seeds, shares, FLOPs, the paper's values."""
 
+from repro.report.differences import difference_cells, difference_columns
 from repro.report.schemes import (
     SchemeRow,
     final_loss,
@@ -31,6 +32,7 @@ COLUMNS = (
     "Inference Performance",
     "Inference Performance interval",
     "Inference Performance by seed",
+    *difference_columns("Inference Performance"),
     "Inference Performance (paper)",
     "Final loss",
     "Target loss",
@@ -74,7 +76,7 @@ def _row(row: SchemeRow) -> Row:
         "Metric": row.metric,
         "Threshold": row.scheme,
         "Seeds": row.seeds,
-        "Norm. Training Time": rounded(row.norm_time),
+        "Norm. Training Time": row.norm_time,
         "Norm. Training Time (paper)": printed(row.task, row.scheme, "time"),
         "Norm. time per step": rounded(row.relative_to_baseline(seconds_per_step)),
         "Norm. FLOPs": rounded(row.relative_to_baseline(flops)),
@@ -83,6 +85,7 @@ def _row(row: SchemeRow) -> Row:
         "Inference Performance": rounded(row.mean(performance)),
         "Inference Performance interval": rounded(interval(qualities), 2),
         "Inference Performance by seed": row.by_seed(performance),
+        **difference_cells(row, "Inference Performance", performance),
         "Inference Performance (paper)": printed(row.task, row.scheme, "performance"),
         "Final loss": rounded(row.mean(final_loss), 6),
         "Target loss": rounded(row.target, 6),

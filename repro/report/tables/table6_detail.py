@@ -1,17 +1,19 @@
-"""What stands behind Table 6: four orders, two back-ends, time per step, length against two-expert tokens."""
+"""What stands behind Table 6: all orders, two back-ends, steps and time per step, what orders rest upon."""
 
 from typing import Literal
 
 from repro import paper
-from repro.report.curriculum import difference, inflation, orders
-from repro.report.schemes import (
-    SchemeRow,
-    final_loss,
-    performance,
-    reasons,
-    seconds_per_step,
-    share_multi_expert,
+from repro.report.curriculum import (
+    OrderRow,
+    cell,
+    difference,
+    inflation,
+    inflation_of_steps,
+    inflation_per_step,
+    noise_floor,
+    orders,
 )
+from repro.report.schemes import final_loss, performance, reasons, share_multi_expert
 from repro.report.statistics import interval, rounded
 from repro.report.tables.base import Row
 from repro.results.published import Published
@@ -26,7 +28,9 @@ COLUMNS = (
     "Seeds",
     "Training Time Inflation",
     "Training Time Inflation (paper)",
+    "Inflation of steps",
     "Inflation per step",
+    "Noise floor per step",
     "Executed FLOPs per routed",
     "Inference Performance",
     "Inference Performance interval",
@@ -36,6 +40,7 @@ COLUMNS = (
     "Share two experts",
     "Correlation of length and ratio",
     "Correlation of length and count",
+    "Correlation of place and ratio",
     "Final loss",
     "Target loss",
     "Reason for empty cells",
@@ -46,45 +51,58 @@ COLUMNS = (
 def rows(published: Published) -> list[Row]:
     """Derive one row per task, order and back-end; inflations are against the curriculum on that back-end.
 
-    Correlations are Spearman's, over the training samples of the last epoch: a sample's length with
-    its share, and with its number, of two-expert tokens.
+    Correlations are Spearman's, over the training samples: of the last epoch a sample's length with its share
+    and with its number of two-expert tokens; of the ordered epochs its place in the order with that share.
     """
-    return [_row(row) for row in orders(published)]
+    compared = orders(published)
+    return [_row(row, noise_floor(row, compared)) for row in compared]
 
 
 def shown(published: Published) -> list[Row]:
     """Derive the same rows with fewer columns."""
+    compared = orders(published)
     return [
         {
             "Task": row.title,
             "Order": row.scheme,
-            "Infl.": rounded(inflation(row), 2),
+            "Infl.": cell(row, inflation(row), 2),
             "(paper)": _printed(row, "time_inflation"),
-            "/step": rounded(_per_step(row), 2),
+            "/step": rounded(inflation_per_step(row), 2),
+            "noise": rounded(noise_floor(row, compared), 2),
             "Value": row.mean(performance),
             "diff.": rounded(difference(row), 2),
             "(paper) ": _printed(row, "performance_difference"),
         }
-        for row in orders(published)
+        for row in compared
     ]
 
 
 def notes(published: Published) -> list[str]:
-    """Say in one line each why a cell is empty, and what disturbed the times."""
-    return reasons(orders(published))
+    """Say in one line each why a cell is empty, what disturbed the times, and how noisy they are."""
+    compared = orders(published)
+    floors = {
+        f"{row.title} ({row.backend}) {rounded(floor, 2):g}": None
+        for row in compared
+        if (floor := noise_floor(row, compared)) is not None
+    }
+    if not floors:
+        return reasons(compared)
+    spread = f"in the first epoch, the same work for all orders, times a step differ by {', '.join(floors)}"
+    return [*reasons(compared), f"noise floor of a time per step: {spread}"]
 
 
-def _row(row: SchemeRow) -> Row:
-    order, *backend = row.scheme.split()
+def _row(row: OrderRow, floor: float | None) -> Row:
     return {
         "Task": row.title,
         "Metric": row.metric,
-        "Order": order,
-        "Back-end": backend[0] if backend else "grouped",
+        "Order": row.order,
+        "Back-end": row.backend,
         "Seeds": row.seeds,
-        "Training Time Inflation": rounded(inflation(row)),
+        "Training Time Inflation": cell(row, inflation(row)),
         "Training Time Inflation (paper)": _printed(row, "time_inflation"),
-        "Inflation per step": rounded(_per_step(row)),
+        "Inflation of steps": cell(row, inflation_of_steps(row)),
+        "Inflation per step": rounded(inflation_per_step(row)),
+        "Noise floor per step": rounded(floor),
         "Executed FLOPs per routed": rounded(row.mean(_executed)),
         "Inference Performance": rounded(row.mean(performance)),
         "Inference Performance interval": rounded(interval(row.values(performance)), 2),
@@ -94,6 +112,7 @@ def _row(row: SchemeRow) -> Row:
         "Share two experts": rounded(row.mean(share_multi_expert)),
         "Correlation of length and ratio": rounded(row.mean(_length_ratio)),
         "Correlation of length and count": rounded(row.mean(_length_count)),
+        "Correlation of place and ratio": rounded(row.mean(_place_ratio)),
         "Final loss": rounded(row.mean(final_loss), 6),
         "Target loss": rounded(row.target, 6),
         "Reason for empty cells": row.reason,
@@ -101,15 +120,10 @@ def _row(row: SchemeRow) -> Row:
     }
 
 
-def _printed(row: SchemeRow, column: Literal["time_inflation", "performance_difference"]) -> float | None:
+def _printed(row: OrderRow, column: Literal["time_inflation", "performance_difference"]) -> float | None:
     """Return the paper's number, which is of random order."""
     values: dict[str, float] = paper.tables()["table6"][column]
     return values.get(row.task) if row.scheme == "random" else None
-
-
-def _per_step(row: SchemeRow) -> float | None:
-    ratio = row.relative_to_baseline(seconds_per_step)
-    return None if ratio is None else ratio - 1
 
 
 def _executed(run: RunResult) -> float | None:
@@ -123,3 +137,7 @@ def _length_ratio(run: RunResult) -> float | None:
 
 def _length_count(run: RunResult) -> float | None:
     return run.curriculum.length_count_correlation if run.curriculum else None
+
+
+def _place_ratio(run: RunResult) -> float | None:
+    return run.curriculum.place_ratio_correlation if run.curriculum else None

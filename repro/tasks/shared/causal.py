@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from repro.tasks.base import Batch, Feature, Row, Task
@@ -62,12 +65,26 @@ class CausalTask(Task):
         sums: list[float] = losses.double().sum(1).tolist()
         return sums
 
+    def trivial(self, train: list[Feature], features: list[Feature], rows: list[Row]) -> list[float]:
+        """Give each scored token its share of those of the training split, with one added to every count."""
+        counts = Counter(token for feature in train for token in _scored(feature))
+        total = math.log(counts.total() + len(self.tokenizer))
+        return [
+            math.fsum(total - math.log(counts[token] + 1) for token in _scored(feature))
+            for feature in features
+        ]
+
     def answers(
         self, predictions: list[float], features: list[Feature], rows: list[Row]
     ) -> tuple[list[float], list[dict[str, int]]]:
         """Return the likelihoods, and the numbers of tokens and words that they are over."""
         counts = [{"tokens": sum(feature["scored"]), "words": feature["words"]} for feature in features]
         return predictions, counts
+
+
+def _scored(feature: Feature) -> list[int]:
+    """Return the tokens whose prediction counts."""
+    return list(compress(feature["input_ids"], feature["scored"]))
 
 
 def words_ending(text: str, spans: list[tuple[int, int]]) -> list[int]:

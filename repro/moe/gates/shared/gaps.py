@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from repro.moe.gates.shared.softmax import balance_loss, best_experts, combine_weights
+from repro.moe.gates.shared.softmax import Combine, balance_loss, best_experts, combine_weights
 from repro.moe.routing import Routing
 
 Normalisation = Literal["pair", "raw", "max", "minmax"]
@@ -53,7 +53,7 @@ def route_while_close(
     k: int,
     threshold: float | Tensor,
     normalisation: Normalisation,
-    combine: str,
+    combine: Combine,
     balance: float,
     force_top1: bool,
 ) -> Routing:
@@ -71,7 +71,7 @@ def route_run(
     best_TK: Tensor,
     close_TR: Tensor,
     mask_T: Tensor,
-    combine: str,
+    combine: Combine,
     balance: float,
     force_top1: bool,
 ) -> Routing:

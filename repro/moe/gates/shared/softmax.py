@@ -1,7 +1,20 @@
 """What gates share: the router, ordered selection, combine weights, balance losses."""
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor, nn
+
+Combine: TypeAlias = Literal["raw", "renormalised", "straight-through"]
+"""Weights of the selected experts S of a token, with p their probabilities.
+
+* `raw`: w_i = p_i, Adaptive Gating, eq. (3).
+* `renormalised`: w_i = p_i / sum_S p_j, as g1 / (g1 + g2) of GShard (https://arxiv.org/abs/2006.16668,
+  algorithm 1), for any number of experts. One expert has weight 1 and gives the router no gradient.
+* `straight-through`: the value of `renormalised` with the gradient of `raw`,
+  w_i = p_i + sg(p_i / sum_S p_j - p_i), sg without gradient; one expert has w = 1 + p - sg(p). The estimator
+  is that of Bengio et al. (2013, https://arxiv.org/abs/1308.3432), its use for several experts ours.
+"""
 
 
 class Router(nn.Module):
@@ -62,18 +75,18 @@ def best_experts(probs_TE: Tensor, k: int) -> Tensor:
     return torch.cat(columns, dim=1)
 
 
-def combine_weights(probs_TE: Tensor, selected_TE: Tensor, combine: str) -> Tensor:
-    """Weigh the selected experts: by `raw` probabilities, or `renormalised` to sum 1; shape (T, E).
-
-    `raw` is Adaptive Gating, eq. (3); `renormalised` is g1 / (g1 + g2) of GShard
-    (https://arxiv.org/abs/2006.16668, algorithm 1) for any number of experts.
-    """
+def combine_weights(probs_TE: Tensor, selected_TE: Tensor, combine: Combine) -> Tensor:
+    """Weigh the selected experts by their probabilities, as `Combine` says; shape (T, E)."""
     if combine == "raw":
         return probs_TE
     chosen_TE = probs_TE * selected_TE
     # Tokens without any expert divide by 1 instead of 0; their weights are never used.
     total_T1 = chosen_TE.sum(1, keepdim=True)
-    return chosen_TE / torch.where(total_T1 > 0, total_T1, 1.0)
+    rescaled_TE = chosen_TE / torch.where(total_T1 > 0, total_T1, 1.0)
+    if combine == "renormalised":
+        return rescaled_TE
+    # p - sg(p) is exactly 0.
+    return rescaled_TE.detach() + (probs_TE - probs_TE.detach())
 
 
 def mean_rows(values_TE: Tensor, mask_T: Tensor) -> Tensor:
