@@ -8,11 +8,14 @@ import re
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import stdev
 
-from scipy.stats import t
+from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
+from repro.report.statistics import detectable
+from repro.results.published import Published
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -71,29 +74,25 @@ def spreads(scale: str) -> list[str]:
         *("task (metric)", "steps", "seeds", "time ratio, 95 %", "loss difference: standard deviation"),
         *("smallest effect", "metric difference: standard deviation", "smallest effect"),
     )
-    rows = (row for row in _read(scale, "table3_detail.csv") if row["Scheme"] == "adaptive")
-    return table(heads, map(_spread, rows))
+    rows = scheme_rows(Published.read(ROOT / "results" / scale))
+    return table(heads, (_spread(row) for row in rows if row.scheme == "adaptive"))
 
 
-def _spread(row: Mapping[str, str]) -> tuple[str, ...]:
-    seeds = len(row["Seeds"].split())
-    compared = ("Validation loss", "Inference Performance")
-    numbers = (_deviation_and_effect(row, name, seeds) for name in compared)
+def _spread(row: SchemeRow) -> tuple[str, ...]:
+    time = row.time_to_target
+    differences = (row.paired(eval_loss), row.paired(performance))
     return (
-        f"{row['Task']} ({row['Metric']})",
-        row["Steps"].split()[0],
-        str(seeds),
-        row["Norm. Training Time interval"] or _ratio(row["Norm. Training Time"]),
-        *(_short(number) for pair in numbers for number in pair),
+        f"{row.title} ({row.metric})",
+        str(row.runs[0].steps),
+        str(len(row.runs)),
+        spaced(time.interval) if time and time.interval else _ratio(str(row.norm_time)),
+        *(cell for values in differences for cell in _deviation_and_effect(values)),
     )
 
 
-def _deviation_and_effect(row: Mapping[str, str], name: str, seeds: int) -> tuple[str, str]:
-    """Work the standard deviation of paired differences out from their interval, half of t s / sqrt(n)."""
-    half, effect = row[f"{name} difference interval"], row[f"{name} smallest effect"]
-    if not half:
-        return "", effect
-    return str(float(half) * seeds**0.5 / float(t.ppf(0.975, seeds - 1))), effect
+def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
+    effect = detectable(differences)
+    return ("", "") if effect is None else (f"{stdev(differences):.2g}", f"{effect:.2g}")
 
 
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
