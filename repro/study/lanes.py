@@ -67,7 +67,7 @@ def default_lanes(count: int | None, threads: int | None, turns: int) -> Lanes:
 
 
 def _start_server() -> None:
-    """Start the process that forks those of the runs, deaf to Ctrl-C: it would end in a trace of its imports."""
+    """Start the process that forks those of the runs, deaf to Ctrl-C: that would end in a trace."""
     resource_tracker.ensure_running()  # or the next call would do it, and unblock the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

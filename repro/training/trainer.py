@@ -13,11 +13,12 @@ from torch.profiler import record_function
 from repro.config import RunConfig
 from repro.errors import Interrupted
 from repro.machine import Stopwatch
-from repro.moe.routing import RoutingTape, record_routing
+from repro.moe.routing import record_routing
 from repro.results.files import RunFolder
 from repro.results.target import is_reached
 from repro.training.checkpoints import has_checkpoint, resume, save_checkpoint
-from repro.training.curriculum import TrainingData, epoch_steps, place_ratio_correlation, require_effect
+from repro.training.curriculum import TrainingData, epoch_steps, require_effect
+from repro.training.epoch import end_epoch, remember_ratios, share_ratios
 from repro.training.lane import ALONE, Lane
 from repro.training.loop import Loop, Step, measure, place, record_step, require_finite
 from repro.training.optimizer import clip_gradients, make_optimizer
@@ -177,7 +178,7 @@ def _run(loop: Loop, end: int, until: float | None = None) -> None:
             _measure_and_save(loop, end, until)
         # Also after a resume at the end of an epoch, whose checkpoint is from before this.
         if state.position == len(steps):
-            _end_epoch(loop)
+            end_epoch(loop)
         elif state.step == end or _has_reached(loop, until):
             lane.rest()
             return
@@ -198,7 +199,7 @@ def _measure_and_save(loop: Loop, end: int, until: float | None) -> None:
     due = state.step % settings.checkpoint_every == 0 or state.step == loop.kept_step
     if stopping or last or due or _has_reached(loop, until):
         loop.lane.rest()
-        _share_ratios(loop)
+        share_ratios(loop)
         state.partners = sorted({*state.partners, *loop.lane.partners()})
         save_checkpoint(loop)
     if stopping:
@@ -239,7 +240,7 @@ def _train_step(loop: Loop, batches: list[list[int]]) -> Step:
         loss_sum += float(loss.detach()) * share
         auxiliary_sum += float(torch.as_tensor(auxiliary).detach()) * share
         with record_function(RECORDS):
-            _remember_ratios(loop, tape, mine[number])
+            remember_ratios(loop, tape, mine[number])
         forwards.append((batch, tape))
     require_finite("the loss", loss_sum, loop.state.step + 1)
     require_finite("the auxiliary loss", auxiliary_sum, loop.state.step + 1)
@@ -257,44 +258,3 @@ def _train_step(loop: Loop, batches: list[list[int]]) -> Step:
         learning_rate=learning_rate,
         forwards=forwards,
     )
-
-
-def _remember_ratios(loop: Loop, tape: RoutingTape, indices: list[int]) -> None:
-    """Keep the complexity vectors that this forward pass gave for free (paper eq. 5)."""
-    if not tape.entries:
-        return
-    state, samples = loop.state, len(loop.data.train)
-    ratios_BL = tape.ratios_BL().float().cpu()
-    if state.next_ratios_NL is None or state.next_num_multi_expert_N is None or state.next_seen_N is None:
-        state.next_ratios_NL = torch.zeros(samples, ratios_BL.shape[1])
-        state.next_num_multi_expert_N = torch.zeros(samples, dtype=torch.int64)
-        state.next_seen_N = torch.zeros(samples, dtype=torch.bool)
-    state.next_seen_N[indices] = True
-    state.next_ratios_NL[indices] = ratios_BL
-    state.next_num_multi_expert_N[indices] = tape.num_multi_expert_BL().sum(1).cpu()
-
-
-def _share_ratios(loop: Loop) -> None:
-    """Let every process have what all have kept of the epoch so far; the checkpoint is of one of them.
-
-    A sample is seen by one process at most, and the others hold zeros for it, or what they were told of it.
-    """
-    state = loop.state
-    if state.next_ratios_NL is None or loop.accelerator.num_processes == 1:
-        return
-    parts = gather_object([(state.next_ratios_NL, state.next_num_multi_expert_N, state.next_seen_N)])
-    ratios, counts, seen = (torch.stack(kept).amax(0) for kept in zip(*parts, strict=True))
-    state.next_ratios_NL, state.next_num_multi_expert_N, state.next_seen_N = ratios, counts, seen
-
-
-def _end_epoch(loop: Loop) -> None:
-    """Make this epoch's ratios those of the epoch before, and keep what its own order came to."""
-    state, order = loop.state, loop.config.training.curriculum
-    state.epoch_ends.append(state.step)
-    state.place_ratio_correlations.append(place_ratio_correlation(order, state, loop.data.lengths_N))
-    _share_ratios(loop)
-    state.ratios_NL, state.next_ratios_NL = state.next_ratios_NL, None
-    state.num_multi_expert_N, state.next_num_multi_expert_N = state.next_num_multi_expert_N, None
-    state.seen_N, state.next_seen_N = state.next_seen_N, None
-    state.epoch += 1
-    state.position = 0
