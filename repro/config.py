@@ -100,6 +100,8 @@ class ExpertsConfig:
     backend: str = "auto"
     every: int = bounded(1, low=1)
     """Convert every n-th feed-forward network."""
+    parallel: int | None = bounded(None, low=1)
+    """Processes over which the experts of a layer are spread (paper, 4.3); None: all, if they divide them."""
 
 
 @settings
@@ -128,6 +130,16 @@ class TrainingConfig:
     length_pool: int = bounded(50, low=1)
     """Batches are cut from pools of this many, sorted by length; 1 keeps a curriculum's order exactly."""
     checkpoint_every: int = bounded(500, low=1)
+    batch_tokens_of: Literal["process", "batch"] = "process"
+    """Whose `batch_tokens` are: of each process, as in fairseq, or of all of them together."""
+    balance_over: Literal["global", "process"] = "global"
+    """What gates balance, and move their states by: the whole batch, or each process its own part of it."""
+    shard: Literal["none", "fsdp"] = "none"
+    """How several processes hold what is no expert: a copy each, or a share of every tensor each."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    exchange_times: bool = False
+    """Record, per layer and process, tokens received, bytes and seconds of the exchanges; it costs time."""
 
 
 @settings
@@ -137,6 +149,43 @@ class EvaluationConfig:
     points: int = bounded(50, low=1)
     """Places of the budget at which the loss on the dev split is measured."""
     batch_size: int = bounded(64, low=1)
+
+
+_PLACEMENT = (
+    ("experts", "parallel"),
+    ("training", "shard"),
+    ("training", "gradient_checkpointing"),
+    ("training", "exchange_times"),
+)
+"""Section and key of what changes where a run is computed, and none of its numbers."""
+_OF_PROCESSES = {("training", "batch_tokens_of"): "process", ("training", "balance_over"): "global"}
+"""Section and key -> default, of what matters to several processes only."""
+
+
+def identity(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that makes it another run.
+
+    How a run is spread over devices does not. Settings that matter to several processes only are left out at
+    their defaults, so that a run of one process has the same id as before there were any.
+
+    Args:
+        plain: as `RunConfig.to_dict` gives it, or an older version did.
+    """
+    left_out = {
+        *_PLACEMENT,
+        *(place for place, default in _OF_PROCESSES.items() if _at(plain, place) == default),
+    }
+    return {
+        section: {key: value for key, value in values.items() if (section, key) not in left_out}
+        if isinstance(values, Mapping)
+        else values
+        for section, values in plain.items()
+    }
+
+
+def _at(plain: Mapping[str, Any], place: tuple[str, str]) -> object:
+    values = plain.get(place[0])
+    return values.get(place[1]) if isinstance(values, Mapping) else None
 
 
 @settings
@@ -172,7 +221,7 @@ class RunConfig(RunNames):
     @property
     def run_id(self) -> str:
         """Return `<task>-<gate>-s<seed>-<8 hex digits of the canonical JSON>`."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(identity(self.to_dict()), sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         return f"{self.task}-{self.gate}-s{self.seed}-{digest}"
 

@@ -58,7 +58,9 @@ class Planted(RoutingLayer):
         shape = (mask.shape[0], mask.shape[1])
         assert self.tape is not None
         self.tape.entries.append(
-            LayerRouting(self.layer, routing, shape, self.time_major, sum, lambda routing: None)
+            LayerRouting(
+                self.layer, routing, shape, self.time_major, routing.load_E.sum(), lambda routing: None
+            )
         )
 
 

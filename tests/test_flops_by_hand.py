@@ -1,8 +1,6 @@
 """FLOPs and volumes of examples worked on paper."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -77,11 +75,7 @@ def test_the_classifier_reads_one_token_of_each_sequence() -> None:
     assert macs == 5_780
 
 
-def fp32_rows(backend: ExpertBackend) -> Callable[[list[int]], int]:
-    return partial(backend.rows_computed, device=torch.device("cpu"), dtype=torch.float32)
-
-
-def hand_made_tape(rows_computed: Callable[[list[int]], int]) -> RoutingTape:
+def hand_made_tape(backend: ExpertBackend) -> RoutingTape:
     """Two sequences of 3 and 1 tokens, padded to 3: experts 0, 0, 1 and 2 of four."""
     selected_TE = torch.zeros(6, 4, dtype=torch.bool)
     for token, expert in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 3), (5, 3)]:  # tokens 4 and 5 are padding
@@ -89,7 +83,8 @@ def hand_made_tape(rows_computed: Callable[[list[int]], int]) -> RoutingTape:
     mask_T = torch.tensor([True, True, True, True, False, False])
     probs_TE = torch.full((6, 4), 0.25)
     routing = Routing.from_selection(selected_TE, probs_TE, probs_TE, mask_T, torch.tensor(0.0))
-    return RoutingTape([LayerRouting(0, routing, (2, 3), False, rows_computed, update_gate=lambda _: None)])
+    rows = backend.rows_computed(routing.load_E, torch.float32)
+    return RoutingTape([LayerRouting(0, routing, (2, 3), False, rows, update_gate=lambda _: None)])
 
 
 def test_executed_flops_of_a_padded_batch_by_hand() -> None:
@@ -112,7 +107,7 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
         num_hidden_layers=1,
     )
     # The busiest expert has 2 rows, so `padded` computes 4 * 2 = 8.
-    work = Work.of(hand_made_tape(fp32_rows(padded)), mask_of(3, 1))
+    work = Work.of(hand_made_tape(padded), mask_of(3, 1))
     assert work == Work(
         real=Volume(sequences=2, encoder=4, encoder_pairs=10),
         padded=Volume(sequences=2, encoder=6, encoder_pairs=18),
@@ -128,7 +123,7 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
         "dense_per_token": 2 * 592,
     }
     # `grouped` computes the 4 assignments only: 4,224 - 4 * 256 = 3,200, per token 800.
-    work = Work.of(hand_made_tape(fp32_rows(grouped)), mask_of(3, 1))
+    work = Work.of(hand_made_tape(grouped), mask_of(3, 1))
     assert numbers(work.flops(architecture))["per_token_executed"] == 2 * 800
     # Two passes have twice the work and the same FLOPs per token.
     twice = work + work
@@ -138,8 +133,8 @@ def test_executed_flops_of_a_padded_batch_by_hand() -> None:
 
 def test_rows_that_back_ends_compute() -> None:
     for load, real, slots in [([2, 1, 1, 0], 4, 8), ([3, 3], 6, 6), ([0, 0, 0], 0, 0), ([5], 5, 5)]:
-        assert fp32_rows(grouped)(load) == fp32_rows(loop)(load) == real
-        assert fp32_rows(padded)(load) == slots
+        rows = {one: one.rows_computed(torch.tensor(load), torch.float32) for one in (grouped, loop, padded)}
+        assert rows == {grouped: real, loop: real, padded: slots}
 
 
 def test_padding_of_a_dense_model_by_hand() -> None:

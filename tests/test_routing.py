@@ -36,7 +36,9 @@ def _routing(
 
 
 def _entry(layer: int, routing: Routing, shape: tuple[int, int], time_major: bool = False) -> LayerRouting:
-    return LayerRouting(layer, routing, shape, time_major, rows_computed=sum, update_gate=lambda _: None)
+    return LayerRouting(
+        layer, routing, shape, time_major, rows_computed=routing.load_E.sum(), update_gate=lambda _: None
+    )
 
 
 # --- Routing -----------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ class _Layer(RoutingLayer):
         if self.tape is not None:
             shape = (hidden.shape[0], hidden.shape[1])
             self.tape.entries.append(
-                LayerRouting(self.layer, routing, shape, False, sum, self.gate.update_state)
+                LayerRouting(self.layer, routing, shape, False, routing.load_E.sum(), self.gate.update_state)
             )
         return y_TD.view(hidden.shape)
 

@@ -110,16 +110,21 @@ class Work:
             masks: stack -> mask of real tokens, (B, S).
         """
         real = {stack: mask.sum(1).tolist() for stack, mask in masks.items()}
-        loads = [entry.routing.load_E.tolist() for entry in tape.entries]
-        tokens = [entry.routing.mask_T for entry in tape.entries]
-        rows_computed_L = [entry.rows_computed(load) for entry, load in zip(tape.entries, loads, strict=True)]
+        padded = {stack: [mask.shape[1]] * len(mask) for stack, mask in masks.items()}
+        return Work.of_rows(tape.totals_LC().tolist(), Volume.of(real), Volume.of(padded))
+
+    @staticmethod
+    def of_rows(rows: Sequence[Sequence[float]], real: Volume, padded: Volume) -> Work:
+        """Read the rows of `RoutingTape.totals_LC`, of passes over these volumes."""
+        experts = (len(rows[0]) - 4) // 2 if rows else 0
+        counts, loads = slice(0, experts + 1), slice(experts + 1, 2 * experts + 1)
         return Work(
-            real=Volume.of(real),
-            padded=Volume.of({stack: [mask.shape[1]] * len(mask) for stack, mask in masks.items()}),
-            rows_routed_L=[sum(load) for load in loads],
-            rows_computed_L=rows_computed_L,
-            routed_tokens_L=[int(mask_T.sum()) for mask_T in tokens],
-            router_rows_L=[mask_T.numel() for mask_T in tokens],
+            real=real,
+            padded=padded,
+            rows_routed_L=[int(sum(row[loads])) for row in rows],
+            rows_computed_L=[int(row[-2]) for row in rows],
+            routed_tokens_L=[int(sum(row[counts])) for row in rows],
+            router_rows_L=[int(row[-1]) for row in rows],
         )
 
     @staticmethod

@@ -1,8 +1,8 @@
 """The MoE layer: gate, experts and their weighted sum."""
 
-from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
@@ -12,6 +12,7 @@ from repro.moe.experts.base import ExpertBackend, FFNWeights
 from repro.moe.experts.shared.ffn import activation_name, compute_dtype
 from repro.moe.gates.base import Gate
 from repro.moe.routing import LayerRouting, Routing, RoutingLayer
+from repro.moe.spread import Spread
 from repro.moe.stack_inputs import StackInputs
 
 ROUTER, EXPERTS = "repro: router", "repro: experts"
@@ -19,7 +20,10 @@ ROUTER, EXPERTS = "repro: router", "repro: experts"
 
 
 class Experts(nn.Module):
-    """The experts of one layer, computed by a back-end; `initialize_experts` fills the stacked weights."""
+    """The experts of one layer, computed by a back-end; `initialize_experts` fills the stacked weights.
+
+    Spread over processes, each holds some of them, in the order of their ranks (`spread_experts`).
+    """
 
     w1: nn.Parameter
     b1: nn.Parameter
@@ -31,6 +35,7 @@ class Experts(nn.Module):
         named = "relu" if config.activation == "relu" else site.activation
         self.activation = activation_name(named)
         self.backend = backend
+        self.spread: Spread | None = None
         self.w1, self.b1, self.w2, self.b2 = (
             nn.Parameter(dense.detach().new_empty(config.count, *dense.shape))
             for dense in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
@@ -39,6 +44,21 @@ class Experts(nn.Module):
     def weights(self) -> FFNWeights:
         """Return the stacked weights, as back-ends take them."""
         return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
+
+    def forward(self, x_TD: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
+        """Compute the weighted sum of every token's experts.
+
+        Returns:
+            The sum, (T, D); rows that were multiplied in this process, padding slots included, a scalar.
+        """
+        if self.spread is None:
+            y_TD, load_E = self._compute(x_TD, routing), routing.load_E
+        else:
+            y_TD, load_E = self.spread.forward(x_TD, routing, self._compute)
+        return y_TD, self.backend.rows_computed(load_E, compute_dtype(x_TD))
+
+    def _compute(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        return self.backend.forward(x_TD, routing, self.weights())
 
 
 class MoELayer(RoutingLayer):
@@ -63,16 +83,15 @@ class MoELayer(RoutingLayer):
         x_TD = hidden.reshape(-1, hidden.shape[-1])
         with record_function(ROUTER):
             mask_T = self._inputs.mask_T(shape, hidden.device)
+            if self.is_idle:
+                mask_T = torch.zeros_like(mask_T)
             ids_T = self._inputs.ids_T(shape) if self.gate.needs_token_ids else None
             routing: Routing = self.gate(x_TD, mask_T, force_top1=self.force_top1, ids_T=ids_T)
         with record_function(EXPERTS):
-            y_TD = self.experts.backend.forward(x_TD, routing, self.experts.weights())
+            y_TD, rows_computed = self.experts(x_TD, routing)
             if routing.extra_TD is not None:
                 y_TD = y_TD + routing.extra_TD
         if self.tape is not None:
-            rows_computed = partial(
-                self.experts.backend.rows_computed, device=x_TD.device, dtype=compute_dtype(x_TD)
-            )
             entry = LayerRouting(
                 self.layer, routing, shape, self._time_major, rows_computed, self.gate.update_state
             )

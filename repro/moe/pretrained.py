@@ -19,9 +19,13 @@ from repro.moe.folder import CONFIG_KEY, configuration, family_of, read_configur
 from repro.moe.sizes import refuse_too_large
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write a model, converted or dense, in `save_pretrained` layout: config.json and safetensors."""
-    model.save_pretrained(folder)
+def save(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write a model, converted or dense, in `save_pretrained` layout: config.json and safetensors.
+
+    Args:
+        weights: its whole tensors, where the model itself holds parts of them.
+    """
+    model.save_pretrained(folder, state_dict=weights)
 
 
 def load(folder: Path, device: torch.device, backend: str = "auto") -> PreTrainedModel:

@@ -8,7 +8,7 @@ Axis letters, used as suffixes wherever tensors meet:
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -81,8 +81,8 @@ class LayerRouting:
     shape: tuple[int, int]
     """The two leading axes of the layer's input: (B, S), or (S, B) where the model is time-major."""
     time_major: bool
-    rows_computed: Callable[[list[int]], int]
-    """Expert rows that the layer's back-end multiplied for given loads, padding slots included."""
+    rows_computed: Tensor
+    """Expert rows that the layer's back-end multiplied in this process, padding slots included; a scalar."""
     update_gate: Callable[[Routing], None]
     """Moves the state of the layer's gate by a routing; does nothing for a gate without one."""
 
@@ -109,6 +109,19 @@ class RoutingTape:
         """Let gates with a state learn from the batch; once, in training, after its backward pass."""
         for entry in self.entries:
             entry.update_gate(entry.routing)
+
+    def totals_LC(self) -> Tensor:
+        """Sum up everything that is counted of the tape, layer by layer, on the device: fp64, (L, 2 E + 4).
+
+        Columns: tokens given 0, 1, ..., E experts; the load of each expert; the variance of the router's
+        logits; rows computed; rows of the router. `RoutingTotals.of_rows` and `Work.of_rows` read them.
+        """
+        if not self.entries:
+            return torch.zeros(0, 0, dtype=torch.float64)
+        rows = torch.stack([_totals_C(entry) for entry in self.entries])
+        layers = torch.tensor([entry.layer for entry in self.entries], device=rows.device)
+        count = max(entry.layer for entry in self.entries) + 1
+        return rows.new_zeros(count, rows.shape[1]).index_add(0, layers, rows)
 
     def num_multi_expert_BL(self) -> Tensor:
         """Count each sequence's tokens given two or more experts, by layer; for one forward pass, int64."""
@@ -137,6 +150,7 @@ class RoutingLayer(nn.Module):
         super().__init__()
         self.tape: RoutingTape | None = None
         self.force_top1 = False
+        self.is_idle = False
 
 
 @contextmanager
@@ -172,6 +186,16 @@ def force_top1_routing(model: nn.Module, enabled: bool = True) -> Iterator[None]
         yield
 
 
+@contextmanager
+def idle_routing(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Route nothing inside the block: for a process without a sample, which others wait for in exchanges.
+
+    Backward passes belong into the block, too: gradient checkpointing repeats layers there.
+    """
+    with _set_on_layers(model, "is_idle", enabled):
+        yield
+
+
 @dataclass
 class RoutingTotals:
     """Routing statistics summed over many forward passes, on the CPU, per layer.
@@ -188,19 +212,20 @@ class RoutingTotals:
     @staticmethod
     def of(tape: RoutingTape) -> "RoutingTotals":
         """Sum over one tape. Padding is not counted."""
+        return RoutingTotals.of_rows(tape.totals_LC().tolist())
+
+    @staticmethod
+    def of_rows(rows: Sequence[Sequence[float]]) -> "RoutingTotals":
+        """Read the rows of `RoutingTape.totals_LC`."""
         totals = RoutingTotals()
-        for entry in tape.entries:
-            routing = entry.routing
-            while len(totals.count_LK) <= entry.layer:
-                totals.count_LK.append([])
-                totals.load_LE.append([])
-                totals.logit_variance_L.append(0.0)
-            layer, mask_T = entry.layer, routing.mask_T
-            counts = routing.count_T[mask_T].bincount().tolist()
-            variance = float(logit_variance(routing.probs_TE.detach())[mask_T].sum())
-            totals.count_LK[layer] = add_counts(totals.count_LK[layer], counts)
-            totals.load_LE[layer] = add_counts(totals.load_LE[layer], routing.load_E.tolist())
-            totals.logit_variance_L[layer] += variance
+        for row in rows:
+            experts = (len(row) - 4) // 2
+            counts = [int(value) for value in row[: experts + 1]]
+            while counts and counts[-1] == 0:
+                counts.pop()
+            totals.count_LK.append(counts)
+            totals.load_LE.append([int(value) for value in row[experts + 1 : 2 * experts + 1]])
+            totals.logit_variance_L.append(row[2 * experts + 1])
         return totals
 
     def __add__(self, other: "RoutingTotals") -> "RoutingTotals":
@@ -237,6 +262,18 @@ class RoutingTotals:
                 for variance, tokens in zip(self.logit_variance_L, self.tokens_L(), strict=True)
             ],
         )
+
+
+def _totals_C(entry: LayerRouting) -> Tensor:
+    """Return the row of one layer and pass in `RoutingTape.totals_LC`; nothing of it waits for the device."""
+    routing = entry.routing
+    mask_T, experts = routing.mask_T, routing.probs_TE.shape[1]
+    real_T = mask_T.double()
+    # A gate may choose an expert once at most, so there are E + 1 possible counts.
+    tokens_by_count = real_T.new_zeros(experts + 1).index_add(0, routing.count_T, real_T)
+    variance = torch.where(mask_T, logit_variance(routing.probs_TE.detach()), 0.0).sum()
+    last = torch.stack([variance.double(), entry.rows_computed.double(), real_T.new_tensor(len(mask_T))])
+    return torch.cat([tokens_by_count, routing.load_E.double(), last])
 
 
 def logit_variance(probs_TE: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from repro.run.result import build_result
 from repro.training.checkpoints import keep_last_checkpoint, remove_checkpoints, remove_leftovers
 from repro.training.lane import ALONE, Lane
 from repro.training.state import Progress
+from repro.training.tensor_files import whole_tensors
 from repro.training.trainer import train
 
 
@@ -48,20 +49,18 @@ def execute(
         if not fresh and launch.is_finished:
             return _finished(config, folder)
         begin(launch, paths, fresh=fresh, tensorboard=tensorboard)
-        accelerator, prepared = launch.accelerator, launch.prepared
+        accelerator = launch.accelerator
         state = train(
-            accelerator,
-            prepared.model,
+            launch.placement,
             config,
-            prepared.data,
+            launch.prepared.data,
             folder,
             measure_loss=launch.dev_loss,
             report=report,
             should_stop=should_stop,
             lane=lane,
         )
-        if accelerator.is_main_process:
-            _save_model(launch)
+        _save_model(launch)
         accelerator.wait_for_everyone()
         result = build_result(launch, state, lane, should_stop)
         if accelerator.is_main_process:
@@ -90,10 +89,13 @@ def _remove_passed(config: RunConfig, folder: RunFolder) -> None:
 
 def _save_model(launch: Launch) -> None:
     """Save model and tokenizer, all files or none: before the evaluation, which may fail or be stopped."""
-    folder = launch.folder
+    folder, model = launch.folder, launch.prepared.model
+    weights = whole_tensors(launch.placement) if launch.accelerator.num_processes > 1 else None
+    if not launch.accelerator.is_main_process:
+        return
     scratch = folder.model.with_name(f"{folder.model.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    pretrained.save(launch.accelerator.unwrap_model(launch.prepared.model), scratch)
+    pretrained.save(model, scratch, weights)
     launch.prepared.tokenizer.save_pretrained(scratch)
     digests = {path.name: digest_of(path) for path in sorted(scratch.iterdir())}
     write_json(folder.model_files, ModelFiles(files=digests).to_json())

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from repro.config import RunConfig
+from repro.config import RunConfig, identity
 from repro.errors import InUse, UserError, one_line
 from repro.machine import current_environment, reset_peak_memory
 from repro.moe import convert
@@ -21,6 +21,7 @@ from repro.results.files import InputPaths, RunFolder, RunPaths, read_json, writ
 from repro.run.accelerator import make_accelerator
 from repro.run.setup import Prepared, prepare
 from repro.training.evaluator import evaluate
+from repro.training.placement import Placement, place, parallel_of
 
 _LOCK = ".lock"
 """File of a run folder that is locked while a process works there."""
@@ -34,6 +35,7 @@ class Launch:
     folder: RunFolder
     accelerator: Accelerator
     prepared: Prepared
+    placement: Placement
     environment: Environment
 
     @property
@@ -88,12 +90,15 @@ def launched(
         check_config(folder, config)
     _check_writable(paths.results)
     accelerator = make_accelerator(config, paths.model, folder if tensorboard else None)
+    parallel_of(config, accelerator.num_processes)
     reset_peak_memory(accelerator.device)
+    prepared = prepare(config, paths, accelerator.device)
     launch = Launch(
         config=config,
         folder=folder,
         accelerator=accelerator,
-        prepared=prepare(config, paths, accelerator.device),
+        prepared=prepared,
+        placement=place(accelerator, prepared.model, config),
         environment=_environment(accelerator, config),
     )
     with _claimed(folder, paths), _storage_errors(folder):
@@ -117,7 +122,7 @@ def check_config(folder: RunFolder, config: RunConfig) -> None:
     Raises:
         UserError: it does.
     """
-    if read_json(folder.config) != config.to_dict():
+    if identity(read_json(folder.config)) != identity(config.to_dict()):
         raise UserError(
             f"{folder.path}: holds a run with another configuration;"
             " give another --out, or --fresh to discard it"

@@ -74,8 +74,7 @@ def execute_until(
     with launched(config, paths, fresh=fresh, tensorboard=tensorboard) as launch:
         begin(launch, paths, fresh=fresh, tensorboard=tensorboard)
         train_until(
-            launch.accelerator,
-            launch.prepared.model,
+            launch.placement,
             config,
             launch.prepared.data,
             folder,

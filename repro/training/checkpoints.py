@@ -3,22 +3,28 @@
 A checkpoint is a folder `checkpoint/step-<n>/`. Its manifest, with digests of its files and of the run's
 records up to that step, is written last, so a folder without one was never finished. The two newest are kept
 and the one that a branch starts from: if the last is damaged, the one before is there. Nothing is unpickled:
-weights are safetensors, everything else is plain data and tensors, loaded with `weights_only=True`.
+tensors of model and optimizer are safetensors, everything else is plain data and tensors, loaded with
+`weights_only=True`. Any number of processes goes on from any other's.
 """
 
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from accelerate import Accelerator
-from safetensors.torch import load_model
+from accelerate.utils import set_seed
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
+from repro.config import RunConfig
 from repro.errors import UserError, one_line
 from repro.provenance import digest_of
 from repro.results.base import Record
 from repro.results.files import RunFolder, write_json
+from repro.training.placement import Placement
+from repro.training.schedule import Budget, set_step
 from repro.training.state import TrainingState
 from repro.training.state_files import (
     UNREADABLE,
@@ -26,11 +32,11 @@ from repro.training.state_files import (
     random_states,
     restore_random_states,
     save_states,
-    save_weights,
     synchronise,
 )
+from repro.training.tensor_files import load_tensors, save_tensors
 
-_MODEL, _OPTIMIZER, _STATE, _MANIFEST = "model.safetensors", "optimizer.pt", "state.pt", "manifest.json"
+_TENSORS, _STATE, _MANIFEST = "tensors", "state.pt", "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 _UNFINISHED = ".tmp"
 """Suffix of a folder that is being written or removed."""
@@ -48,7 +54,10 @@ class Manifest(Record):
     """`manifest.json`: what a checkpoint consists of."""
 
     step: int
+    budget: str
+    """Schedule and steps of the run (`Budget.name`)."""
     processes: int
+    """Of the launch that wrote it."""
     files: dict[str, str]
     """File of the checkpoint -> SHA-256."""
     records: dict[str, RecordsWritten]
@@ -67,16 +76,24 @@ class Resumable(Protocol):
         """Where the run leaves its files."""
 
     @property
-    def model(self) -> Any:
-        """The model, as Accelerate wrapped it."""
+    def placement(self) -> Placement:
+        """The model on the processes."""
 
     @property
-    def optimizer(self) -> Any:
-        """The optimizer, as Accelerate wrapped it."""
+    def optimizer(self) -> AdamW:
+        """Of the model's parameters."""
 
     @property
-    def scheduler(self) -> Any:
+    def scheduler(self) -> LambdaLR:
         """The schedule of the learning rate."""
+
+    @property
+    def budget(self) -> Budget:
+        """The steps of the run."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The run."""
 
     @property
     def state(self) -> TrainingState:
@@ -106,19 +123,19 @@ def save_checkpoint(run: Resumable) -> None:
         scratch.mkdir(parents=True)
     accelerator.wait_for_everyone()
     save_states(random_states(), scratch / _random_file(accelerator.process_index))
+    save_tensors(run.placement, run.optimizer, scratch / _TENSORS)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        save_weights(accelerator.unwrap_model(run.model), scratch / _MODEL)
-        save_states(run.optimizer.state_dict(), scratch / _OPTIMIZER)
-        states = {"state": run.state.state_dict(), "scheduler": run.scheduler.state_dict()}
-        save_states(states, scratch / _STATE)
+        save_states(run.state.state_dict(), scratch / _STATE)
+        files = sorted(path for path in scratch.rglob("*") if path.is_file())
         manifest = Manifest(
             step=run.state.step,
+            budget=run.budget.name,
             processes=accelerator.num_processes,
-            files={path.name: digest_of(path) for path in sorted(scratch.iterdir())},
+            files={path.relative_to(scratch).as_posix(): digest_of(path) for path in files},
             records={path.name: _written(path) for path in _records(folder) if path.exists()},
         )
-        for path in (*scratch.iterdir(), *filter(Path.exists, _records(folder))):
+        for path in (*files, *filter(Path.exists, _records(folder))):
             synchronise(path)
         write_json(scratch / _MANIFEST, manifest.to_json())
         scratch.rename(final)
@@ -163,7 +180,7 @@ def resume(run: Resumable, start: tuple[RunFolder, int] | None = None) -> None:
 
 
 def _restore(run: Resumable, finished: list[Path], folder: RunFolder) -> Manifest:
-    """Restore all states from the newest checkpoint of a folder, if it is whole and of this launch.
+    """Restore all states from the newest checkpoint of a folder, if it is whole and of this budget.
 
     Raises:
         UserError: it is not.
@@ -176,14 +193,13 @@ def _restore(run: Resumable, finished: list[Path], folder: RunFolder) -> Manifes
         raise UserError(
             f"checkpoint {checkpoint} is damaged: {error}; delete it {way_out}, or give --fresh"
         ) from error
-    processes = run.accelerator.num_processes
-    if manifest.processes != processes:
+    if manifest.budget != run.budget.name:
         raise UserError(
-            f"checkpoint {checkpoint} is of {manifest.processes} processes, this launch has {processes};"
-            " start as many, or give --fresh"
+            f"checkpoint {checkpoint}: {manifest.processes} processes wrote it in a run of {manifest.budget};"
+            f" {run.accelerator.num_processes} would do {run.budget.name}; start as many, or give --fresh"
         )
     try:
-        _load(run, checkpoint)
+        _load(run, checkpoint, manifest)
     except UNREADABLE as error:
         raise UserError(
             f"checkpoint {checkpoint}: does not fit this run ({one_line(error)[:200]}); give --fresh"
@@ -251,8 +267,8 @@ def _verified(checkpoint: Path, folder: RunFolder) -> Manifest:
     """
     manifest = Manifest.read(checkpoint / _MANIFEST)
     for name, digest in manifest.files.items():
-        path = checkpoint / Path(name).name
-        if not path.is_file():
+        path = checkpoint / name
+        if not path.resolve().is_relative_to(checkpoint.resolve()) or not path.is_file():
             raise UserError(f"{name} is missing")
         if digest_of(path) != digest:
             raise UserError(f"{name} is not what was written")
@@ -267,14 +283,15 @@ def _verified(checkpoint: Path, folder: RunFolder) -> Manifest:
     return manifest
 
 
-def _load(run: Resumable, checkpoint: Path) -> None:
+def _load(run: Resumable, checkpoint: Path, manifest: Manifest) -> None:
     """Restore all states and the random generators of this process."""
-    load_model(run.accelerator.unwrap_model(run.model), str(checkpoint / _MODEL))
-    run.optimizer.load_state_dict(load_states(checkpoint / _OPTIMIZER))
-    states = load_states(checkpoint / _STATE)
-    run.scheduler.load_state_dict(states["scheduler"])
-    run.state.load_state_dict(states["state"])
-    restore_random_states(load_states(checkpoint / _random_file(run.accelerator.process_index)))
+    load_tensors(run.placement, run.optimizer, checkpoint / _TENSORS)
+    run.state.load_state_dict(load_states(checkpoint / _STATE))
+    set_step(run.scheduler, run.state.step)
+    if manifest.processes == run.accelerator.num_processes:
+        restore_random_states(load_states(checkpoint / _random_file(run.accelerator.process_index)))
+    else:  # of dropout alone: no two numbers of processes can draw the same
+        set_seed(run.config.seed + run.state.step, device_specific=True)
 
 
 def _random_file(process: int) -> str:

@@ -121,16 +121,19 @@ class BatchSize:
 
     samples: int | None = None
     positions: int | None = None
-    """Samples times the longest of them."""
+    """Samples times the longest of them, of each part."""
+    parts: int = 1
+    """Into which a batch by positions is divided, one for each process."""
 
     def fits(self, samples: int, longest: int) -> bool:
         """Whether so many samples, padded to `longest`, make one batch; one sample always does."""
-        limit = self.samples if self.samples is not None else (self.positions or 0) // max(longest, 1)
-        return samples <= max(limit, 1)
+        if self.samples is not None:
+            return samples <= self.samples
+        return samples <= self.parts * max((self.positions or 0) // max(longest, 1), 1)
 
     def samples_of_length(self, length: float) -> int:
         """About how many samples of this length make one batch."""
-        return self.samples or max(1, int((self.positions or 0) / max(length, 1.0)))
+        return self.samples or self.parts * max(1, int((self.positions or 0) / max(length, 1.0)))
 
 
 def cut_batches(
@@ -191,7 +194,10 @@ class TrainingData:
 def epoch_steps(
     config: RunConfig, data: TrainingData, state: TrainingState, processes: int
 ) -> list[list[list[int]]]:
-    """Cut the state's epoch into the batches of each optimizer step; the same whenever it is called."""
+    """Cut the state's epoch into the batches of each optimizer step; the same whenever it is called.
+
+    Every sample is in one of them. Of a batch each process takes every n-th sample, which may be none.
+    """
     settings = config.training
     generator = np.random.default_rng([config.seed, state.epoch])
     measured, lengths_N = Measured.of(state), data.lengths_N
@@ -201,12 +207,14 @@ def epoch_steps(
     batches = cut_batches(
         order_N,
         lengths_N,
-        BatchSize(samples=settings.batch_size, positions=settings.batch_tokens),
+        BatchSize(
+            samples=settings.batch_size,
+            positions=settings.batch_tokens,
+            parts=processes if settings.batch_tokens_of == "process" else 1,
+        ),
         settings.length_pool,
         None if ordered else generator,
     )
-    # A process without a sample has nothing to run; such a rest is left out of the epoch.
-    batches = [batch for batch in batches if len(batch) >= processes]
     group = settings.accumulation
     return [batches[start : start + group] for start in range(0, len(batches), group)]
 

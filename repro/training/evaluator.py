@@ -13,8 +13,9 @@ from pydantic import JsonValue
 from repro.errors import Interrupted
 from repro.metrics.base import load as load_metric
 from repro.moe.flops import Work
-from repro.moe.routing import RoutingTotals, force_top1_routing, record_routing
+from repro.moe.routing import RoutingTotals, force_top1_routing, idle_routing, record_routing
 from repro.tasks.base import Feature, Row, Task
+from repro.training.placement import needs_company
 from repro.training.state_files import load_sealed, save_sealed
 
 
@@ -78,6 +79,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate without gradient, longest examples first; processes share the batches.
 
+    Where none of them can call the model alone (`placement.needs_company`), all do as many passes: one that
+    has no batch left goes through the motions with an example, of which nothing counts.
+
     Args:
         metric: a member of `metrics`.
         force_top1: route every token to its best expert alone (top-1 gating at inference).
@@ -92,16 +96,32 @@ def evaluate(
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     part = None if pause is None else pause.part.with_suffix(f".{accelerator.process_index}")
     sums = _resumed(part)
-    # A wrapper for data parallelism would wait in every forward pass for the other processes.
-    model = accelerator.unwrap_model(model)
+    passes = len(mine)
+    in_company = needs_company(model)
+    if in_company:
+        passes = -(-len(batches) // accelerator.num_processes)
+        # Unless all have done as much, they start over.
+        sums = sums if len({sums.batches for sums in gather_object([sums])}) == 1 else _Sums()
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), force_top1_routing(model, force_top1):
-        for indices in mine[sums.batches :]:
-            _add_batch(sums, model, task, features, indices, accelerator.device, predict=rows is not None)
-            if pause is not None and part is not None and pause.should_stop():
+    # What one of several processes gathers in `inference_mode` could not be trained on later.
+    without_gradient = torch.no_grad() if in_company else torch.inference_mode()
+    with without_gradient, force_top1_routing(model, force_top1):
+        for number in range(sums.batches, passes):
+            predict = rows is not None
+            if number < len(mine):
+                _add_batch(sums, model, task, features, mine[number], accelerator.device, predict=predict)
+            else:
+                with idle_routing(model):
+                    one = batches[-1][:1]
+                    _add_batch(_Sums(), model, task, features, one, accelerator.device, predict=predict)
+                sums.batches += 1
+            if pause is None or part is None:
+                continue
+            stop = pause.should_stop()
+            if any(gather_object([stop])) if in_company else stop:
                 save_sealed(sums.state_dict(), part)
-                raise Interrupted(f"stopped after batch {sums.batches} of {len(mine)} of an evaluation")
+                raise Interrupted(f"stopped after batch {number + 1} of {passes} of an evaluation")
     model.train(was_training)
     return _outcome(gather_object([sums]), task, metric, features, rows)
 

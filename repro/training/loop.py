@@ -6,26 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from torch import nn
 
 from repro.config import RunConfig
-from repro.moe.flops import Work
-from repro.moe.routing import RoutingTape, RoutingTotals
 from repro.results.files import RunFolder, append_jsonl
 from repro.results.records import CurvePoint, EvalRecord, StepRecord
-from repro.tasks.base import Batch
 from repro.training.curriculum import TrainingData
 from repro.training.lane import Lane
+from repro.training.placement import Placement
 from repro.training.schedule import Budget
 from repro.training.state import Progress, TrainingState
+from repro.training.step_totals import StepTotals
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
     """What the parts of the loop share. Only `state` and the contents of the objects change."""
 
-    accelerator: Accelerator
-    model: Any
+    placement: Placement
     optimizer: Any
     scheduler: Any
     config: RunConfig
@@ -41,6 +39,16 @@ class Loop:
     """False in the cooldown, which branches off it."""
 
     @property
+    def accelerator(self) -> Accelerator:
+        """The processes of the launch."""
+        return self.placement.accelerator
+
+    @property
+    def model(self) -> nn.Module:
+        """What a step calls."""
+        return self.placement.model
+
+    @property
     def kept_step(self) -> int | None:
         """The step whose checkpoint stays: where the cooldown branches off."""
         return self.budget.branch if self.is_trunk else None
@@ -48,26 +56,15 @@ class Loop:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one optimizer step gave on this process."""
+    """What one optimizer step gave."""
 
-    loss: float
-    auxiliary_loss: float
-    gradient_norm: float
+    totals: StepTotals
     learning_rate: float
-    forwards: list[tuple[Batch, RoutingTape]]
-    """Each batch with the routing of its forward pass."""
 
 
 def record_step(loop: Loop, step: Step, seconds: float, end: int) -> None:
-    """Add the step, over all processes, to the totals; append its records and report it."""
-    work, routing = Work(), RoutingTotals()
-    for batch, tape in step.forwards:
-        work += Work.of(tape, loop.data.task.masks(batch))
-        routing += RoutingTotals.of(tape)
-    parts = gather_object([(work, routing, step.loss, step.auxiliary_loss)])
-    work = sum((part[0] for part in parts), Work())
-    routing = sum((part[1] for part in parts), RoutingTotals())
-    state = loop.state
+    """Add a step to the totals; append its records and report it."""
+    state, work, routing = loop.state, step.totals.work, step.totals.routing
     state.work += work
     state.routing += routing
     state.tokens += work.real.tokens
@@ -75,9 +72,9 @@ def record_step(loop: Loop, step: Step, seconds: float, end: int) -> None:
     record = StepRecord(
         step=state.step,
         epoch=state.epoch,
-        loss=sum(part[2] for part in parts) / len(parts),
-        auxiliary_loss=sum(part[3] for part in parts) / len(parts),
-        gradient_norm=step.gradient_norm,
+        loss=step.totals.loss,
+        auxiliary_loss=step.totals.auxiliary_loss,
+        gradient_norm=step.totals.gradient_norm,
         learning_rate=step.learning_rate,
         seconds=seconds,
         tokens=work.real.tokens,

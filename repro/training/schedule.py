@@ -44,6 +44,11 @@ class Budget:
         )
 
     @property
+    def name(self) -> str:
+        """What checkpoints of this budget are of."""
+        return f"{self.steps} steps ({self.schedule}, cooldown {self.cooldown_steps})"
+
+    @property
     def branch(self) -> int | None:
         """The step of the trunk from which the outcome branches off; None where the trunk ends with it."""
         return None if self.schedule == "linear" else self.steps - self.cooldown_steps
@@ -76,6 +81,16 @@ class Budget:
         It falls linearly from the trunk's to 0 at N.
         """
         return self.trunk(step) * (self.steps - step) / max(1, self.cooldown_steps)
+
+
+def set_step(scheduler: LambdaLR, step: int) -> None:
+    """Set the learning rates to those after so many steps."""
+    scheduler.last_epoch = step
+    pairs = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    scheduler._last_lr = []
+    for group, base, factor in pairs:
+        group["lr"] = base * factor(step)
+        scheduler._last_lr.append(group["lr"])
 
 
 def make_schedule(optimizer: AdamW, factor: Callable[[int], float]) -> LambdaLR:

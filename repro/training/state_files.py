@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_model
 
 from repro.errors import one_line
 
@@ -40,18 +39,6 @@ def save_states(states: dict[str, Any], path: Path) -> None:
             torch.save(states, stream)
         except RuntimeError as error:  # torch's own writer says so when the disk is full
             raise OSError(errno.EIO, one_line(error), str(path)) from error
-
-
-def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Save the weights of a model, tied ones once.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    try:
-        save_model(model, str(path))
-    except SafetensorError as error:
-        raise OSError(errno.EIO, one_line(error), str(path)) from error
 
 
 def load_states(path: Path) -> dict[str, Any]:

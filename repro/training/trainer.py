@@ -1,19 +1,16 @@
 """The one training loop, for every task and gate, on Hugging Face Accelerate."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object, send_to_device
+from accelerate.utils import send_to_device
 from torch.profiler import record_function
 
 from repro.config import RunConfig
 from repro.errors import Interrupted
 from repro.machine import Stopwatch
-from repro.moe.routing import record_routing
+from repro.moe.routing import idle_routing, record_routing
 from repro.results.files import RunFolder
 from repro.results.target import is_reached
 from repro.training.checkpoints import has_checkpoint, resume, save_checkpoint
@@ -21,17 +18,18 @@ from repro.training.curriculum import TrainingData, epoch_steps, require_effect
 from repro.training.epoch import end_epoch, remember_ratios, share_ratios
 from repro.training.lane import ALONE, Lane
 from repro.training.loop import Loop, Step, measure, place, record_step, require_finite
-from repro.training.optimizer import clip_gradients, make_optimizer
+from repro.training.optimizer import make_optimizer
+from repro.training.placement import Placement
 from repro.training.schedule import FARTHEST, Budget, make_schedule
 from repro.training.state import Progress, TrainingState
+from repro.training.step_totals import OwnTotals
 
 STEP, DATA, OPTIMIZER, RECORDS = "repro: step", "repro: data", "repro: optimizer", "repro: records"
 """Names of a step and of three of its parts in a profile; most of the records are made after it."""
 
 
 def train(
-    accelerator: Accelerator,
-    model: Any,
+    placement: Placement,
     config: RunConfig,
     data: TrainingData,
     folder: RunFolder,
@@ -51,6 +49,7 @@ def train(
     same machine, also across a kill and a resume.
 
     Args:
+        placement: the model.
         measure_loss: the model's loss on the dev split; called at regular steps.
         report: called after every optimizer step.
         should_stop: asked after every step; when true a checkpoint is saved. The last step has one always.
@@ -65,7 +64,7 @@ def train(
         UserError: the checkpoint is damaged.
         OSError: a file cannot be written.
     """
-    loop = _prepare(accelerator, model, config, data, folder, measure_loss, report, should_stop, lane)
+    loop = _prepare(placement, config, data, folder, measure_loss, report, should_stop, lane)
     budget = loop.budget
     if not has_checkpoint(folder.cooldown):
         resume(loop)
@@ -79,17 +78,16 @@ def train(
         state=TrainingState(),
         is_trunk=False,
     )
-    if accelerator.is_main_process:
+    if loop.accelerator.is_main_process:
         branch.folder.path.mkdir(exist_ok=True)
-    accelerator.wait_for_everyone()
+    loop.accelerator.wait_for_everyone()
     resume(branch, start=(folder, budget.branch))
     _run(branch, budget.steps)
     return branch.state
 
 
 def train_until(
-    accelerator: Accelerator,
-    model: Any,
+    placement: Placement,
     config: RunConfig,
     data: TrainingData,
     folder: RunFolder,
@@ -107,7 +105,7 @@ def train_until(
         whole_budget: do not stop before the trunk's end of the budget, where a result needs it.
         measure_loss, report, should_stop, lane: as in `train`, whose exceptions it raises, too.
     """
-    loop = _prepare(accelerator, model, config, data, folder, measure_loss, report, should_stop, lane)
+    loop = _prepare(placement, config, data, folder, measure_loss, report, should_stop, lane)
     resume(loop)
     if whole_budget:
         _run(loop, max(loop.budget.trunk_steps, loop.state.step))
@@ -116,8 +114,7 @@ def train_until(
 
 
 def _prepare(
-    accelerator: Accelerator,
-    model: Any,
+    placement: Placement,
     config: RunConfig,
     data: TrainingData,
     folder: RunFolder,
@@ -126,21 +123,19 @@ def _prepare(
     should_stop: Callable[[], bool],
     lane: Lane,
 ) -> Loop:
-    """Make optimizer and schedule, and let Accelerate wrap them.
+    """Make optimizer and schedule.
 
     Raises:
         UserError: the run ends before its order of data acts.
     """
     state = TrainingState()
-    first_epoch = len(epoch_steps(config, data, state, accelerator.num_processes))
+    first_epoch = len(epoch_steps(config, data, state, placement.processes))
     budget = Budget.of(config.training, first_epoch)
     require_effect(config.training, budget.steps, first_epoch)
-    optimizer = make_optimizer(model, config.training)
+    optimizer = make_optimizer(placement.plain, config.training)
     scheduler = make_schedule(optimizer, budget.trunk)
-    model, optimizer = accelerator.prepare(model, optimizer)
     return Loop(
-        accelerator=accelerator,
-        model=model,
+        placement=placement,
         optimizer=optimizer,
         scheduler=scheduler,
         config=config,
@@ -175,7 +170,7 @@ def _run(loop: Loop, end: int, until: float | None = None) -> None:
             state.add_time(watch, lane)
             with record_function(RECORDS):
                 record_step(loop, step, watch.seconds, end)
-            _measure_and_save(loop, end, until)
+            _measure_and_save(loop, end, until, stop=step.totals.stop)
         # Also after a resume at the end of an epoch, whose checkpoint is from before this.
         if state.position == len(steps):
             end_epoch(loop)
@@ -184,8 +179,11 @@ def _run(loop: Loop, end: int, until: float | None = None) -> None:
             return
 
 
-def _measure_and_save(loop: Loop, end: int, until: float | None) -> None:
+def _measure_and_save(loop: Loop, end: int, until: float | None, *, stop: bool) -> None:
     """Do what is due after a step.
+
+    Args:
+        stop: whether a process of several was asked to stop, when they last told each other.
 
     Raises:
         Interrupted: a stop was asked for; a checkpoint was saved.
@@ -195,7 +193,7 @@ def _measure_and_save(loop: Loop, end: int, until: float | None) -> None:
     if last or (loop.is_trunk and loop.budget.is_measured(state.step, loop.config.evaluation.points)):
         loop.lane.rest()
         measure(loop)
-    stopping = any(gather_object([loop.should_stop()]))
+    stopping = loop.should_stop() if loop.placement.processes == 1 else stop
     due = state.step % settings.checkpoint_every == 0 or state.step == loop.kept_step
     if stopping or last or due or _has_reached(loop, until):
         loop.lane.rest()
@@ -216,45 +214,55 @@ def _train_step(loop: Loop, batches: list[list[int]]) -> Step:
     The gradient is that of the mean over all loss terms of the step, however they are spread over
     batches and processes.
     """
-    accelerator, task = loop.accelerator, loop.data.task
+    placement, task, train = loop.placement, loop.data.task, loop.data.train
+    device, processes = loop.accelerator.device, placement.processes
     with record_function(DATA):
-        mine = [batch[accelerator.process_index :: accelerator.num_processes] for batch in batches]
-        chosen = [[loop.data.train[index] for index in indices] for indices in mine]
-        tensors = [task.collate(features) for features in chosen]
-        terms = [task.loss_terms(batch) for batch in tensors]
-    # Processes average their gradients, so each counts its terms against an average total.
-    total = sum(gather_object([sum(terms)])) / accelerator.num_processes
-    forwards = []
-    loss_sum, auxiliary_sum = 0.0, 0.0
+        mine = [batch[loop.accelerator.process_index :: processes] for batch in batches]
+        # A process without a sample goes through the motions with one of the others'; nothing of it counts.
+        chosen = [own or batch[:1] for own, batch in zip(mine, batches, strict=True)]
+        tensors = [task.collate([train[index] for index in indices]) for indices in chosen]
+        terms = [task.loss_terms(batch) if own else 0 for own, batch in zip(mine, tensors, strict=True)]
+    own_terms_A = torch.tensor(terms, dtype=torch.float64, device=device)
+    all_terms_A = placement.sum(own_terms_A.clone())
+    weight_A = own_terms_A / all_terms_A.sum()
+    # Where gates balance the whole batch, every process computes the same loss, and one of them counts.
+    balance_A = all_terms_A / all_terms_A.sum() if placement.global_balance else weight_A
+    totals = OwnTotals(loss=torch.zeros((), device=device), auxiliary_loss=torch.zeros((), device=device))
+    tapes = []
     for number, batch in enumerate(tensors):
-        share = terms[number] / total
-        # Processes add up their gradients once, with the last batch of the step.
-        last = number + 1 == len(tensors)
-        with nullcontext() if last else accelerator.no_sync(loop.model):
+        idle, last = not mine[number], number + 1 == len(tensors)
+        with placement.batch(), placement.gradients(last=last), idle_routing(loop.model, idle):
             with record_routing(loop.model) as tape:
-                moved = send_to_device(batch, accelerator.device)
-                loss = task.loss(loop.model(**moved), moved)
-            auxiliary = tape.loss()
-            accelerator.backward((loss + auxiliary) * share)
-        tape.update_gates()
-        loss_sum += float(loss.detach()) * share
-        auxiliary_sum += float(torch.as_tensor(auxiliary).detach()) * share
-        with record_function(RECORDS):
-            remember_ratios(loop, tape, mine[number])
-        forwards.append((batch, tape))
-    require_finite("the loss", loss_sum, loop.state.step + 1)
-    require_finite("the auxiliary loss", auxiliary_sum, loop.state.step + 1)
-    learning_rate = loop.scheduler.get_last_lr()[0]
+                moved = send_to_device(batch, device)
+                loss = task.loss(loop.model(**moved), moved) * weight_A[number].float()
+            balance = torch.as_tensor(tape.loss(), device=device) * balance_A[number].float()
+            # Processes average their gradients, of which the sum is wanted. Of a balance loss that all of
+            # them compute, each has the gradient of its own tokens.
+            loop.accelerator.backward((loss + balance) * processes)
+            tape.update_gates()
+        totals.loss += loss.detach()
+        totals.auxiliary_loss += balance.detach() / placement.balance_copies
+        totals.add(tape, task.masks(batch), idle=idle)
+        tapes.append(tape)
     with record_function(OPTIMIZER):
-        norm = clip_gradients(loop.model, loop.config.training.clip_norm)
-        require_finite("the norm of the gradients", norm, loop.state.step + 1)
+        norm = placement.finish_gradients()
+        step = totals.over_processes(placement, norm, stop=processes > 1 and loop.should_stop())
+        for what, value in (
+            ("the loss", step.loss),
+            ("the auxiliary loss", step.auxiliary_loss),
+            ("the norm of the gradients", step.gradient_norm),
+        ):
+            require_finite(what, value, loop.state.step + 1)
+        limit = loop.config.training.clip_norm
+        # Gradients that keep to the limit are left alone: multiplying those of 16 experts by 1 takes time.
+        if limit is not None and limit / (step.gradient_norm + 1e-6) < 1:
+            placement.clip(norm, limit)
+        learning_rate = loop.scheduler.get_last_lr()[0]
         loop.optimizer.step()
         loop.optimizer.zero_grad()
         loop.scheduler.step()
-    return Step(
-        loss=loss_sum,
-        auxiliary_loss=auxiliary_sum,
-        gradient_norm=norm,
-        learning_rate=learning_rate,
-        forwards=forwards,
-    )
+    with record_function(RECORDS):
+        for indices, tape in zip(mine, tapes, strict=True):
+            if indices:
+                remember_ratios(loop, tape, indices)
+    return Step(totals=step, learning_rate=learning_rate)

@@ -40,9 +40,6 @@ def test_token_bags_by_hand() -> None:
     assert starts_T.tolist() == [0, 2, 2, 3]
 
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
-
-
 @pytest.mark.parametrize(
     ("backend", "load", "rows"),
     [
@@ -62,23 +59,23 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     ],
 )
 def test_rows_computed_by_hand(backend: str, load: list[int], rows: int) -> None:
-    assert base.load(backend).rows_computed(load, CPU, torch.float32) == rows
+    load_E = torch.tensor(load, dtype=torch.int64)
+    assert base.load(backend).rows_computed(load_E, torch.float32) == rows
 
 
 def test_rows_computed_by_grouped_in_bf16_by_hand() -> None:
-    # Multiples of 16 on the CPU, nothing for idle experts; a GPU's product takes groups of any size.
-    assert grouped.rows_computed([3, 0, 16, 17], CPU, torch.bfloat16) == 16 + 0 + 16 + 32
-    assert grouped.rows_computed([0, 0], CPU, torch.bfloat16) == 0
-    assert grouped.rows_computed([3, 0, 16, 17], GPU, torch.bfloat16) == 36
+    # Multiples of 16, nothing for idle experts.
+    assert grouped.rows_computed(torch.tensor([3, 0, 16, 17]), torch.bfloat16) == 16 + 0 + 16 + 32
+    assert grouped.rows_computed(torch.tensor([0, 0]), torch.bfloat16) == 0
+    assert grouped.rows_computed(torch.tensor([3, 0, 16, 17]), torch.float32) == 36
 
 
 @every_backend
 def test_rows_computed_covers_every_assignment(backend: str) -> None:
     routing = routing_of(random_selection(50, 17))
-    load = routing.load_E.tolist()
     for dtype in (torch.float32, torch.bfloat16):
-        rows = base.load(backend).rows_computed(load, CPU, dtype)
-        assert rows >= routing.expert_A.numel() == sum(load)
+        rows = base.load(backend).rows_computed(routing.load_E, dtype)
+        assert rows >= routing.expert_A.numel() == routing.load_E.sum()
 
 
 # --- the grouped product, which GPUs use in bf16 -----------------------------------------------------

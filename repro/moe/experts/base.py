@@ -40,12 +40,11 @@ class ExpertBackend(Protocol):
         Differentiable in `x_TD`, `routing.weight_A` and every tensor of `weights`.
         """
 
-    def rows_computed(self, load: list[int], device: torch.device, dtype: torch.dtype) -> int:
-        """Count the expert rows multiplied for these loads, padding slots included.
+    def rows_computed(self, load_E: Tensor, dtype: torch.dtype) -> Tensor:
+        """Count the expert rows multiplied for these loads, padding slots included; int64, a scalar.
 
         Args:
-            load: assignments of each expert.
-            device: where the products are done.
+            load_E: assignments of each expert, on the device of the products.
             dtype: type of the products.
         """
 

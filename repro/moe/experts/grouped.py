@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag
 
 from repro.moe.experts.base import FFNWeights
 from repro.moe.experts.shared.ffn import (
@@ -13,6 +12,7 @@ from repro.moe.experts.shared.ffn import (
     activate_backward_into,
     activate_into,
     compute_dtype,
+    sum_bags,
     token_bags,
 )
 from repro.moe.experts.shared.side_by_side import Group, each_group
@@ -28,9 +28,9 @@ def available(device: torch.device) -> str | None:
     return None
 
 
-def rows_computed(load: list[int], device: torch.device, dtype: torch.dtype) -> int:
+def rows_computed(load_E: Tensor, dtype: torch.dtype) -> Tensor:
     """Count the assignments; in bf16 on the CPU every group is filled up to a multiple of 16 rows."""
-    return sum(_filled(load, device, dtype))
+    return _filled(load_E, dtype).sum()
 
 
 def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
@@ -39,8 +39,7 @@ def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
     order_A, starts_T = token_bags(routing)
     if x_TD.device.type == "cuda" and dtype == torch.bfloat16:
         return grouped_product(x_TD.to(dtype), routing, weights, order_A, starts_T).to(x_TD.dtype)
-    load = routing.load_E.tolist()
-    rows = _filled(load, x_TD.device, dtype)
+    load, rows = torch.stack([routing.load_E, _filled(routing.load_E, dtype)]).tolist()
     y_TD: Tensor = _GroupedFFN.apply(  # type: ignore[no-untyped-call]
         x_TD.to(dtype),
         routing.weight_A.to(dtype),
@@ -58,11 +57,11 @@ def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
     return y_TD.to(x_TD.dtype)
 
 
-def _filled(load: list[int], device: torch.device, dtype: torch.dtype) -> list[int]:
-    """Rows of each expert's group: its assignments, and in bf16 on the CPU some idle ones."""
-    if device.type != "cpu" or dtype != torch.bfloat16:
-        return load
-    return [-(-size // _BF16_ROWS) * _BF16_ROWS for size in load]
+def _filled(load_E: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the rows of each expert's group: its assignments, and in bf16 on the CPU some idle ones."""
+    if load_E.device.type != "cpu" or dtype != torch.bfloat16:
+        return load_E
+    return -(-load_E // _BF16_ROWS) * _BF16_ROWS
 
 
 def _slots(load: list[int], rows: list[int]) -> Tensor:
@@ -81,21 +80,6 @@ def _groups(rows: list[int]) -> list[Group]:
             groups.append((expert, slice(start, start + size)))
         start += size
     return groups
-
-
-def _sum_bags(rows_RD: Tensor, order_A: Tensor, starts_T: Tensor, weight_A: Tensor | None) -> Tensor:
-    """y_t = sum over the rows r of token t of weight_r rows_r, in a fixed order.
-
-    Args:
-        order_A: the rows, token by token.
-        starts_T: where each token's rows start in `order_A`.
-        weight_A: weight of each of them; None for 1.
-    """
-    if order_A.numel() == 0:
-        # `embedding_bag` refuses an empty table; this keeps the (empty) gradients.
-        zeros_TD = rows_RD.new_zeros(starts_T.numel(), rows_RD.shape[1])
-        return zeros_TD.index_add(0, order_A, rows_RD if weight_A is None else rows_RD * weight_A[:, None])
-    return embedding_bag(order_A, rows_RD, starts_T, mode="sum", per_sample_weights=weight_A)
 
 
 class _GroupedFFN(torch.autograd.Function):
@@ -144,7 +128,7 @@ class _GroupedFFN(torch.autograd.Function):
             x_RD, pre_RF, hidden_RF, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T
         )
         ctx.rows, ctx.activation = rows, activation
-        return _sum_bags(output_RD, order_A, starts_T, weight_R.index_select(0, order_A))
+        return sum_bags(output_RD, order_A, starts_T, weight_R.index_select(0, order_A))
 
     @staticmethod
     @once_differentiable
@@ -179,7 +163,7 @@ class _GroupedFFN(torch.autograd.Function):
             torch.mm(grad_NF, w1_EFD[expert], out=grad_x_RD[part])
 
         each_group(compute, groups, x_RD.device)
-        grad_x_TD = _sum_bags(grad_x_RD, order_A, starts_T, None)
+        grad_x_TD = sum_bags(grad_x_RD, order_A, starts_T, None)
         grad_weight_A = grad_weight_R if slot_A is None else grad_weight_R.index_select(0, slot_A)
         grads = (grad_x_TD, grad_weight_A, grad_w1_EFD, grad_b1_EF, grad_w2_EDF, grad_b2_ED)
         return *grads, None, None, None, None, None, None
@@ -206,4 +190,4 @@ def grouped_product(
     hidden_AF = activate(pre_AF, weights.activation)
     output_AD = torch.nn.functional.grouped_mm(hidden_AF, w2_EFD, offs=offsets_E)
     output_AD = output_AD + weights.b2_ED.to(dtype).index_select(0, routing.expert_A)
-    return _sum_bags(output_AD, order_A, starts_T, routing.weight_A.to(dtype).index_select(0, order_A))
+    return sum_bags(output_AD, order_A, starts_T, routing.weight_A.to(dtype).index_select(0, order_A))

@@ -13,9 +13,9 @@ def available(device: torch.device) -> str | None:
     return None
 
 
-def rows_computed(load: list[int], device: torch.device, dtype: torch.dtype) -> int:
+def rows_computed(load_E: Tensor, dtype: torch.dtype) -> Tensor:
     """Count the assignments alone."""
-    return sum(load)
+    return load_E.sum()
 
 
 def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:

@@ -13,9 +13,9 @@ def available(device: torch.device) -> str | None:
     return None
 
 
-def rows_computed(load: list[int], device: torch.device, dtype: torch.dtype) -> int:
+def rows_computed(load_E: Tensor, dtype: torch.dtype) -> Tensor:
     """Count as many rows for every expert as the busiest one has."""
-    return len(load) * max(load, default=0)
+    return len(load_E) * load_E.max() if len(load_E) else load_E.sum()
 
 
 def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:

@@ -7,6 +7,7 @@ from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.gaps import Normalisation, require_two_experts, route_while_close
 from repro.moe.gates.shared.softmax import Combine, Router
+from repro.moe.processes import sum_over_batch
 from repro.moe.routing import Routing
 
 
@@ -74,7 +75,7 @@ class Gate(base.Gate[Config]):
     @torch.no_grad()
     def update_state(self, routing: Routing) -> None:
         """Move T towards the target by the share of two-expert tokens of one training batch."""
-        tokens = routing.mask_T.sum()
-        error = self.config.share - (routing.count_T >= 2).sum() / tokens.clamp(min=1)
+        tokens, multi_expert = sum_over_batch(routing.mask_T.sum(), (routing.count_T >= 2).sum())
+        error = self.config.share - multi_expert / tokens.clamp(min=1)
         step = torch.where(tokens > 0, self.config.rate * error, 0.0)
         self.threshold.copy_((self.threshold + step).clamp(0, 1))

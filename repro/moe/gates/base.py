@@ -41,6 +41,8 @@ class Gate(nn.Module, ABC, Generic[ConfigT]):
     """Whether tokens of one batch can differ in their number of experts."""
     encoders_only: ClassVar[str | None] = None
     """Why it cannot stand in a decoder; None if it can."""
+    whole_batches: ClassVar[str | None] = None
+    """Why it cannot decide for the part of a batch that one of several processes has; None if it can."""
     needs_token_ids: ClassVar[bool] = False
     """Whether it routes by the ids of the tokens."""
     macs_per_token: int
@@ -72,8 +74,8 @@ class Gate(nn.Module, ABC, Generic[ConfigT]):
         """Move the buffers by the routing of one training batch; by default there are none.
 
         The trainer has it called once, after the backward pass of the batch, so that a forward pass repeated
-        by gradient checkpointing decides as the first one did. With several processes the state is the one
-        of the first process, from its share of the batch.
+        by gradient checkpointing decides as the first one did. With several processes the routing is of a
+        part of the batch: sums over it come from `moe.processes`, so that the state is the same in all of them.
         """
 
 

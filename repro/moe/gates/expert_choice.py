@@ -41,6 +41,7 @@ class Gate(base.Gate[Config]):
 
     adaptive = True
     encoders_only = "its experts choose among all tokens of a batch, later ones too"
+    whole_batches = "its experts choose among all tokens of a batch"
 
     def __init__(self, config: Config, d_model: int, num_experts: int) -> None:
         super().__init__(config, d_model, num_experts)

@@ -7,6 +7,7 @@ from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.gaps import require_two_experts, route_run
 from repro.moe.gates.shared.softmax import Combine, Router, best_experts
+from repro.moe.processes import gather_over_batch
 from repro.moe.routing import Routing
 
 
@@ -81,9 +82,10 @@ class Gate(base.Gate[Config]):
             return
         probs_TE = routing.probs_TE
         first_T, second_T = probs_TE.gather(1, best_experts(probs_TE, 2)).unbind(1)
-        newest = masked_quantile(second_T / first_T, routing.mask_T, 1 - self.config.share)
+        ratios_T, mask_T = gather_over_batch(second_T / first_T, routing.mask_T)
+        newest = masked_quantile(ratios_T, mask_T, 1 - self.config.share)
         weight = (self.batches + 1.0).reciprocal().clamp(min=self.config.rate)
-        real = routing.mask_T.any()
+        real = mask_T.any()
         self.beta.copy_(torch.where(real, self.beta + weight * (newest - self.beta), self.beta))
         self.batches.add_(real)
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from repro.config import bounded, settings
 from repro.moe.gates import base
 from repro.moe.gates.shared.softmax import Router, balance_of_shares, best_experts, mean_rows, one_hot
+from repro.moe.processes import sum_over_batch
 from repro.moe.routing import Routing
 
 
@@ -69,7 +70,7 @@ class Gate(base.Gate[Config]):
     @torch.no_grad()
     def update_state(self, routing: Routing) -> None:
         """Move lambda by the number of experts per token of one training batch."""
-        tokens = routing.mask_T.sum()
-        above = routing.load_E.sum() > self.config.k * tokens
+        tokens, assignments = sum_over_batch(routing.mask_T.sum(), routing.load_E.sum())
+        above = assignments > self.config.k * tokens
         moved = torch.where(above, self.penalty * self.config.factor, self.penalty / self.config.factor)
         self.penalty.copy_(torch.where(tokens > 0, moved, self.penalty))

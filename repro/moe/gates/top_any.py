@@ -15,6 +15,7 @@ from repro.moe.gates.shared.softmax import (
     one_hot,
     to_fp32,
 )
+from repro.moe.processes import part_of_batch, sum_over_batch
 from repro.moe.routing import Routing
 
 
@@ -98,7 +99,9 @@ class Gate(base.Gate[Config]):
         loss = self.config.balance * balance_of_shares(f_E, shares_TE, counted_T)
         loss = loss + self.config.efficiency * mean_rows(gates_TE, mask_T).mean()
         # A batch without tokens has no loss.
-        loss = loss + self.config.diversity * diversity_loss(self.weight.float()) * mask_T.any()
+        (tokens,) = sum_over_batch(mask_T.sum())
+        diversity = part_of_batch(diversity_loss(self.weight.float())) * (tokens > 0)
+        loss = loss + self.config.diversity * diversity
         return Routing.from_selection(selected_TE, weights_TE, scores_TE, mask_T, loss)
 
 

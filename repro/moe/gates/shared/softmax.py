@@ -5,6 +5,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from repro.moe.processes import sum_over_batch
+
 Combine: TypeAlias = Literal["raw", "renormalised", "straight-through"]
 """Weights of the selected experts S of a token, with p their probabilities.
 
@@ -90,9 +92,10 @@ def combine_weights(probs_TE: Tensor, selected_TE: Tensor, combine: Combine) -> 
 
 
 def mean_rows(values_TE: Tensor, mask_T: Tensor) -> Tensor:
-    """Average the rows where the mask is True, shape (E,); zeros if there are none."""
+    """Average the rows where the mask is True, over all processes of the batch, shape (E,); 0 without any."""
     # `where`, not a product: a value that is NaN at a padding position must not survive.
-    return torch.where(mask_T[:, None], values_TE, 0.0).sum(0) / mask_T.sum().clamp(min=1)
+    total_E, count = sum_over_batch(torch.where(mask_T[:, None], values_TE, 0.0).sum(0), mask_T.sum())
+    return total_E / count.clamp(min=1)
 
 
 def balance_of_shares(f_E: Tensor, probs_TE: Tensor, mask_T: Tensor) -> Tensor:
@@ -120,7 +123,8 @@ def balance_loss(first_T: Tensor, counted_T: Tensor, probs_TE: Tensor, mask_T: T
     """
     counted_T = counted_T & mask_T
     one_hot_TE = nn.functional.one_hot(first_T, probs_TE.shape[1]) * counted_T[:, None]
-    f_E = one_hot_TE.sum(0) / counted_T.sum().clamp(min=1)
+    first_E, counted = sum_over_batch(one_hot_TE.sum(0), counted_T.sum())
+    f_E = first_E / counted.clamp(min=1)
     return balance_of_shares(f_E, probs_TE, mask_T)
 
 
