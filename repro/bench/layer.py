@@ -95,7 +95,7 @@ def implementations(case: Case, device: torch.device, only: Collection[str] = ()
     Args:
         only: these; all by default.
     """
-    weights = _weights(case, device)
+    weights = layer_weights(case, device)
     layers: dict[str, Layer] = {}
     for name in plugins.names("experts"):
         backend = load_backend(name)
@@ -108,7 +108,8 @@ def implementations(case: Case, device: torch.device, only: Collection[str] = ()
     return {name: layer for name, layer in layers.items() if name in only or not only}
 
 
-def _weights(case: Case, device: torch.device) -> FFNWeights:
+def layer_weights(case: Case, device: torch.device) -> FFNWeights:
+    """Draw the weights of a layer, the same every time."""
     d_model, d_hidden = SIZES[case.size]
     generator = torch.Generator().manual_seed(1)
 

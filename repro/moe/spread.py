@@ -21,14 +21,20 @@ from repro.moe.routing import Routing
 
 @dataclass
 class ExchangeTotals:
-    """What the exchanges of one layer came to, in the steps since it was last read."""
+    """What the exchanges of one layer came to, in forward passes since it was last taken."""
 
     rows: int = 0
     """Rows that arrived here."""
     bytes: int = 0
-    """Sent to other processes, there and back, in the forward pass."""
+    """Sent to other processes, there and back."""
     seconds: float = 0.0
-    """From the call of an exchange to its end, in the forward pass: waiting for others included."""
+    """From the call of an exchange to its end: waiting for others included."""
+
+    def take(self) -> ExchangeTotals:
+        """Return a copy, and begin anew."""
+        taken = ExchangeTotals(self.rows, self.bytes, self.seconds)
+        self.rows, self.bytes, self.seconds = 0, 0, 0.0
+        return taken
 
 
 @dataclass(kw_only=True)
@@ -61,14 +67,20 @@ class Spread:
         # The only wait for the device: an exchange takes its sizes from the host.
         sent, arriving = torch.stack([counts_NX.sum(1), arriving_NX.sum(1)]).tolist()
         rows_AD = x_TD.to(compute_dtype(x_TD)).index_select(0, routing.token_A)
-        arrived_RD = self._exchange(rows_AD, arriving, sent)
+        arrived_RD = self.exchange(rows_AD, arriving, sent)
         output_RD = experts(arrived_RD, arrived_routing(arriving_NX))
-        output_AD = self._exchange(output_RD, sent, arriving)
+        output_AD = self.exchange(output_RD, sent, arriving)
         if self.totals is not None:
             self.totals.rows += sum(arriving)
         return combine(output_AD, routing).to(x_TD.dtype), arriving_NX.sum(0)
 
-    def _exchange(self, rows: Tensor, arriving: list[int], sent: list[int]) -> Tensor:
+    def exchange(self, rows: Tensor, arriving: list[int], sent: list[int]) -> Tensor:
+        """Send rows to all processes, in the order of their ranks, and return those that arrive.
+
+        Args:
+            arriving: rows from each process.
+            sent: rows for each process.
+        """
         if self.totals is None:
             return _exchanged(rows, arriving, sent, self.group)
         _synchronise(rows)

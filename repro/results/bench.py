@@ -60,7 +60,72 @@ class BenchCase(Record):
         return self.size, self.experts, self.tokens, self.precision
 
 
+class ExchangeModel(Record):
+    """What the time of a layer whose experts are spread over processes is made of (`repro.bench.parallel`)."""
+
+    fixed_seconds: Amount
+    """Of the experts, forward and backward, whatever their rows: reading weights, writing gradients."""
+    seconds_per_row: Amount
+    """Of a row through an expert, forward and backward."""
+    latency_seconds: Amount
+    """Of one exchange, whatever its size."""
+    seconds_per_byte: Amount
+    """Of a byte through the busiest link."""
+
+    def predict(self, rows: int, sent: int, exchanges: int) -> float:
+        """Return the seconds of a layer.
+
+        Args:
+            rows: of the busiest process.
+            sent: bytes of its busiest link in one exchange.
+            exchanges: of the layer.
+        """
+        experts = self.fixed_seconds + self.seconds_per_row * rows
+        return experts + exchanges * (self.latency_seconds + self.seconds_per_byte * sent)
+
+
+class ParallelTiming(Record):
+    """The layer at one share of one-expert tokens, its experts spread over processes."""
+
+    share_top1: Share
+    rows: Annotated[int, Field(ge=1)]
+    """Of all processes."""
+    busiest_rows: Annotated[int, Field(ge=1)]
+    """Of the process whose experts have the most."""
+    busiest_bytes: Count
+    """That the busiest process sends or receives in one exchange."""
+    seconds: Positive
+    """Forward and backward, until the last process is done; median of the rounds."""
+    predicted_seconds: Positive
+    """By the model of the case."""
+
+
+class ParallelCase(Record):
+    """One setting in which a layer was timed with its experts spread over processes."""
+
+    size: PlainName
+    d_model: Count
+    d_hidden: Count
+    experts: Count
+    tokens: Count
+    """Of each process."""
+    precision: PlainName
+    processes: Annotated[int, Field(ge=2)]
+    repeats: Count
+    environment: Environment
+    model: ExchangeModel
+    rows: list[ParallelTiming]
+    """One with two experts for all tokens, to which the others are relative."""
+
+    @property
+    def key(self) -> tuple[str, int, int, str, int]:
+        """What identifies the case: a new measurement of it replaces the old one."""
+        return self.size, self.experts, self.tokens, self.precision, self.processes
+
+
 class Bench(Record):
     """All cases of a scale."""
 
-    cases: list[BenchCase]
+    cases: list[BenchCase] = Field(default_factory=list)
+    parallel: list[ParallelCase] = Field(default_factory=list)
+    """Timings with experts spread over processes."""

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "routing.jsonl"
 
     @property
+    def exchanges(self) -> Path:
+        """Exchanges of tokens with spread experts, one line per step, if they are recorded."""
+        return self.path / "exchanges.jsonl"
+
+    @property
     def checkpoint(self) -> Path:
         """The last checkpoints of an unfinished run; of a finished one that of its trunk, which may go on."""
         return self.path / "checkpoint"

@@ -80,6 +80,26 @@ class StepRecord(Record):
     """Share of (token, layer) pairs given two or more experts; None for a dense model."""
 
 
+class Exchange(Record):
+    """What the exchange of tokens with spread experts came to, for one layer, process and step."""
+
+    rows: Count
+    """Tokens received for the experts held here."""
+    bytes: Count
+    """Sent to other processes in the forward pass, tokens and what experts gave for them."""
+    seconds: Amount
+    """From the beginning of an exchange to its end in the forward pass: waiting for others, mostly."""
+
+
+class ExchangeRecord(Record):
+    """A line of `exchanges.jsonl`: the exchanges of one optimiser step."""
+
+    step: Count
+    """Optimiser steps done, this one included."""
+    layers: list[list[Exchange]]
+    """Of every process, by rank, that of every MoE layer in the order of computation."""
+
+
 class EvalRecord(Record):
     """A line of `evals.jsonl`: the model's loss on the dev split."""
 

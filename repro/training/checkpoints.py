@@ -299,7 +299,7 @@ def _random_file(process: int) -> str:
 
 
 def _records(folder: RunFolder) -> tuple[Path, ...]:
-    return folder.steps, folder.evals, folder.routing
+    return folder.steps, folder.evals, folder.routing, folder.exchanges
 
 
 def _written(path: Path) -> RecordsWritten:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from repro.config import RunConfig
 from repro.results.files import RunFolder, append_jsonl
-from repro.results.records import CurvePoint, EvalRecord, StepRecord
+from repro.results.records import CurvePoint, EvalRecord, Exchange, ExchangeRecord, StepRecord
 from repro.training.curriculum import TrainingData
 from repro.training.lane import Lane
 from repro.training.placement import Placement
@@ -82,12 +83,17 @@ def record_step(loop: Loop, step: Step, seconds: float, end: int) -> None:
         mean_experts=summary.mean_experts,
         share_multi_expert=summary.share_multi_expert,
     )
+    exchanges = loop.placement.take_exchanges()
+    everyones = gather_object([exchanges]) if exchanges else []
     if not loop.accelerator.is_main_process:
         return
     plain = record.to_json()
     append_jsonl(loop.folder.steps, [plain])
     if summary.share_by_count is not None:
         append_jsonl(loop.folder.routing, [{"step": state.step, **summary.to_json()}])
+    if everyones:
+        layers = [[Exchange(**vars(layer)) for layer in process] for process in everyones]
+        append_jsonl(loop.folder.exchanges, [ExchangeRecord(step=state.step, layers=layers).to_json()])
     loop.accelerator.log({key: value for key, value in plain.items() if value is not None}, step=state.step)
     done, total_steps = place(loop, end)
     loop.report(

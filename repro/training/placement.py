@@ -31,7 +31,7 @@ from repro.errors import UserError
 from repro.moe.gates.base import load as load_gate
 from repro.moe.layer import Experts
 from repro.moe.processes import batch_over, mesh_of
-from repro.moe.spread import Spread
+from repro.moe.spread import ExchangeTotals, Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +118,11 @@ class Placement:
             whole = DTensor.from_local(norm, sharded[0].device_mesh, [Replicate()], run_check=False)
             clip_grads_with_norm_(sharded, limit, whole)
 
+    def take_exchanges(self) -> list[ExchangeTotals]:
+        """Return what was measured of exchanges since the last call, layer by layer; nothing if nothing is."""
+        spreads = [module.spread for module in self.plain.modules() if isinstance(module, Experts)]
+        return [spread.totals.take() for spread in spreads if spread is not None and spread.totals is not None]
+
     def sum(self, values: Tensor) -> Tensor:
         """Add up a tensor over all processes, in place."""
         if self.processes > 1:
@@ -141,7 +146,7 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
         return Placement(accelerator=accelerator, plain=model, model=wrapped, mesh=None, global_balance=True)
     mesh = mesh_of(processes, parallel, accelerator.device.type)
     if parallel > 1:
-        spread_experts(model, mesh)
+        spread_experts(model, mesh, measured=config.training.exchange_times)
     accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
     spread = {
         weight
@@ -208,8 +213,12 @@ def checkpoint_activations(model: nn.Module) -> None:
     getattr(model, new if hasattr(model, new) else old)({"use_reentrant": False})
 
 
-def spread_experts(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Keep a process's own share of the experts of every layer, in place."""
+def spread_experts(model: nn.Module, mesh: DeviceMesh, *, measured: bool = False) -> None:
+    """Keep a process's own share of the experts of every layer, in place.
+
+    Args:
+        measured: measure the exchanges of tokens.
+    """
     ranks, own = mesh["ep"].size(), mesh["ep"].get_local_rank()
     for module in model.modules():
         if isinstance(module, Experts):
@@ -217,7 +226,7 @@ def spread_experts(model: nn.Module, mesh: DeviceMesh) -> None:
             mine = slice(own * held, (own + 1) * held)
             for name, weight in list(module.named_parameters()):
                 setattr(module, name, nn.Parameter(weight.detach()[mine].clone()))
-            module.spread = Spread(group=mesh.get_group("ep"))
+            module.spread = Spread(group=mesh.get_group("ep"), totals=ExchangeTotals() if measured else None)
 
 
 def needs_company(model: nn.Module) -> bool:
