@@ -8,11 +8,10 @@ import re
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from math import exp, log
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import stdev
 
 from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
 from repro.report.statistics import detectable
@@ -48,7 +47,7 @@ def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
         f"{row['Task']} ({row['Metric']})" if row["Scheme"] == "dense" else "",
         row["Scheme"],
         _ratio(row["Norm. Training Time"]),
-        row["Norm. Training Time interval"],
+        _range(row["Norm. Training Time interval"]),
         _ratio(row["Norm. Training Time (paper)"]),
         _ratio(row["Steps to target"]),
         _ratio(row["Time per step"]),
@@ -86,7 +85,7 @@ def _spread(row: SchemeRow) -> tuple[str, ...]:
         f"{row.title} ({row.metric})",
         str(row.runs[0].steps),
         str(len(row.runs)),
-        spaced(time.interval) if time and time.interval else _ratio(str(row.norm_time)),
+        _range(spaced(time.interval)) if time and time.interval else _ratio(str(row.norm_time)),
         *(cell for values in differences for cell in _deviation_and_effect(values)),
     )
 
@@ -96,36 +95,8 @@ def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
     return ("", "") if effect is None else (f"{stdev(differences):.2g}", f"{effect:.2g}")
 
 
-def lanes(scale: str) -> list[str]:
-    """Return ratios of step times to top-2's of runs alone, and how far those on lanes are from them."""
-    seconds = {
-        (row["Lanes"], row["Task"], row["Scheme"], row["Seed"]): float(row["Seconds per step"])
-        for row in _read(scale, "lanes.csv")
-    }
-    ways = list(dict.fromkeys(way for way, *_ in seconds))
-    places = list(dict.fromkeys((task, scheme) for _, task, scheme, _ in seconds if scheme != "top-2"))
-
-    def ratios(way: str, task: str, scheme: str) -> list[float]:
-        seeds = [seed for *place, seed in seconds if place == [way, task, scheme]]
-        return [
-            log(seconds[way, task, scheme, seed] / seconds[way, task, "top-2", seed]) for seed in seeds
-        ]
-
-    def cells(task: str, scheme: str) -> Iterator[str]:
-        alone = ratios(ways[0], task, scheme)
-        yield f"{exp(fmean(alone)):.3f}"
-        for way in ways[1:]:
-            changes = [one - other for one, other in zip(ratios(way, task, scheme), alone, strict=True)]
-            half = interval(changes)
-            yield f"{fmean(changes):+.1%}" + (f" ± {half:.1%}" if half is not None else "")
-
-    heads = ("task", "scheme", "ratio alone", *(f"{way} lane{'s' * (way != '1')}" for way in ways[1:]))
-    return table(heads, ((task, scheme, *cells(task, scheme)) for task, scheme in places))
-
-
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
-    DOCS / "performance.md": {"lanes": partial(lanes, "mini")},
     DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
     ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
 }
@@ -148,6 +119,12 @@ def _ratio(cell: str) -> str:
         return f"{float(cell):.2f}"
     except ValueError:
         return cell
+
+
+def _range(cell: str) -> str:
+    """Write an interval in words; nothing for that of a baseline, which is compared with itself."""
+    ends = [_ratio(end) for end in cell.split()]
+    return " to ".join(ends) if len(set(ends)) > 1 else ""
 
 
 def _short(cell: str, digits: int = 2) -> str:
