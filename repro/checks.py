@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from repro.errors import unknown
@@ -44,6 +44,10 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 Scalar = str | bool | int | float
 OptionValue = Scalar | tuple[Scalar, ...]
 """What a free option may be."""
+Options = tuple[tuple[str, OptionValue], ...]
+"""Free-form options of a library (a Hugging Face configuration), sorted by name."""
+Where = Callable[[str], str]
+"""Names the origin of a key, for messages: a file, or the option that set it."""
 
 
 def shown(value: object) -> str:
@@ -134,3 +138,62 @@ def _limits(metadata: Iterable[object]) -> list[str]:
     if low is not None:
         return [f"at least {low}"]
     return [f"greater than {above}"] if above is not None else []
+
+
+def decode(cls: type, values: object, prefix: str, where: Where, problems: list[str]) -> Any:
+    """Make settings of plain values, strictly: unknown keys, missing ones and wrong types are problems.
+
+    Args:
+        cls: a class of `config.settings`.
+        prefix: of its keys in messages, such as `training.`.
+        where: names the origin of a dotted key.
+        problems: gets a line for everything that is wrong.
+
+    Returns:
+        An instance of `cls`; None if something is wrong.
+    """
+    if not isinstance(values, Mapping):
+        problems.append(f"{where(prefix[:-1])}{prefix[:-1]}: expected an object, got {shown(values)}")
+        return None
+    hints = get_type_hints(cls)
+    wrong: dict[str, str] = {}
+    plain = {}
+    for key, value in values.items():
+        found = dict(_wrong(hints.get(key), key, value))
+        wrong |= found
+        if not found:
+            plain[key] = _taken(hints.get(key), value)
+    made = None
+    try:
+        made = cls(**plain)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            key = str(problem["loc"][0])
+            if key in plain or key not in values:
+                wrong[key] = describe(problem, cls, key, hints, values.get(key))
+    places = {key: place for place, key in enumerate(values)}
+    in_order = sorted(wrong, key=lambda key: places.get(key.partition(".")[0], len(places)))
+    problems += [f"{where(prefix + key)}{prefix + key}: {wrong[key]}" for key in in_order]
+    return made
+
+
+def _wrong(hint: Any, key: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield keys and what is wrong with their values that no type of a field says."""
+    if hint == Options:
+        if not isinstance(value, Mapping):
+            yield key, f"expected options by name, got {shown(value)}"
+            return
+        for name, option in value.items():
+            try:
+                option_value(option)
+            except ValueError as error:
+                yield f"{key}.{name}", str(error)
+    elif type(value) is int and abs(value) > LARGEST:
+        yield key, f"must be at most {LARGEST}, got {shown(value)}"
+
+
+def _taken(hint: Any, value: Any) -> Any:
+    """Return the value as the field takes it: `none` stands for None, options are sorted by name."""
+    if hint == Options:
+        return tuple(sorted((name, option_value(option)) for name, option in value.items()))
+    return None if value == "none" and is_optional(hint) else unsigned(value)

@@ -3,33 +3,27 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, cast, dataclass_transform, get_type_hints
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticUndefined
 
 from repro import plugins
 from repro.checks import (
-    LARGEST,
-    OptionValue,
+    Options,
     PlainName,
     Scalar,
     Seed,
     SourceName,
-    describe,
-    is_optional,
-    option_value,
-    shown,
-    unsigned,
+    Where,
+    decode,
 )
 from repro.errors import UserError
 
 Settings = TypeVar("Settings")
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-Options = tuple[tuple[str, OptionValue], ...]
-"""Free-form options of a library (a Hugging Face configuration), sorted by name."""
 
 
 def bounded(
@@ -242,8 +236,6 @@ ALTERNATIVES = (("steps", "epochs"), ("batch_size", "batch_tokens"))
 
 Sections = dict[str, dict[str, Any]]
 """Section of `RunConfig` -> key -> value, as TOML, JSON or the command line give it, not yet checked."""
-Where = Callable[[str], str]
-"""Names the origin of a key, for messages: a file, or the option that set it."""
 
 
 def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunConfig:
@@ -261,7 +253,7 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
     if missing:
         raise UserError(f"{where(missing[0])}no {missing[0]!r}: written by another version of repro")
     problems: list[str] = []
-    run = _decode(RunNames, {name: plain[name] for name in names}, "", where, problems)
+    run = decode(RunNames, {name: plain[name] for name in names}, "", where, problems)
     if problems:
         raise UserError(*problems)
     classes = {
@@ -270,7 +262,7 @@ def from_dict(plain: Mapping[str, Any], where: Where = lambda key: "") -> RunCon
         **SECTIONS,
     }
     sections = {
-        name: _decode(cls, plain[name], f"{name.removesuffix('_options')}.", where, problems)
+        name: decode(cls, plain[name], f"{name.removesuffix('_options')}.", where, problems)
         for name, cls in classes.items()
     }
     if isinstance(plain["training"], Mapping):
@@ -295,52 +287,3 @@ def options_class(family: str, member: str) -> type:
 def option_names(family: str, member: str) -> list[str]:
     """Return the names of the options of a gate or a task."""
     return [entry.name for entry in dataclasses.fields(options_class(family, member))]
-
-
-def _decode(cls: type, values: object, prefix: str, where: Where, problems: list[str]) -> Any:
-    """Check one section; None after adding what is wrong with it to the problems."""
-    if not isinstance(values, Mapping):
-        problems.append(f"{where(prefix[:-1])}{prefix[:-1]}: expected an object, got {shown(values)}")
-        return None
-    hints = get_type_hints(cls)
-    wrong: dict[str, str] = {}
-    plain = {}
-    for key, value in values.items():
-        found = dict(_wrong(hints.get(key), key, value))
-        wrong |= found
-        if not found:
-            plain[key] = _plain(hints.get(key), value)
-    made = None
-    try:
-        made = cls(**plain)
-    except ValidationError as error:
-        for problem in error.errors(include_url=False):
-            key = str(problem["loc"][0])
-            if key in plain or key not in values:
-                wrong[key] = describe(problem, cls, key, hints, values.get(key))
-    places = {key: place for place, key in enumerate(values)}
-    in_order = sorted(wrong, key=lambda key: places.get(key.partition(".")[0], len(places)))
-    problems += [f"{where(prefix + key)}{prefix + key}: {wrong[key]}" for key in in_order]
-    return made
-
-
-def _wrong(hint: Any, key: str, value: object) -> Iterator[tuple[str, str]]:
-    """Yield keys and what is wrong with their values that no type of a field says."""
-    if hint == Options:
-        if not isinstance(value, Mapping):
-            yield key, f"expected options by name, got {shown(value)}"
-            return
-        for name, option in value.items():
-            try:
-                option_value(option)
-            except ValueError as error:
-                yield f"{key}.{name}", str(error)
-    elif type(value) is int and abs(value) > LARGEST:
-        yield key, f"must be at most {LARGEST}, got {shown(value)}"
-
-
-def _plain(hint: Any, value: Any) -> Any:
-    """Return the value as the field takes it: `none` stands for None, options are sorted by name."""
-    if hint == Options:
-        return tuple(sorted((name, option_value(option)) for name, option in value.items()))
-    return None if value == "none" and is_optional(hint) else unsigned(value)

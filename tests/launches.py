@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+import repro.study.lanes  # noqa: F401  its fork server has imported everything
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["launches", "trained_tiny"])
 _SECONDS = 120
 
 
@@ -34,7 +35,9 @@ def launch(work: Callable[..., Any], processes: int, *arguments: object) -> list
     for _, theirs in pairs:
         theirs.close()
     try:
-        outcomes = [pickle.loads(ours.recv_bytes()) if ours.poll(_SECONDS) else TimeoutError() for ours, _ in pairs]
+        outcomes = [
+            pickle.loads(ours.recv_bytes()) if ours.poll(_SECONDS) else TimeoutError() for ours, _ in pairs
+        ]
     finally:
         for process in running:
             process.kill()

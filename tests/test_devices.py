@@ -29,10 +29,12 @@ def assert_equal(several: list[Trained], one: Trained) -> None:
             assert ours[key] == pytest.approx(expected[key], abs=TOLERANCE, rel=TOLERANCE), key
         for key in ("tokens", "mean_experts", "share_two"):
             assert ours[key] == expected[key], key
-    assert set(first.weights) == set(one.weights)
-    for name, weight in one.weights.items():
-        # AdamW divides by the size of a gradient: where that is rounding alone, so is the step.
-        assert (first.weights[name] - weight).norm() <= 1e-3 * weight.norm() + 1e-4, name
+    assert set(first.tensors) == set(one.tensors)
+    for name, tensor in one.tensors.items():
+        # Moments are sums of gradients. Weights are no measure: AdamW divides by the size of a gradient, and
+        # where that is rounding alone, as in the biases of keys, so is the step.
+        if name.endswith(".exp_avg"):
+            torch.testing.assert_close(first.tensors[name], tensor, rtol=0, atol=TOLERANCE, msg=name)
     for process in several:
         for name, state in one.states.items():
             torch.testing.assert_close(process.states[name], state, rtol=0, atol=TOLERANCE)
@@ -122,12 +124,12 @@ def test_the_steps_belong_to_the_checkpoint(tmp_path: Path) -> None:
     training = {"batch_size": None, "batch_tokens": 40, "steps": None, "epochs": 2.0}
     case = Case(training=training, steps=3, stop_after=2)
     launch(train_tiny, 1, case, tmp_path)
-    with pytest.raises(UserError, match="1 processes wrote it in a run of .* steps .*; 2 would do"):
+    with pytest.raises(UserError, match=r"1 processes wrote it in a run of .* steps .*; 2 would do"):
         launch(train_tiny, 2, case, tmp_path)
 
 
 def test_a_gate_that_needs_whole_batches(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--gate expert-choice: .* needs whole batches"):
+    with pytest.raises(UserError, match=r"--gate expert-choice: needs whole batches"):
         launch(train_tiny, 2, Case(backbone="bert", gate="expert-choice"), tmp_path)
 
 
@@ -139,8 +141,6 @@ def test_a_gate_that_needs_whole_batches(tmp_path: Path) -> None:
         (2, {"parallel": 4}, "experts.parallel: 4 does not divide the 2 processes; give one of 1, 2"),
     ],
 )
-def test_what_cannot_be_spread(
-    tmp_path: Path, processes: int, experts: dict[str, Any], problem: str
-) -> None:
+def test_what_cannot_be_spread(tmp_path: Path, processes: int, experts: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         launch(train_tiny, processes, Case(experts=experts), tmp_path)

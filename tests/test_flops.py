@@ -16,7 +16,8 @@ from repro.moe.backbones import bert
 from repro.moe.convert import MoESettings, convert
 from repro.moe.flops import Architecture, Work
 from repro.moe.gates import base as gates
-from repro.moe.routing import RoutingTape, RoutingTotals, record_routing
+from repro.moe.routing import RoutingTape, record_routing
+from repro.moe.totals import RoutingTotals
 
 CPU = torch.device("cpu")
 HEADS = sorted(bert.HEADS)

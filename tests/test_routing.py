@@ -13,11 +13,11 @@ from repro.moe.routing import (
     Routing,
     RoutingLayer,
     RoutingTape,
-    RoutingTotals,
     force_top1_routing,
     logit_variance,
     record_routing,
 )
+from repro.moe.totals import RoutingTotals
 
 
 def _routing(

@@ -32,7 +32,12 @@ def test_arrival_order_by_hand() -> None:
 )
 def test_arrival_order_lists_every_row_once_by_expert(counts: list[list[int]]) -> None:
     counts_NX = torch.tensor(counts)
-    arriving = [(expert, sender) for sender, row in enumerate(counts) for expert, n in enumerate(row) for _ in range(n)]
+    arriving = [
+        (expert, sender)
+        for sender, row in enumerate(counts)
+        for expert, n in enumerate(row)
+        for _ in range(n)
+    ]
     order = arrival_order(counts_NX).tolist()
     assert sorted(order) == list(range(len(arriving)))
     assert [arriving[place] for place in order] == sorted(arriving)
@@ -59,9 +64,7 @@ def test_dispatch_and_combine_equal_one_process() -> None:
     outputs: list[list[torch.Tensor]] = [[], []]
     for owner in range(2):
         arriving_NX = torch.stack([sent[owner] for sent in sent_NX])
-        parts = [
-            row.split(sent.sum(1).tolist())[owner] for row, sent in zip(rows, sent_NX, strict=True)
-        ]
+        parts = [row.split(sent.sum(1).tolist())[owner] for row, sent in zip(rows, sent_NX, strict=True)]
         mine = slice(owner * held, (owner + 1) * held)
         own = FFNWeights(
             weights.w1_EFD[mine], weights.b1_EF[mine], weights.w2_EDF[mine], weights.b2_ED[mine], "gelu"

@@ -1,16 +1,20 @@
 """Tiny models of every backbone, trained for a few steps by the one loop, in one process or several."""
 
 import dataclasses
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed.checkpoint as dcp
 from command_line import read_lines
 from resolved import config
 from tiny_models import Tiny
 from torch import Tensor, nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.nn.functional import cross_entropy
 
 from repro.config import RunConfig
@@ -68,6 +72,8 @@ class Trained:
     """Records of the steps."""
     weights: dict[str, Tensor]
     """Of the whole model; none in processes but the first."""
+    tensors: dict[str, Tensor]
+    """Of model and optimizer, as they stand in the last checkpoint."""
     states: dict[str, Tensor]
     """Buffers of the gates, in this process."""
     own_parameters: int
@@ -144,6 +150,7 @@ def train_tiny(case: Case, folder: Path) -> Trained:
     return Trained(
         steps=read_lines(folder / "steps.jsonl"),
         weights=whole_tensors(placement),
+        tensors=_saved(max((folder / "checkpoint").glob("step-*"), key=lambda path: int(path.name[5:]))),
         states={
             f"{number}.{name}": buffer.clone()
             for number, layer in enumerate(_layers(model))
@@ -151,6 +158,19 @@ def train_tiny(case: Case, folder: Path) -> Trained:
         },
         own_parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
+
+
+def _saved(checkpoint: Path) -> dict[str, Tensor]:
+    """Read whole tensors of a checkpoint, whichever process wrote which part of them."""
+    reader = HuggingFaceStorageReader(str(checkpoint))
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings(action="ignore"):  # that it is one process
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
+    return tensors
 
 
 def _layers(model: nn.Module) -> list[MoELayer]:

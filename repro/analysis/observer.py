@@ -7,7 +7,8 @@ from torch import Tensor
 
 from repro.analysis.tally import GROUPS, StackTally, TokenSequence
 from repro.analysis.words import LabelledText, WordMarks, raw_text, token_strings, words_of
-from repro.moe.routing import LayerRouting, RoutingTape, add_counts
+from repro.moe.routing import LayerRouting, RoutingTape
+from repro.moe.totals import add_counts
 from repro.results.analysis import (
     Activations,
     LayerAnalysis,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from repro.moe.backbones.base import CostModel
-from repro.moe.routing import RoutingTape, add_counts
+from repro.moe.routing import RoutingTape
+from repro.moe.totals import add_counts
 from repro.moe.volume import Volume
 from repro.results.run import Flops
 

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from repro.checks import OptionValue, shown
-from repro.config import ModelConfig, Options
+from repro.checks import Options, OptionValue, shown
+from repro.config import ModelConfig
 from repro.errors import named_line, unknown
 from repro.moe.backbones import base as backbones
 from repro.moe.backbones.base import Backbone

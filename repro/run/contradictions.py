@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro import plugins
-from repro.config import ORDERS_BY_RATIOS, ModelConfig, RunConfig, Sections, Where
+from repro.checks import Where
+from repro.config import ORDERS_BY_RATIOS, ModelConfig, RunConfig, Sections
 from repro.errors import UserError
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.options import misfit, typed_options

@@ -5,12 +5,10 @@ import os
 import statistics
 from collections.abc import Callable
 
-from torch import nn
-
 from repro.machine import peak_memory_bytes
 from repro.metrics.base import load as load_metric
 from repro.moe.flops import Architecture
-from repro.moe.routing import RoutingTotals
+from repro.moe.totals import RoutingTotals
 from repro.results.records import read_curve
 from repro.results.run import SCHEMA_VERSION, Curriculum, Metric, Parameters, RunResult
 from repro.run.launch import Launch

@@ -21,8 +21,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from repro.config import RunConfig
 from repro.errors import UserError, one_line
 from repro.provenance import digest_of
-from repro.results.base import Record
 from repro.results.files import RunFolder, write_json
+from repro.training.manifest import MANIFEST, Manifest, RecordsWritten, records_of, verified
 from repro.training.placement import Placement
 from repro.training.schedule import Budget, set_step
 from repro.training.state import TrainingState
@@ -36,32 +36,10 @@ from repro.training.state_files import (
 )
 from repro.training.tensor_files import load_tensors, save_tensors
 
-_STATE, _MANIFEST = "state.pt", "manifest.json"
+_STATE = "state.pt"
 _NAME = re.compile(r"step-(\d+)")
 _UNFINISHED = ".tmp"
 """Suffix of a folder that is being written or removed."""
-
-
-class RecordsWritten(Record):
-    """A record file of the run, as it was at a checkpoint."""
-
-    size: int
-    """Bytes."""
-    sha256: str
-
-
-class Manifest(Record):
-    """`manifest.json`: what a checkpoint consists of."""
-
-    step: int
-    budget: str
-    """Schedule and steps of the run (`Budget.name`)."""
-    processes: int
-    """Of the launch that wrote it."""
-    files: dict[str, str]
-    """File of the checkpoint -> SHA-256."""
-    records: dict[str, RecordsWritten]
-    """Record file of the run -> its beginning up to the step."""
 
 
 class Resumable(Protocol):
@@ -133,11 +111,11 @@ def save_checkpoint(run: Resumable) -> None:
             budget=run.budget.name,
             processes=accelerator.num_processes,
             files={path.name: digest_of(path) for path in files},
-            records={path.name: _written(path) for path in _records(folder) if path.exists()},
+            records={path.name: RecordsWritten.of(path) for path in records_of(folder) if path.exists()},
         )
-        for path in (*files, *filter(Path.exists, _records(folder))):
+        for path in (*files, *filter(Path.exists, records_of(folder))):
             synchronise(path)
-        write_json(scratch / _MANIFEST, manifest.to_json())
+        write_json(scratch / MANIFEST, manifest.to_json())
         scratch.rename(final)
         synchronise(folder.checkpoint)
     accelerator.wait_for_everyone()
@@ -161,7 +139,7 @@ def resume(run: Resumable, start: tuple[RunFolder, int] | None = None) -> None:
     if not finished:
         if accelerator.is_main_process:
             _refuse_foreign(folder)
-            for path in _records(folder):
+            for path in records_of(folder):
                 path.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
         if start is not None:
@@ -170,7 +148,7 @@ def resume(run: Resumable, start: tuple[RunFolder, int] | None = None) -> None:
         return
     manifest = _restore(run, finished, folder)
     if accelerator.is_main_process:
-        for path in _records(folder):
+        for path in records_of(folder):
             kept = manifest.records.get(path.name)
             if kept is not None:
                 os.truncate(path, kept.size)
@@ -187,7 +165,7 @@ def _restore(run: Resumable, finished: list[Path], folder: RunFolder) -> Manifes
     """
     checkpoint = finished[0]
     try:
-        manifest = _verified(checkpoint, folder)
+        manifest = verified(checkpoint, folder)
     except UserError as error:
         way_out = "to go back to the one before" if len(finished) > 1 else "to start over"
         raise UserError(
@@ -259,30 +237,6 @@ def _refuse_foreign(folder: RunFolder) -> None:
         raise UserError(f"{folder.checkpoint}: written by another version of repro; give --fresh")
 
 
-def _verified(checkpoint: Path, folder: RunFolder) -> Manifest:
-    """Compare a checkpoint and the records before it with its manifest.
-
-    Raises:
-        UserError: something is missing, cut short or altered.
-    """
-    manifest = Manifest.read(checkpoint / _MANIFEST)
-    for name, digest in manifest.files.items():
-        path = checkpoint / Path(name).name
-        if not path.is_file():
-            raise UserError(f"{name} is missing")
-        if digest_of(path) != digest:
-            raise UserError(f"{name} is not what was written")
-    for path in _records(folder):
-        kept = manifest.records.get(path.name)
-        if kept is None:
-            continue
-        if not path.is_file() or path.stat().st_size < kept.size:
-            raise UserError(f"the records before it in {path.name} are cut short")
-        if digest_of(path, kept.size) != kept.sha256:
-            raise UserError(f"the records before it in {path.name} are not what was written")
-    return manifest
-
-
 def _load(run: Resumable, checkpoint: Path, manifest: Manifest) -> None:
     """Restore all states and the random generators of this process."""
     load_tensors(run.placement, run.optimizer, checkpoint)
@@ -296,15 +250,6 @@ def _load(run: Resumable, checkpoint: Path, manifest: Manifest) -> None:
 
 def _random_file(process: int) -> str:
     return f"random-{process}.pt"
-
-
-def _records(folder: RunFolder) -> tuple[Path, ...]:
-    return folder.steps, folder.evals, folder.routing, folder.exchanges
-
-
-def _written(path: Path) -> RecordsWritten:
-    size = path.stat().st_size
-    return RecordsWritten(size=size, sha256=digest_of(path, size))
 
 
 def _remove(path: Path) -> None:

@@ -13,7 +13,8 @@ from pydantic import JsonValue
 from repro.errors import Interrupted
 from repro.metrics.base import load as load_metric
 from repro.moe.flops import Work
-from repro.moe.routing import RoutingTotals, force_top1_routing, idle_routing, record_routing
+from repro.moe.routing import force_top1_routing, idle_routing, record_routing
+from repro.moe.totals import RoutingTotals
 from repro.tasks.base import Feature, Row, Task
 from repro.training.placement import needs_company
 from repro.training.state_files import load_sealed, save_sealed

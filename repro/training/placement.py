@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.utils.checkpoint import checkpoint
 
 from repro.config import RunConfig
 from repro.errors import UserError
@@ -49,6 +51,11 @@ class Placement:
     """Of the whole model, whoever holds them."""
     global_balance: bool
     """Whether gates balance, and move their states, over the whole batch; else each process over its part."""
+
+    @property
+    def call_options(self) -> dict[str, bool]:
+        """Return the arguments of a training step beside a batch: no keys and values are cached."""
+        return {"use_cache": False} if "use_cache" in signature(self.plain.forward).parameters else {}
 
     @property
     def processes(self) -> int:
@@ -76,14 +83,12 @@ class Placement:
 
     @contextlib.contextmanager
     def gradients(self, *, last: bool) -> Iterator[None]:
-        """Add up gradients over processes once a step, with its last backward pass."""
-        if isinstance(self.model, DistributedDataParallel):
-            with nullcontext() if last else self.model.no_sync():
-                yield
-        elif isinstance(self.plain, FSDPModule):
-            self.plain.set_requires_gradient_sync(last)
-            yield
-        else:
+        """Add up copied gradients over processes once a step, with its last backward pass.
+
+        Sharded ones are added up with every pass, or each process would have to keep whole gradients.
+        """
+        waits = isinstance(self.model, DistributedDataParallel) and not last
+        with self.model.no_sync() if waits else nullcontext():
             yield
 
     def finish_gradients(self) -> Tensor:
@@ -114,16 +119,18 @@ class Placement:
     def clip(self, norm: Tensor, limit: float) -> None:
         """Scale all gradients down to a joint norm of `limit`, given their norm before."""
         parameters = list(self.plain.parameters())
-        clip_grads_with_norm_([weight for weight in parameters if not isinstance(weight, DTensor)], limit, norm)
+        clip_grads_with_norm_(
+            [weight for weight in parameters if not isinstance(weight, DTensor)], limit, norm
+        )
         sharded = [weight for weight in parameters if isinstance(weight, DTensor)]
         if sharded:
             whole = DTensor.from_local(norm, sharded[0].device_mesh, [Replicate()], run_check=False)
             clip_grads_with_norm_(sharded, limit, whole)
 
     def take_exchanges(self) -> list[ExchangeTotals]:
-        """Return what was measured of exchanges since the last call, layer by layer; nothing if nothing is."""
+        """Return what was measured of exchanges since the last call, layer by layer; or nothing."""
         spreads = [module.spread for module in self.plain.modules() if isinstance(module, Experts)]
-        return [spread.totals.take() for spread in spreads if spread is not None and spread.totals is not None]
+        return [spread.totals.take() for spread in spreads if spread and spread.totals]
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up a tensor over all processes, in place."""
@@ -216,12 +223,12 @@ def parallel_of(config: RunConfig, processes: int) -> int:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Let the layers of a Hugging Face model compute their activations again in the backward pass.
+    """Let every layer of a model compute its activations again in the backward pass, in place.
 
-    The name of the method changed with transformers 5.23.
+    Not by transformers' own switch, which some models (FSMT) do not have.
     """
-    new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
-    getattr(model, new if hasattr(model, new) else old)({"use_reentrant": False})
+    for layer in _layers(model):
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def spread_experts(model: nn.Module, mesh: DeviceMesh, *, measured: bool = False) -> None:
@@ -256,11 +263,14 @@ def _generate_together(model: nn.Module) -> None:
 def _shard(model: nn.Module, device: str, processes: int, spread: set[nn.Parameter]) -> None:
     """Share out every tensor but those of spread experts, layer by layer."""
     mesh = dist.init_device_mesh(device, (processes,))
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList):
-            for layer in module:
-                fully_shard(layer, mesh=mesh, ignored_params=spread & set(layer.parameters()))
+    for layer in _layers(model):
+        fully_shard(layer, mesh=mesh, ignored_params=spread & set(layer.parameters()))
     fully_shard(model, mesh=mesh, ignored_params=spread)
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """List the layers of all stacks of a model, which keep them in `ModuleList`s."""
+    return [layer for stack in model.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
 
 
 def _whole(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from repro.moe.flops import Work
-from repro.moe.routing import RoutingTotals
+from repro.moe.totals import RoutingTotals
 from repro.results.records import CurvePoint, StepRecord
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from repro.moe.flops import Work
-from repro.moe.routing import RoutingTape, RoutingTotals
+from repro.moe.routing import RoutingTape
+from repro.moe.totals import RoutingTotals
 from repro.moe.volume import Volume
 from repro.training.placement import Placement
 

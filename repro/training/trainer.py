@@ -235,7 +235,8 @@ def _train_step(loop: Loop, batches: list[list[int]]) -> Step:
         with placement.batch(), placement.gradients(last=last), idle_routing(loop.model, idle):
             with record_routing(loop.model) as tape:
                 moved = send_to_device(batch, device)
-                loss = task.loss(loop.model(**moved), moved) * weight_A[number].float()
+                outputs = loop.model(**placement.call_options | moved)
+                loss = task.loss(outputs, moved) * weight_A[number].float()
             balance = torch.as_tensor(tape.loss(), device=device) * balance_A[number].float()
             # Processes average their gradients, of which the sum is wanted. Of a balance loss that all of
             # them compute, each has the gradient of its own tokens.

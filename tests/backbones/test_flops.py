@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repro.moe.backbones import bart, fsmt, gpt2
 from repro.moe.flops import Architecture, FFNSize, Work
-from repro.moe.routing import RoutingTape, RoutingTotals, record_routing
+from repro.moe.routing import RoutingTape, record_routing
+from repro.moe.totals import RoutingTotals
 from repro.moe.volume import Volume
 
 EXACT = 1e-9

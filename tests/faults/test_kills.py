@@ -15,10 +15,10 @@ import pytest
 from command_line import SMALL, only_run, read_lines, read_object, timeless
 from resolved import resolved
 
+import repro.study.lanes  # noqa: F401  its fork server has imported everything
 from repro.run.execute import execute
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["repro.run.execute", "repro.moe.backbones.bert", "repro.metrics.accuracy"])
 SETTINGS = SMALL | {
     "training.steps": 6,
     "training.checkpoint_every": 2,

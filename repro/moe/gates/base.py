@@ -75,7 +75,7 @@ class Gate(nn.Module, ABC, Generic[ConfigT]):
 
         The trainer has it called once, after the backward pass of the batch, so that a forward pass repeated
         by gradient checkpointing decides as the first one did. With several processes the routing is of a
-        part of the batch: sums over it come from `moe.processes`, so that the state is the same in all of them.
+        part of the batch: sums over it come from `moe.processes`, so that they all have the same state.
         """
 
 
