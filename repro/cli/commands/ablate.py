@@ -46,6 +46,15 @@ AtOnce = Annotated[
     typer.Option(min=1, help="Most open runs; by default as many as memory allows (see --dry-run)."),
 ]
 
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=4096,
+        help="With --dry-run: of the launch of each run; by default as many as share its experts, or one.",
+    ),
+]
+
 
 def command(
     studies: Studies,
@@ -69,6 +78,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
     ] = False,
+    processes: Processes = None,
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -79,6 +89,8 @@ def command(
     continued; a run that fails does not stop the others. Finished rows with the same settings stay in the
     tables beside those asked for. Studies given together share the runs that they have in common.
     """
+    if processes is not None and not dry_run:
+        raise UserError("--processes: has no effect without --dry-run; torchrun starts the processes of a run")
     quiet_libraries()
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
@@ -112,7 +124,7 @@ def command(
         for study in names
     }
     if dry_run:
-        print_rows("runs", dry_run_rows(together(plans.values())), as_json)
+        print_rows("runs", dry_run_rows(together(plans.values()), processes), as_json)
         return
     failed = run_studies(
         plans,
