@@ -83,9 +83,7 @@ def measure(config: RunConfig, sequences: int, lengths: Mapping[str, int]) -> Me
     placement.finish_gradients()
     optimizer.step()
     parameters = list(placement.plain.parameters())
-    moments = [
-        tensor for state in optimizer.state.values() for key, tensor in state.items() if key != "step"
-    ]
+    moments = [tensor for state in optimizer.state.values() for key, tensor in state.items() if key != "step"]
     return Measured(
         weights=_bytes(parameters),
         gradients=_bytes([weight.grad for weight in parameters if weight.grad is not None]),
@@ -121,5 +119,7 @@ def _batch(config: RunConfig, sequences: int, lengths: Mapping[str, int], proces
     if head == "sequence-classification":
         return batch | {"labels": torch.zeros(sequences, dtype=torch.int64)}
     if head == "question-answering":
-        return batch | dict.fromkeys(("start_positions", "end_positions"), torch.ones(sequences, dtype=torch.int64))
+        return batch | dict.fromkeys(
+            ("start_positions", "end_positions"), torch.ones(sequences, dtype=torch.int64)
+        )
     return batch | {"labels": ids}

@@ -168,8 +168,8 @@ def test_attention_with_dropout_keeps_its_weights(
 ) -> None:
     """Three numbers for every pair of positions, head and layer, of the batch that has the most.
 
-    Without dropout attention is fused: four bytes for each pair, the mask of padding, and for each position and
-    head the sum of its softmax.
+    Without dropout attention is fused: four bytes for each pair, the mask of padding, and for each position
+    and head the sum of its softmax.
     """
     monkeypatch.setattr("repro.study.estimate.peak_memory_bytes", lambda device: 1e9)
     config, paths = resolved("sst2", "dense", **{"training.batch_size": 64})

@@ -106,9 +106,9 @@ class TestActivations:
         assert tiny_bert(8, dropout=True).ends == 8 * (96 + 40)
 
     def test_a_layer_in_bf16_on_a_gpu(self) -> None:
-        """Input thrice 60, queries, keys and values 60, output 20, mask 10, sums 8, norms 96, router 40 and 56.
+        """Input thrice 60, projected 60, output 20, mask 10, sums 8, norms 96, router 96.
 
-        A row 2 (20 + 40) + 32 = 152, mask 10: 512. Copies of matrices: 4 x 100 of attention, 400 for each expert.
+        A row 2 (20 + 40) + 32 = 152, mask 10: 512. Copies of matrices: 400 of attention, 400 of each expert.
         """
         copies = 2 * (400 + 4 * 400)
         assert tiny_bert(8, dropout=True, numerics=GPU).layers == (8 * 512 + copies,)
@@ -131,8 +131,8 @@ class TestActivations:
     def test_bart_attends_to_its_encoder(self) -> None:
         """Six positions of the decoder, eight of the encoder.
 
-        The decoder's further: input, queries and output 120, sums 8, norm 48; keys and values of the encoder's
-        80, and once what it gives, 40.
+        The decoder's further: input, queries and output 120, sums 8, norm 48; keys and values of the
+        encoder's 80, and once what it gives, 40.
         """
         sizes = {"d_model": 10, "vocab_size": 50, "dropout": 0.0}
         heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -192,7 +192,12 @@ NOTHING = Activations(layers=(0.0,), inputs=(0.0,), ends=7.0, loss_work=0.0, lay
 )
 def test_weights_gradients_and_moments(way: Way, weights: int, gradients: int, optimizer: int) -> None:
     held = memory_of(PLAN, NOTHING, way)
-    assert (held.weights, held.gradients, held.optimizer, held.activations) == (weights, gradients, optimizer, 7)
+    assert (held.weights, held.gradients, held.optimizer, held.activations) == (
+        weights,
+        gradients,
+        optimizer,
+        7,
+    )
     assert held.total == weights + gradients + optimizer + 7
     assert held.trained == optimizer / 8
 

@@ -34,9 +34,7 @@ def memory_rows(scale: str, results: Path, gpus: int, memory: float) -> tuple[li
         # `auto` is bf16 on GPUs that have it.
         numerics = Numerics(device="cuda", bf16=config.training.precision != "fp32")
         models.append(_model(config, plan, numerics, gpus, memory))
-        rows += [
-            _way(task, way, planned(config, plan, numerics, way), memory) for way in ways(config, gpus)
-        ]
+        rows += [_way(task, way, planned(config, plan, numerics, way), memory) for way in ways(config, gpus)]
     return models, rows
 
 

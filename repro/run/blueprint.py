@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -68,7 +68,9 @@ def blueprint(config: RunConfig, options: Mapping[str, Any]) -> Blueprint:
     """
     with _META:
         model = fresh_model(config, options)
-    architecture = convert.convert(model, settings_of(config), _META)
+    # How experts start is no matter of their sizes.
+    unfitted = replace(config, experts=replace(config.experts, init="random", scale="none"))
+    architecture = convert.convert(model, settings_of(unfitted), _META)
     backbone = load_backbone(config.model.backbone)
     layers = [
         _counted(layer) for module in model.modules() if isinstance(module, nn.ModuleList) for layer in module
@@ -107,9 +109,7 @@ def checkpoint_options(config: RunConfig, paths: RunPaths) -> Mapping[str, Any]:
     if config.model.checkpoint is None:
         return {}
     sizes = load_backbone(config.model.backbone).CONFIG
-    options: Mapping[str, Any] = sizes.from_pretrained(
-        paths.model or config.model.checkpoint
-    ).to_dict()
+    options: Mapping[str, Any] = sizes.from_pretrained(paths.model or config.model.checkpoint).to_dict()
     return options
 
 
@@ -126,10 +126,7 @@ def mean_experts(config: RunConfig, d_model: int) -> float:
 def _counted(module: nn.Module) -> tuple[int, int]:
     """Count the parameters of a module outside experts, and in them."""
     of_experts = {
-        parameter
-        for part in module.modules()
-        if isinstance(part, Experts)
-        for parameter in part.parameters()
+        parameter for part in module.modules() if isinstance(part, Experts) for parameter in part.parameters()
     }
     sizes = [(parameter in of_experts, parameter.numel()) for parameter in module.parameters()]
     return sum(size for inside, size in sizes if not inside), sum(size for inside, size in sizes if inside)

@@ -13,7 +13,7 @@ from repro.moe.activations import Numerics
 from repro.moe.gates.base import load as load_gate
 from repro.results.files import RunPaths
 from repro.run.accelerator import precision_of
-from repro.run.blueprint import Blueprint, blueprint, mean_experts, planned_options
+from repro.run.blueprint import blueprint, mean_experts, planned_options
 from repro.run.memory import GB, TOP_2, Memory, Way, planned, ways
 
 _ACCUMULATIONS = (1, 2, 4, 8, 16)

@@ -22,7 +22,7 @@ from repro.run.accelerator import make_accelerator
 from repro.run.fitting import refuse_unfit
 from repro.run.setup import Prepared, prepare
 from repro.training.evaluator import evaluate
-from repro.training.placement import Placement, place, parallel_of
+from repro.training.placement import Placement, parallel_of, place
 
 _LOCK = ".lock"
 """File of a run folder that is locked while a process works there."""
