@@ -1,6 +1,6 @@
 """What a training step really holds in one process: bytes counted tensor by tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,14 +95,15 @@ def measure(config: RunConfig, sequences: int, lengths: Mapping[str, int]) -> Me
     )
 
 
-def _bytes(tensors: list[Tensor]) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
 def _buckets(model: nn.Module) -> int:
     if not isinstance(model, DistributedDataParallel):
         return 0
-    return sum(int(size) for size in model._get_ddp_logging_data()["bucket_sizes"].split(", "))
+    sizes: str = model._get_ddp_logging_data()["bucket_sizes"]  # type: ignore[no-untyped-call]
+    return sum(map(int, sizes.split(", ")))
 
 
 def _batch(config: RunConfig, sequences: int, lengths: Mapping[str, int], process: int) -> dict[str, Any]:

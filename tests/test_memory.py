@@ -365,7 +365,7 @@ def test_one_process_holds_what_was_planned(case: str) -> None:
         (2, {"experts.parallel": 1}),
     ],
 )
-def test_processes_hold_what_was_planned(processes: int, settings: dict[str, object]) -> None:
+def test_processes_hold_what_was_planned(processes: int, settings: dict[str, Any]) -> None:
     run = small("wikitext", **settings)
     lengths = of_stacks("wikitext")
     compared(run, launch(measure, processes, run, 3, lengths), 3, lengths)
