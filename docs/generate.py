@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
 from repro.report.statistics import detectable
@@ -95,8 +96,44 @@ def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
     return ("", "") if effect is None else (f"{stdev(differences):.2g}", f"{effect:.2g}")
 
 
+def memory() -> list[str]:
+    """Return what a process of eight holds of each model of scale `paper`, in every way."""
+    # Only here: it loads torch.
+    from repro.cli.memories import memory_rows
+    from repro.run.memory import GB, Memory
+
+    def fitting(row: Mapping[str, Any]) -> str:
+        parts = {name: row[name] for name in ("weights", "gradients", "activations")}
+        held = Memory(**parts, optimizer=row["optimiser"])
+        return ", ".join(str(size) for size in (40, 80) if held.fits(size * GB))
+
+    _, rows = memory_rows("paper", ROOT / "results", 8, 0)
+    pairs: dict[tuple[object, object], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        pairs.setdefault((row["task"], row["way"]), []).append(row)
+    heads = (
+        *("task", "way", "weights", "gradients", "optimiser", "activations", "total", "fits"),
+        *("activations, checkpointing", "total", "fits"),
+    )
+    sizes = ("weights", "gradients", "optimiser", "activations", "total")
+    return table(
+        heads,
+        (
+            (
+                *(str(key) for key in pair),
+                *(f"{kept[size] / GB:.1f}" for size in sizes),
+                fitting(kept),
+                *(f"{again[size] / GB:.1f}" for size in sizes[-2:]),
+                fitting(again),
+            )
+            for pair, (kept, again) in pairs.items()
+        ),
+    )
+
+
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
+    DOCS / "devices.md": {"memory": memory},
     DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
     ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
 }

@@ -10,6 +10,7 @@ from tiny_models import numbers
 from volumes import encoded, mask_of
 
 from repro.moe.backbones import bert
+from repro.moe.backbones.base import Layout
 from repro.moe.experts import grouped, loop, padded
 from repro.moe.experts.base import ExpertBackend
 from repro.moe.flops import Architecture, FFNSize, Work
@@ -169,6 +170,8 @@ def test_nothing_processed_has_no_flops_per_token() -> None:
 def test_any_backbone_can_be_counted() -> None:
     @dataclass(frozen=True)
     class Round:
+        LAYOUT = Layout(heads={}, dropout="", attention_dropout="")
+
         def rest_macs(self, config: Any, head: str, volume: Volume) -> int:
             return 100 * volume.tokens + volume.encoder_pairs + volume.cross_pairs
 

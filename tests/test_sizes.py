@@ -11,8 +11,8 @@ from repro import paper, plugins
 from repro.cli import console
 from repro.cli.sizes import size_rows
 from repro.results.files import append_jsonl, write_json
+from repro.run.blueprint import blueprint
 from repro.run.resolve import resolve
-from repro.study.estimate import sizes
 
 Rows = Callable[[str], dict[str, Json]]
 """Scale -> task -> row."""
@@ -107,7 +107,7 @@ class TestPaperScale:
                 overrides={},
                 results=tmp_path,
             )
-            return sizes(config, dict(config.model.config))[1]
+            return blueprint(config, dict(config.model.config)).parameters
 
         assert counted("dense") == parameters
         expert = 2 * d_model * d_hidden + d_model + d_hidden

@@ -11,24 +11,12 @@ from repro.report.schemes import STUDY
 from repro.report.statistics import mean
 from repro.results.published import Published
 from repro.results.run import RunResult
-from repro.run.model import model_options
+from repro.run.blueprint import blueprint, planned_options
+from repro.run.memory import stack_lengths
 from repro.run.resolve import resolve
-from repro.study.estimate import sizes
 
 StudyRows = dict[str, dict[str, list[RunResult]]]
 """Task -> variant -> finished runs."""
-
-
-class _SizeOnly:
-    """Stand in for a tokenizer that has not been trained: only its size counts."""
-
-    pad_token_id, bos_token_id, eos_token_id = 0, 1, 2
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
 
 
 def size_rows(scale: str, results: Path) -> list[Row]:
@@ -42,20 +30,25 @@ def size_rows(scale: str, results: Path) -> list[Row]:
     return [_row(task, scale, results, _measured_share(task, studies)) for task in plugins.names("tasks")]
 
 
-def _row(task: str, scale: str, results: Path, share_ours: float | None) -> Row:
-    def resolved(gate: str) -> RunConfig:
-        return resolve(
-            task=task, scale=scale, gate=gate, seed=0, data=None, model=None, overrides={}, results=results
-        )[0]
+def scale_config(task: str, scale: str, gate: str, results: Path) -> RunConfig:
+    """Return a task's run as a scale has it.
 
-    config = resolved("top-2")
-    options = model_options(config, _SizeOnly(config.model.vocab_size or 0))
-    _, dense_parameters = sizes(resolved("dense"), options)
-    architecture, parameters = sizes(config, options)
+    Raises:
+        UserError: there is no such scale, or it has no such task.
+    """
+    return resolve(
+        task=task, scale=scale, gate=gate, seed=0, data=None, model=None, overrides={}, results=results
+    )[0]
+
+
+def _row(task: str, scale: str, results: Path, share_ours: float | None) -> Row:
+    config = scale_config(task, scale, "top-2", results)
+    options = planned_options(config, None)
+    dense_parameters = blueprint(scale_config(task, scale, "dense", results), options).parameters
+    plan = blueprint(config, options)
+    architecture = plan.architecture
     stacks = {ffn.stack for ffn in architecture.ffns}
-    lengths = {"encoder": config.data.max_length, "decoder": config.data.max_length}
-    if len(stacks) > 1:
-        lengths["decoder"] = config.task_options.max_target_length
+    lengths = stack_lengths(config, stacks)
     volume = Volume.of({stack: [lengths[stack]] for stack in stacks})
 
     def per_token(experts: float) -> float:
@@ -69,7 +62,7 @@ def _row(task: str, scale: str, results: Path, share_ours: float | None) -> Row:
         "task": task,
         "length": "+".join(str(lengths[stack]) for stack in sorted(stacks, reverse=True)),
         "dense model": dense_parameters,
-        "MoE model": parameters,
+        "MoE model": plan.parameters,
         "dense FLOPs": dense,
         "top-1 FLOPs": per_token(1),
         "top-2 FLOPs": top_2,

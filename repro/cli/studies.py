@@ -112,7 +112,9 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
 class Costs:
     """Estimates of runs, those of all seeds alike. The examples of one task are in memory at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int | None = None) -> None:
+        """Take the processes of each run's launch; None: as many as share its experts, or one."""
+        self._processes = processes
         self._known: dict[RunConfig, Estimate] = {}
         self._speed: float | None = None
         self._key: object = None
@@ -126,7 +128,13 @@ class Costs:
             key = (config.task, config.data, config.model, config.task_options)
             if self._examples is None or key != self._key:
                 self._key, self._examples = key, load_examples(config, first.paths)
-            self._known[config] = estimate(config, first.paths, self._examples, self._measured_speed)
+            self._known[config] = estimate(
+                config,
+                first.paths,
+                self._examples,
+                self._measured_speed,
+                processes=self._processes or config.experts.parallel or 1,
+            )
         return self._known[config]
 
     def _measured_speed(self) -> float:
@@ -135,25 +143,47 @@ class Costs:
         return self._speed
 
 
-def dry_run_rows(runs: Sequence[PlannedRun]) -> list[dict[str, str | int | float]]:
-    """Estimate what every run that is left will take."""
-    costs = Costs()
-    rows, total = [], 0.0
-    for run in runs:
-        cost = costs.of(run)
+def dry_run_rows(
+    runs: Sequence[PlannedRun], processes: int | None = None
+) -> list[dict[str, str | int | float]]:
+    """Estimate what every run that is left will take.
+
+    Args:
+        processes: of each run's launch, as in `Costs`.
+    """
+    costs = Costs(processes)
+    found = [(run, costs.of(run)) for run in runs]
+    most = max((cost.processes for _, cost in found), default=1)
+    rows: list[dict[str, str | int | float]] = []
+    total = 0.0
+    for run, cost in found:
         seconds = 0.0 if run.finished else cost.seconds
         total += seconds
-        rows.append(
-            {
-                "run": run.config.run_id,
-                "state": "done" if run.finished else "to do",
-                "steps": cost.steps,
-                "tokens": cost.tokens,
-                "params": cost.parameters,
-                "FLOPs": cost.flops,
-                "about s": round(seconds),
-                "about GB": round(cost.memory_bytes / 1e9, 2),
-            }
-        )
-    err.print(f"{len(rows)} runs, about {total / 60:.0f} minutes of training")
+        state = "done" if run.finished else "to do"
+        cells = _cells_of_several(cost, seconds) if most > 1 else _cells(cost, seconds)
+        rows.append({"run": run.config.run_id, "state": state, **cells})
+    each = f", {most} processes each" if most > 1 else ""
+    err.print(f"{len(rows)} runs{each}, about {total / 60:.0f} minutes of training")
     return rows
+
+
+def _cells(cost: Estimate, seconds: float) -> dict[str, int | float]:
+    return {
+        "steps": cost.steps,
+        "tokens": cost.tokens,
+        "params": cost.parameters,
+        "FLOPs": cost.flops,
+        "about s": round(seconds),
+        "about GB": round(cost.memory_bytes / 1e9, 2),
+    }
+
+
+def _cells_of_several(cost: Estimate, seconds: float) -> dict[str, int | float]:
+    """Return the cells of runs of several processes: what each of them does."""
+    return {
+        "steps an epoch": cost.steps_per_epoch,
+        "steps": cost.steps,
+        "tokens a process": round(cost.tokens / cost.processes),
+        "about s": round(seconds),
+        "GB a process": round(cost.memory_bytes / 1e9, 2),
+    }

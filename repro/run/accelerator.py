@@ -1,6 +1,8 @@
 """Choose device and precision of a run."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -22,20 +24,11 @@ def make_accelerator(
 ) -> Accelerator:
     """Choose device and precision, and set up the processes of a launch.
 
-    `auto` precision is bf16 where it is faster: on GPUs that have it, and on CPUs with instructions
-    for bf16 products if the model is at least 512 wide; else fp32.
-
     Args:
         model: the folder of the checkpoint, if it is one.
         tracked: the run whose numbers go to TensorBoard.
     """
-    precision = config.training.precision
-    if precision == "auto":
-        if torch.cuda.is_available():
-            fast = torch.cuda.is_bf16_supported()
-        else:
-            fast = _cpu_multiplies_bf16() and _width(config, model) >= _BF16_WIDTH
-        precision = "bf16" if fast else "fp32"
+    precision = precision_of(config, lambda: _width(config, model))
     reuse_freed_memory()
     # A process may do several runs, of different precision.
     AcceleratorState._reset_state(reset_partial_state=False)
@@ -45,6 +38,25 @@ def make_accelerator(
         log_with="tensorboard" if tracked else None,
         project_dir=str(tracked.path) if tracked else None,
     )
+
+
+def precision_of(config: RunConfig, width: Callable[[], int]) -> Literal["fp32", "bf16"]:
+    """Return the precision of a run on this machine.
+
+    `auto` is bf16 where it is faster: on GPUs that have it, and on CPUs with instructions for bf16 products
+    if the model is at least 512 wide; else fp32.
+
+    Args:
+        width: of the model; only asked for where it decides.
+    """
+    precision = config.training.precision
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = _cpu_multiplies_bf16() and width() >= _BF16_WIDTH
+    return "bf16" if fast else "fp32"
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -20,6 +20,7 @@ from repro.moe import convert
 from repro.results.environment import Environment
 from repro.results.files import InputPaths, RunFolder, RunPaths, read_json, write_json
 from repro.run.accelerator import make_accelerator
+from repro.run.fitting import refuse_unfit
 from repro.run.setup import Prepared, prepare
 from repro.training.evaluator import evaluate
 from repro.training.placement import Placement, parallel_of, place
@@ -94,6 +95,7 @@ def launched(
     _check_writable(paths.results)
     accelerator = make_accelerator(config, paths.model, folder if tensorboard else None)
     parallel_of(config, accelerator.num_processes)
+    refuse_unfit(config, paths, accelerator.device, accelerator.num_processes)
     reset_peak_memory(accelerator.device)
     prepared = prepare(config, paths, accelerator.device)
     launch = Launch(

@@ -45,6 +45,17 @@ AtOnce = Annotated[
     int | None,
     typer.Option(min=1, help="Most open runs; by default as many as memory allows (see --dry-run)."),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=4096,
+        help="With --dry-run: of the launch of each run; by default as many as share its experts, or one.",
+    ),
+]
 
 
 def command(
@@ -66,9 +77,8 @@ def command(
     lanes: LaneCount = None,
     threads: Threads = None,
     at_once: AtOnce = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
-    ] = False,
+    dry_run: DryRun = False,
+    processes: Processes = None,
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -79,6 +89,7 @@ def command(
     continued; a run that fails does not stop the others. Finished rows with the same settings stay in the
     tables beside those asked for. Studies given together share the runs that they have in common.
     """
+    _require_dry_run(processes, dry_run)
     quiet_libraries()
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
@@ -112,7 +123,7 @@ def command(
         for study in names
     }
     if dry_run:
-        print_rows("runs", dry_run_rows(together(plans.values())), as_json)
+        print_rows("runs", dry_run_rows(together(plans.values()), processes), as_json)
         return
     failed = run_studies(
         plans,
@@ -123,3 +134,10 @@ def command(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _require_dry_run(processes: int | None, dry_run: bool) -> None:
+    if processes is not None and not dry_run:
+        raise UserError(
+            "--processes: has no effect without --dry-run; torchrun starts the processes of a run"
+        )

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import transformers
 from torch import nn
 
-from repro.moe.backbones.base import Stack
+from repro.moe.backbones.base import Layout, Stack
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.backbones.shared.seq2seq import (
+    ATTENTION_HEADS,
     bare_ffn_sites,
     seq2seq_rest_macs,
     special_tokens,
@@ -21,6 +22,7 @@ CONFIG = transformers.BartConfig
 HEADS = {"sequence-to-sequence": transformers.BartForConditionalGeneration}
 INIT_STD = "init_std"
 TIME_MAJOR = False
+LAYOUT = Layout(heads=ATTENTION_HEADS, dropout="dropout", attention_dropout="attention_dropout")
 
 ffn_sites = bare_ffn_sites
 

@@ -50,8 +50,34 @@ class Stack:
     key/value cache it may cover the cached tokens too; the last columns are the new ones."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What decides how much the layers of an architecture keep for the backward pass (`moe.activations`)."""
+
+    heads: Mapping[str, str]
+    """Stack -> how its number of attention heads is called in the configuration."""
+    dropout: str
+    """How the rate of dropout behind attention and feed-forward network is called."""
+    attention_dropout: str
+    """How that of attention weights is called."""
+    fused_attention: bool = True
+    """Whether attention is one operation; else its products and its softmax are operations of their own."""
+    projections: int = 3
+    """Products that read the input of self-attention: queries, keys and values each, or all by one."""
+    embedding_norm: bool = True
+    """Whether a norm stands behind the embeddings."""
+    final_norm: bool = False
+    """Whether a norm stands between the last layer and the head."""
+    caches: bool = False
+    """Whether training copies keys and values into a cache, as long as `use_cache` is on."""
+
+
 class CostModel(Protocol):
     """The part of a backbone that costs are counted with."""
+
+    @property
+    def LAYOUT(self) -> Layout:
+        """What its layers keep for the backward pass."""
 
     def rest_macs(self, config: PreTrainedConfig, head: str, volume: Volume) -> int:
         """Count the multiply-adds of a forward pass outside the feed-forward networks."""

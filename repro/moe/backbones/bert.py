@@ -9,7 +9,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
 from repro.errors import UserError
-from repro.moe.backbones.base import FFNSite, Stack
+from repro.moe.backbones.base import FFNSite, Layout, Stack
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.volume import Volume
 
@@ -22,6 +22,11 @@ HEADS = {
 }
 INIT_STD = "initializer_range"
 TIME_MAJOR = False
+LAYOUT = Layout(
+    heads={"encoder": "num_attention_heads"},
+    dropout="hidden_dropout_prob",
+    attention_dropout="attention_probs_dropout_prob",
+)
 
 
 def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:

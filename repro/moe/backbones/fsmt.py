@@ -6,9 +6,10 @@ from typing import Any
 import transformers
 from torch import Tensor, nn
 
-from repro.moe.backbones.base import Stack
+from repro.moe.backbones.base import Layout, Stack
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.backbones.shared.seq2seq import (
+    ATTENTION_HEADS,
     bare_ffn_sites,
     seq2seq_rest_macs,
     special_tokens,
@@ -22,6 +23,13 @@ CONFIG = transformers.FSMTConfig
 HEADS = {"sequence-to-sequence": transformers.FSMTForConditionalGeneration}
 INIT_STD = "init_std"
 TIME_MAJOR = True
+LAYOUT = Layout(
+    heads=ATTENTION_HEADS,
+    dropout="dropout",
+    attention_dropout="attention_dropout",
+    fused_attention=False,
+    embedding_norm=False,
+)
 
 ffn_sites = bare_ffn_sites
 

@@ -6,7 +6,7 @@ from typing import Any
 import transformers
 from torch import nn
 
-from repro.moe.backbones.base import FFNSite, Stack
+from repro.moe.backbones.base import FFNSite, Layout, Stack
 from repro.moe.backbones.shared.byte_bpe import train_byte_bpe
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.volume import Volume
@@ -17,6 +17,15 @@ CONFIG = transformers.GPT2Config
 HEADS = {"causal-language-model": transformers.GPT2LMHeadModel}
 INIT_STD = "initializer_range"
 TIME_MAJOR = False
+LAYOUT = Layout(
+    heads={"decoder": "n_head"},
+    dropout="resid_pdrop",
+    attention_dropout="attn_pdrop",
+    projections=1,
+    embedding_norm=False,
+    final_norm=True,
+    caches=True,
+)
 END = "<|endoftext|>"
 
 

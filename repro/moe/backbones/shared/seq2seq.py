@@ -11,6 +11,9 @@ from repro.moe.backbones.base import FFNSite
 from repro.moe.backbones.shared.byte_bpe import train_byte_bpe
 from repro.moe.volume import Volume
 
+ATTENTION_HEADS = {"encoder": "encoder_attention_heads", "decoder": "decoder_attention_heads"}
+"""Stack -> how its number of attention heads is called."""
+
 
 def bare_ffn_sites(model: PreTrainedModel) -> Iterator[FFNSite]:
     """Find one site per layer, encoder first; the hidden width may differ between the stacks.
