@@ -179,13 +179,6 @@ NOTHING = Activations(layers=(0.0,), inputs=(0.0,), ends=7.0, loss_work=0.0, lay
         (Way(processes=8, sharded=True), 4 * (2_125 + 17_000), 4 * (2_100 + 16_600), 8 * 2_100),
         # Experts are never whole: 400 and twice 300; what is outside has the larger gradient.
         (Way(processes=8, parallel=8, sharded=True), 4 * (2_125 + 1_000), 4 * (2_100 + 800), 8 * 2_100),
-        # Gradients of 800 trained ones whole, an eighth of which is there anyway, and a copy of 400.
-        (
-            Way(processes=8, parallel=8, sharded=True, accumulated=True),
-            4 * (2_125 + 1_000),
-            4 * (2_000 + 800 + 400),
-            8 * 2_100,
-        ),
         # Two processes each hold the same quarter.
         (Way(processes=8, parallel=4), 4 * 5_000, 4 * 4_800 + 4 * 800, 8 * 4_800),
     ],

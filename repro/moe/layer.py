@@ -88,6 +88,7 @@ class MoELayer(RoutingLayer):
             ids_T = self._inputs.ids_T(shape) if self.gate.needs_token_ids else None
             routing: Routing = self.gate(x_TD, mask_T, force_top1=self.force_top1, ids_T=ids_T)
         with record_function(EXPERTS):
+            y_TD: Tensor
             y_TD, rows_computed = self.experts(x_TD, routing)
             if routing.extra_TD is not None:
                 y_TD = y_TD + routing.extra_TD

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 
 class _Batch:
@@ -50,8 +50,9 @@ def sum_over_batch(*values: Tensor) -> Sequence[Tensor]:
     """
     if _Batch.group is None:
         return values
-    flat = _Sum.apply(torch.cat([value.reshape(-1).double() for value in values]), _Batch.group)
-    parts = flat.split([value.numel() for value in values])
+    own = torch.cat([value.reshape(-1).double() for value in values])
+    flat: Tensor = _Sum.apply(own, _Batch.group)  # type: ignore[no-untyped-call]
+    parts = torch.split(flat, [value.numel() for value in values])
     return [part.view(value.shape).to(value.dtype) for part, value in zip(parts, values, strict=True)]
 
 
@@ -96,6 +97,4 @@ class _Sum(torch.autograd.Function):
 
 def mesh_of(processes: int, parallel: int, device: str) -> DeviceMesh:
     """Arrange the processes of a launch: neighbours hold different experts."""
-    return dist.init_device_mesh(
-        device, (processes // parallel, parallel), mesh_dim_names=("replicate", "ep")
-    )
+    return init_device_mesh(device, (processes // parallel, parallel), mesh_dim_names=("replicate", "ep"))

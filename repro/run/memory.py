@@ -7,8 +7,7 @@ that are never trained have the weight alone. What N processes hold of them:
   for each parameter that it copies.
 * sharded (`training.shard = fsdp`): an N-th of every tensor. While a layer computes it is whole, and so is
   the next one, which is fetched meanwhile; what is outside the layers (embeddings, head) is whole all the
-  time. In the backward pass there are the whole gradient of a layer and the copy of it that is added up; with
-  `training.accumulation` the gradients of all layers are whole until the last part of a batch.
+  time. In the backward pass there are the whole gradient of a layer and the copy of it that is added up.
 * spread experts (`experts.parallel`): a part of the experts of every layer, without buckets, and never whole
   anywhere; the rest is copied or sharded.
 
@@ -45,8 +44,6 @@ class Way:
     """Processes over which experts are spread."""
     sharded: bool = False
     checkpointing: bool = False
-    accumulated: bool = False
-    """Whether gradients of several parts of a batch are added up before processes add up theirs."""
 
     @staticmethod
     def of(config: RunConfig, processes: int) -> Way:
@@ -56,7 +53,6 @@ class Way:
             parallel=spread_over(config, processes),
             sharded=processes > 1 and config.training.shard == "fsdp",
             checkpointing=config.training.gradient_checkpointing,
-            accumulated=config.training.accumulation > 1,
         )
 
     @property
@@ -109,9 +105,7 @@ def memory_of(plan: Blueprint, activations: Activations, way: Way) -> Memory:
         rest, fixed = rest / way.processes, fixed / way.processes
         layer = plan.largest[0] + (0 if spread else plan.largest[1])
         whole = plan.outside + 2 * layer
-        # Of a part that is not the last, processes keep the gradients as they are.
-        kept = (rest - fixed) * (way.processes - 1) if way.accumulated else max(plan.outside, layer)
-        whole_gradients = kept + max(plan.outside, layer)
+        whole_gradients = 2 * max(plan.outside, layer)
     elif way.processes > 1:
         buckets = rest - fixed
     trained = spread + rest - fixed
@@ -149,7 +143,6 @@ def ways(config: RunConfig, processes: int) -> list[Way]:
             parallel=spread,
             sharded=sharded,
             checkpointing=checkpointing,
-            accumulated=config.training.accumulation > 1,
         )
         for checkpointing in (False, True)
         for spread, sharded in dict.fromkeys(layouts)

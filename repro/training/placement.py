@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -21,12 +21,13 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.checkpoint import checkpoint
+from transformers import GenerationMixin
 
 from repro.config import RunConfig
 from repro.errors import UserError
@@ -87,8 +88,10 @@ class Placement:
 
         Sharded ones are added up with every pass, or each process would have to keep whole gradients.
         """
-        waits = isinstance(self.model, DistributedDataParallel) and not last
-        with self.model.no_sync() if waits else nullcontext():
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            with self.model.no_sync():
+                yield
+        else:
             yield
 
     def finish_gradients(self) -> Tensor:
@@ -178,7 +181,9 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
         wrapped = model
     else:
         names = [name for name, parameter in model.named_parameters() if parameter in spread]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+            model, names
+        )
         wrapped = DistributedDataParallel(model, forward_sync_buffers=False)
     return Placement(
         accelerator=accelerator,
@@ -256,13 +261,13 @@ def needs_company(model: nn.Module) -> bool:
 
 def _generate_together(model: nn.Module) -> None:
     """Let a model generate until the last process has its sequences, for none can call it alone."""
-    if hasattr(model, "generate"):
-        model.generate = partial(model.generate, synced_gpus=True)
+    if isinstance(model, GenerationMixin):
+        vars(model)["generate"] = partial(model.generate, synced_gpus=True)
 
 
 def _shard(model: nn.Module, device: str, processes: int, spread: set[nn.Parameter]) -> None:
     """Share out every tensor but those of spread experts, layer by layer."""
-    mesh = dist.init_device_mesh(device, (processes,))
+    mesh = init_device_mesh(device, (processes,))
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh, ignored_params=spread & set(layer.parameters()))
     fully_shard(model, mesh=mesh, ignored_params=spread)

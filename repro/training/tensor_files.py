@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.optim import Optimizer
 
@@ -39,8 +41,8 @@ def save_tensors(placement: Placement, optimizer: Optimizer, folder: Path) -> No
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with _quiet():
         try:
-            dcp.save(states, storage_writer=writer, no_dist=placement.processes == 1)
-        except (dcp.api.CheckpointException, RuntimeError, SafetensorError) as error:
+            save(states, storage_writer=writer, no_dist=placement.processes == 1)
+        except (CheckpointException, RuntimeError, SafetensorError) as error:
             raise OSError(errno.EIO, one_line(error)[:200], str(folder)) from error
 
 
@@ -59,8 +61,8 @@ def load_tensors(placement: Placement, optimizer: Optimizer, folder: Path) -> No
         raise ValueError(f"{len(differing)} tensors are missing or too many, as {differing[0]!r}")
     with _quiet():
         try:
-            dcp.load(states, storage_reader=reader, no_dist=placement.processes == 1)
-        except (dcp.api.CheckpointException, AssertionError) as error:
+            load(states, storage_reader=reader, no_dist=placement.processes == 1)
+        except (CheckpointException, AssertionError) as error:
             raise ValueError(one_line(error)[:200]) from error
 
 
