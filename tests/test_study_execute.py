@@ -11,7 +11,9 @@ from told import ROOM, Told
 
 from repro.errors import UserError
 from repro.results.files import write_json
+from repro.run.claim import Lease
 from repro.study.execute import Memory, Undone
+from repro.study.failures import Failures
 from repro.study.lanes import Lanes
 from repro.study.plan import PlannedRun
 from repro.study.seat import Job
@@ -26,9 +28,10 @@ def work(
     turns: int = 10,
     memory: Memory = ROOM,
     told: Told | None = None,
+    failures: Failures | None = None,
 ) -> Undone:
     shares = Lanes(count=lanes, threads=1, turns=turns)
-    return Undone(runs, baselines_of({study: runs}), shares, memory, told or Told())
+    return Undone(runs, baselines_of({study: runs}), shares, memory, told or Told(), failures)
 
 
 def names(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> list[str]:
@@ -136,6 +139,61 @@ def test_a_run_that_is_trained_by_itself_meanwhile(tmp_path: Path) -> None:
         assert names(runs, jobs) == [f"sst2 {scheme} 0" for scheme in SCHEMES[1:]]
     some.put_back(jobs[0])  # in use, as its process found
     assert names(runs, some.take()) == ["sst2 dense 0", "sst2 top-2 0"]
+
+
+def test_one_of_several_jobs_leaves_the_rest_to_the_others(tmp_path: Path) -> None:
+    """It does not wait for them, and takes what one of them leaves."""
+    runs, failures = planned(tmp_path, ("sst2", "soda")), Failures(tmp_path / "failed")
+    one, other = work(runs, failures=failures), work(runs, failures=failures)
+    mine, theirs = one.take(), other.take()
+    assert not other.is_empty()
+    end(other, runs, theirs)
+    assert other.take() == ()
+    assert other.is_empty()
+    one.release()
+    assert names(runs, other.take()) == names(runs, mine)
+    assert not other.is_empty()
+    other.release()
+
+
+def test_what_failed_in_one_job_is_not_tried_by_another(tmp_path: Path) -> None:
+    runs, failures = planned(tmp_path), Failures(tmp_path / "failed")
+    one, other = work(runs, failures=failures), work(runs, failures=failures, told=(told := Told()))
+    mine = one.take()
+    assert other.take() == ()
+    one.ended(mine[0], "no memory")
+    end(one, runs, mine[1:2])
+    one.release()
+    assert failures.reason(mine[0].config.run_id) == "no memory"
+    assert failures.reason(mine[2].config.run_id) is None
+    assert names(runs, other.take()) == [f"sst2 {scheme} 0" for scheme in SCHEMES[2:]]
+    assert told.outcomes[0] == ("dense", "no memory")
+    assert other.failed == {mine[0].config.run_id: "no memory"}
+    # A command without jobs tries again.
+    other.release()
+    again = work(runs)
+    assert names(runs, again.take()) == [f"sst2 {scheme} 0" for scheme in ("dense", *SCHEMES[2:])]
+    again.release()
+
+
+def test_a_comparison_that_another_machine_has(tmp_path: Path) -> None:
+    """Its lease lies in the folder, and the file is not locked here."""
+    runs = planned(tmp_path, ("sst2", "soda"))
+    folder = runs[0].folder.path.parent
+    folder.mkdir(parents=True)
+    (folder / ".sst2-s0.lock").touch()
+    lease = folder / ".sst2-s0.lease"
+    lease.write_text(Lease(host="node7", process=12, job=None).model_dump_json(), encoding="utf-8")
+    some = work(runs, failures=Failures(tmp_path / "failed"))
+    jobs = some.take()
+    assert names(runs, jobs) == [f"soda {scheme} 0" for scheme in SCHEMES]
+    end(some, runs, jobs)
+    assert some.take() == ()
+    assert some.is_empty()
+    lease.unlink()
+    assert names(runs, some.take()) == [f"sst2 {scheme} 0" for scheme in SCHEMES]
+    some.release()
+    assert list(folder.glob("*.lease")) == []
 
 
 def test_what_starts_from_a_model_waits_for_it(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """`repro ablate`: the runs of studies with one progress display, then their tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,22 +24,16 @@ from repro.study.plan import PlannedRun, together
 from repro.study.record import record_study
 from repro.study.targets import baselines_of
 
+Plans = Mapping[str, Sequence[PlannedRun]]
+"""Study -> its runs; a run of several of them is done once."""
+Way = Callable[[Plans, Sequence[PlannedRun], StopRequest], dict[str, str]]
+"""Does the runs of plans, of which the second ones are not finished; run id -> reason of those that failed."""
 
-def run_studies(
-    plans: Mapping[str, Sequence[PlannedRun]],
-    scale: Path,
-    *,
-    lanes: Lanes,
-    at_once: int | None,
-    as_json: bool,
-) -> dict[str, str]:
+
+def run_studies(plans: Plans, scale: Path, way: Way, *, as_json: bool) -> dict[str, str]:
     """Do what is missing, rebuild the tables of the scale, show those of the studies.
 
     Nothing is trained before all files that the tables are made of were read.
-
-    Args:
-        plans: study -> its runs; a run of several of them is done once.
-        at_once: most open runs; None: as many as there is memory for.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -56,6 +50,25 @@ def run_studies(
     _warn_of_other_code(run for run in runs if run.finished)
     for study, planned in plans.items():
         record_study(study, planned, {}, scale)
+    failed = way(plans, missing, stop)
+    for study, planned in plans.items():
+        record_study(study, planned, failed, scale)
+    published = Published.read(scale)
+    if published.results:
+        _show(plans, published, build_report(scale), as_json)
+    for run_id, reason in failed.items():
+        say(f"{run_id} failed: {reason}")
+    return failed
+
+
+def work_here(
+    plans: Plans, missing: Sequence[PlannedRun], stop: StopRequest, *, lanes: Lanes, at_once: int | None
+) -> dict[str, str]:
+    """Do runs on the lanes of this machine.
+
+    Args:
+        at_once: most open runs; None: as many as there is memory for.
+    """
     costs = Costs()
     estimates = {run.config.run_id: costs.of(run) for run in missing}
     baselines = baselines_of(plans)
@@ -72,13 +85,6 @@ def run_studies(
     with StudyDisplay(lanes.count, len(missing), remaining, stop) as display:
         failed = execute(plans, lanes, memory, display, stop)
     stop.training = False
-    for study, planned in plans.items():
-        record_study(study, planned, failed, scale)
-    published = Published.read(scale)
-    if published.results:
-        _show(plans, published, build_report(scale), as_json)
-    for run_id, reason in failed.items():
-        say(f"{run_id} failed: {reason}")
     return failed
 
 

@@ -30,6 +30,16 @@ def title(run: PlannedRun) -> str:
     return f"{run.config.task} {run.variant} seed {run.config.seed}"
 
 
+def came_to(outcome: Outcome) -> str:
+    """Say what a run came to."""
+    if isinstance(outcome, str):
+        return f"failed: {outcome}"
+    if isinstance(outcome, TimeToLoss):
+        return f"loss {number(outcome.loss)} {'not ' if outcome.steps is None else ''}reached"
+    metric, seconds = outcome.metric, outcome.train_seconds
+    return f"{metric.name} {number(metric.value)}, {seconds:.1f} s of training"
+
+
 class Remaining:
     """Estimate the time left, from how much of all work was done how fast.
 
@@ -150,14 +160,11 @@ class StudyDisplay:
             return
         if isinstance(outcome, str):
             self._remaining.finish(run)
-            what = f"failed: {outcome}"
         else:
             self._remaining.advance(run, 1.0)
-            metric, seconds = outcome.metric, outcome.train_seconds
-            what = f"{metric.name} {number(metric.value)}, {seconds:.1f} s of training"
         self._finished += 1
         self._show_all()
-        err.print(f"{title(run)}: {what}", markup=False)
+        err.print(f"{title(run)}: {came_to(outcome)}", markup=False)
 
     def _show_all(self) -> None:
         self._bar.update(self._all, completed=self._remaining.share_done, state=self._state())

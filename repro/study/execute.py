@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from filelock import BaseFileLock, FileLock, Timeout
-
 from repro.errors import UserError, one_line
 from repro.results.run import read_result
+from repro.run.claim import Claim
 from repro.run.launch import is_in_use
 from repro.run.reopen import check_model
 from repro.study.board import Work
+from repro.study.failures import Failures
 from repro.study.lanes import Lanes, work_on_lanes
 from repro.study.plan import PlannedRun, together
 from repro.study.seat import Job, Outcome
@@ -69,6 +69,7 @@ def execute(
     memory: Memory,
     watcher: Watcher,
     should_stop: Callable[[], bool],
+    failures: Failures | None = None,
 ) -> dict[str, str]:
     """Do what is missing; a run that fails stops only those that start from its model.
 
@@ -77,6 +78,7 @@ def execute(
     Args:
         plans: study -> its runs; a run of several of them is done once.
         should_stop: asked several times a second.
+        failures: of the jobs that share the runs, of which this is one: it ends when the others do the rest.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -85,7 +87,7 @@ def execute(
         Interrupted: `should_stop` said so; checkpoints were saved.
     """
     runs = together(plans.values())
-    work = Undone(runs, baselines_of(plans), lanes, memory, watcher)
+    work = Undone(runs, baselines_of(plans), lanes, memory, watcher, failures)
     try:
         work_on_lanes(lanes, [run.config.run_id for run in runs], work, work, should_stop)
     finally:
@@ -99,13 +101,15 @@ class _Comparison:
 
     runs: list[tuple[int, PlannedRun]]
     """With their numbers."""
-    lock: BaseFileLock
+    claim: Claim
     waiting: list[Job]
     """To be opened."""
     open: list[Job] = field(default_factory=list)
     has_targets: bool = False
     """Whether budgets are done, and what waits goes on to targets."""
     is_done: bool = False
+    is_elsewhere: bool = False
+    """Whether another command had it when it was last looked at."""
 
 
 class Undone:
@@ -118,6 +122,7 @@ class Undone:
         lanes: Lanes,
         memory: Memory,
         watcher: Watcher,
+        failures: Failures | None = None,
     ) -> None:
         self.failed: dict[str, str] = {}
         self._runs = runs
@@ -125,13 +130,14 @@ class Undone:
         self._lanes = lanes
         self._memory = memory
         self._watcher = watcher
+        self._failures = failures
         by_place: dict[tuple[str, int], list[tuple[int, PlannedRun]]] = {}
         for number, run in enumerate(runs):
             by_place.setdefault((run.config.task, run.config.seed), []).append((number, run))
         self._comparisons = [
             _Comparison(
                 runs=members,
-                lock=FileLock(_lock_file(members[0][1]), timeout=0),
+                claim=Claim(_lock_file(members[0][1])),
                 waiting=[_job(number, run) for number, run in members if not run.finished],
             )
             for members in by_place.values()
@@ -154,8 +160,9 @@ class Undone:
         return ()
 
     def is_empty(self) -> bool:
-        """Return whether all comparisons are done."""
-        return all(comparison.is_done for comparison in self._comparisons)
+        """Return whether all comparisons are done; for one of several jobs, whether others do the rest."""
+        is_shared = self._failures is not None
+        return all(one.is_done or (is_shared and one.is_elsewhere) for one in self._comparisons)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Take in what a job came to."""
@@ -177,7 +184,7 @@ class Undone:
     def release(self) -> None:
         """Let other commands have what is left."""
         for comparison in self._comparisons:
-            comparison.lock.release(force=True)
+            comparison.claim.release()
 
     def _close(self, job: Job) -> _Comparison:
         comparison = next(found for found in self._comparisons if job in found.open)
@@ -187,6 +194,8 @@ class Undone:
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, str):
             self.failed[job.config.run_id] = outcome
+            if self._failures is not None:
+                self._failures.add(job.config.run_id, outcome)
         self._watcher.ended(self._runs[job.number], outcome)
 
     def _begin(self, comparison: _Comparison) -> list[Job]:
@@ -205,7 +214,7 @@ class Undone:
                 for _, run in comparison.runs:
                     forget_trunk(run, self._baselines)
                 comparison.is_done = True
-                comparison.lock.release()
+                comparison.claim.release()
         return jobs
 
     def _startable(self, comparison: _Comparison) -> list[Job]:
@@ -217,7 +226,7 @@ class Undone:
                 self._tell(job, read_result(run.folder.result))
             elif self._has_to_wait(run, comparison):
                 continue
-            elif (reason := _why_no_model(run)) is not None:
+            elif (reason := self._why_not(run)) is not None:
                 comparison.waiting.remove(job)
                 self._tell(job, reason)
             else:
@@ -226,6 +235,11 @@ class Undone:
                 self._watcher.started(run, job.until)
                 jobs.append(job)
         return jobs
+
+    def _why_not(self, run: PlannedRun) -> str | None:
+        """Say why a run cannot be done: it failed in another job, or lacks a model; None if it can."""
+        told = None if self._failures is None else self._failures.reason(run.config.run_id)
+        return told or _why_no_model(run)
 
     def _has_to_wait(self, run: PlannedRun, comparison: _Comparison) -> bool:
         """Tell whether a run waits: for a model, for another command, for a lane or for memory."""
@@ -272,16 +286,11 @@ def _claim(comparison: _Comparison) -> bool:
     Raises:
         UserError: the folder of the results cannot be written.
     """
-    if comparison.lock.is_locked:
-        return True
-    folder = Path(comparison.lock.lock_file).parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        comparison.lock.acquire()
-    except Timeout:
-        return False
+        comparison.is_elsewhere = not comparison.claim.acquire()
     except OSError as error:
         raise UserError(
-            f"--out {folder.parent.parent}: cannot be written ({error.strerror}); give another folder"
+            f"--out {comparison.runs[0][1].paths.results}: cannot be written ({error.strerror});"
+            " give another folder"
         ) from error
-    return True
+    return not comparison.is_elsewhere
