@@ -83,10 +83,12 @@ def test_the_same_tables_through_kills_and_stops(
 ) -> None:
     """Eight runs by three jobs: one is killed, one run fails, the command is stopped and given again."""
     alone, out = tmp_path / "alone", tmp_path / "jobs"
-    options = ("--seeds", 2, "--lanes", 1)
-    study = {"tasks": "wikitext,sst2", "settings": TWO_TASKS}
+
+    def study(out: Path, *options: object) -> list[str]:
+        return command(out, "--seeds", 2, "--lanes", 1, *options, tasks="wikitext,sst2", settings=TWO_TASKS)
+
     failing = spoil(alone)
-    reference = cli(*command(alone, *options, **study))
+    reference = cli(*study(alone))
     assert reference.status == 1
     assert spoil(out) == failing
 
@@ -99,10 +101,10 @@ def test_the_same_tables_through_kills_and_stops(
                 raise KeyboardInterrupt
         time.sleep(0.02)
 
-    jobs = [*options, "--launcher", "processes", "--jobs", 3]
+    in_jobs = study(out, "--launcher", "processes", "--jobs", 3)
     with monkeypatch.context() as patch:
         patch.setattr("repro.study.jobs.time", SimpleNamespace(sleep=kill_one_and_stop))
-        stopped = cli(*command(out, *jobs, **study))
+        stopped = cli(*in_jobs)
     assert (stopped.status, stopped.out) == (130, "")
     first, *_, last = said(stopped)
     assert first == "8 runs, 0 of them finished before"
@@ -112,7 +114,7 @@ def test_the_same_tables_through_kills_and_stops(
     assert len(read_object(record)["jobs"]) == 3
 
     monkeypatch.setattr("repro.study.scheduler.Scheduler.poll_seconds", 0.1)
-    answer = cli(*command(out, *jobs, **study))
+    answer = cli(*in_jobs)
     assert answer.status == 1
     assert "Traceback" not in answer.err
     assert "jobs of an earlier command: " in answer.err
@@ -120,7 +122,7 @@ def test_the_same_tables_through_kills_and_stops(
     assert reason.startswith(f"repro: {failing} failed: UserError: ")
     assert answer.err.splitlines()[-1] == reason
     assert table(out) == table(alone)
-    assert [run_id for run_id in read_object(out / "mini" / "studies" / "schemes.json")["failed"]] == [failing]
+    assert list(read_object(out / "mini" / "studies" / "schemes.json")["failed"]) == [failing]
     assert len(list(out.glob("mini/runs/*/result.json"))) == 7
     assert list((out / "mini" / "runs").rglob("*.lease")) == []
 

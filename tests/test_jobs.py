@@ -30,7 +30,6 @@ class FakeCluster(Scheduler):
         super().__init__()
         self.now: dict[str, str] = {}
         self.names: list[str] = []
-        self.shared: list[Failures] = []
         self.cancelled: list[str] = []
         self.refusal: str | None = None
         self.meanwhile: Callable[[], None] = lambda: None
@@ -93,8 +92,15 @@ def jobs_of(runs: Sequence[PlannedRun], cluster: Scheduler, study: str = "gates"
     return Jobs({study: runs}, runs[0].paths.results / "mini", cluster)
 
 
-def submit(jobs: Jobs, at_most: int | None = None) -> list[str]:
-    return jobs.submit(lambda failures: lambda: None, JobSettings(jobs=at_most), 1)
+def submit(jobs: Jobs, at_most: int | None = None, shared: list[Failures] | None = None) -> list[str]:
+    """Submit jobs that do nothing; what they tell each other is appended to `shared`."""
+
+    def work(failures: Failures) -> Callable[[], object]:
+        if shared is not None:
+            shared.append(failures)
+        return lambda: None
+
+    return jobs.submit(work, JobSettings(jobs=at_most), 1)
 
 
 def finish(*runs: PlannedRun, loss: float = 0.5) -> None:
@@ -217,8 +223,9 @@ class TestWaiting:
     def test_what_failed_in_a_job(self, tmp_path: Path, cluster: FakeCluster) -> None:
         """It is told once, and the folder with what jobs printed stays."""
         runs = runs_of(tmp_path, ("sst2",), 1)
-        jobs, told, shared = jobs_of(runs, cluster), Told(), []
-        jobs.submit(lambda failures: shared.append(failures) or (lambda: None), JobSettings(), 1)
+        jobs, told = jobs_of(runs, cluster), Told()
+        shared: list[Failures] = []
+        submit(jobs, shared=shared)
         shared[0].add(runs[0].config.run_id, "no memory")
         finish(runs[1])
         steps = iter([lambda: None, lambda: None, cluster.now.clear])
@@ -251,8 +258,9 @@ class TestWaiting:
     ) -> None:
         """Once all runs are done, or have failed; those that run end by themselves."""
         runs = runs_of(tmp_path)
-        jobs, shared = jobs_of(runs, cluster), []
-        jobs.submit(lambda failures: shared.append(failures) or (lambda: None), JobSettings(), 1)
+        jobs = jobs_of(runs, cluster)
+        shared: list[Failures] = []
+        submit(jobs, shared=shared)
         cluster.now |= {"3": QUEUED, "4": QUEUED}
         seen: list[list[str]] = []
 

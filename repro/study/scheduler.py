@@ -1,13 +1,12 @@
 """Submit jobs through submitit, and ask what became of them: to Slurm, or to this machine in its place."""
 
-import contextlib
 import importlib.util
 import io
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -68,7 +67,7 @@ class Scheduler:
             raise UserError(f"--out: {folder}: a scheduler takes % for its own; give a folder without")
         minutes = max(1, round(60 * settings.time))
         try:
-            with contextlib.redirect_stderr(io.StringIO()), _deaf_to_ctrl_c():
+            with redirect_stderr(io.StringIO()), _deaf_to_ctrl_c():
                 executor = submitit.AutoExecutor(
                     folder,
                     cluster=self.cluster,
