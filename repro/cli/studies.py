@@ -27,7 +27,7 @@ from repro.study.targets import baselines_of
 Plans = Mapping[str, Sequence[PlannedRun]]
 """Study -> its runs; a run of several of them is done once."""
 Way = Callable[[Plans, Sequence[PlannedRun], StopRequest], dict[str, str]]
-"""Does the runs of plans, of which the second ones are not finished; run id -> reason of those that failed."""
+"""Does the runs of plans, of which the second ones are not finished; gives run id -> reason if some fail."""
 
 
 def run_studies(plans: Plans, scale: Path, way: Way, *, as_json: bool) -> dict[str, str]:

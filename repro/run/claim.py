@@ -1,8 +1,8 @@
 """Keep other processes off what one works on: those of this machine, and of others that share its files.
 
-`flock` is exact and ends with its process, but does not reach every shared file system. Beside the locked file
-stands a lease that says who has it. Its holder touches it every half minute; a lease of another machine that
-was not touched for five minutes is nobody's.
+`flock` is exact and ends with its process, but does not reach every shared file system. Beside the locked
+file stands a lease that says who has it. Its holder touches it every half minute; a lease of another machine
+that was not touched for five minutes is nobody's.
 """
 
 import os

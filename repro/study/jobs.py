@@ -1,10 +1,9 @@
 """Share the runs of studies out to jobs: those of earlier commands, and new ones for what has none.
 
-Every job does the whole study, as a command on its machine would: they share the work by their claims. What is
-known of jobs that were submitted together is in a folder, `jobs/<name>/` of the scale.
+Every job does the whole study, as a command on its machine would: they share the work by their claims. What
+is known of jobs that were submitted together is in a folder, `jobs/<name>/` of the scale.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,9 +51,7 @@ class _Batch:
 class Jobs:
     """The jobs that work on the runs of studies."""
 
-    def __init__(
-        self, plans: Mapping[str, Sequence[PlannedRun]], scale: Path, scheduler: Scheduler
-    ) -> None:
+    def __init__(self, plans: Mapping[str, Sequence[PlannedRun]], scale: Path, scheduler: Scheduler) -> None:
         """Find those that earlier commands submitted; of what is over nothing is kept.
 
         Args:
@@ -105,7 +102,9 @@ class Jobs:
         try:
             write_json(folder / _RECORD, submission.to_json())
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); jobs: {' '.join(jobs)}") from error
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror}); jobs: {' '.join(jobs)}"
+            ) from error
         self._batches.append(_Batch(folder, submission))
         return jobs
 
@@ -214,6 +213,6 @@ class Jobs:
 def _is_finished(run: PlannedRun) -> bool:
     """Look for the result of a run by listing its folder: a shared file system then looks itself."""
     try:
-        return run.folder.result.name in os.listdir(run.folder.path)
+        return run.folder.result in run.folder.path.iterdir()
     except OSError:
         return False

@@ -29,7 +29,7 @@ _ANSWER_SECONDS = 60.0
 
 
 class Scheduler:
-    """This machine, as if it were a cluster: its jobs are processes that outlive the command."""
+    """Starts jobs as processes of this machine, which outlive the command."""
 
     launcher: Launcher = "processes"
     cluster = "local"
