@@ -69,7 +69,8 @@ def default_lanes(count: int | None, threads: int | None, turns: int) -> Lanes:
 def _start_server() -> None:
     """Start the process that forks those of the runs, deaf to what is meant for the parent alone.
 
-    Ctrl-C would end it in a trace; a cluster sends its signals, which would kill it, to all processes of a job.
+    Ctrl-C would end it in a trace; a cluster sends its signals, which would kill it, to all processes of a
+    job.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
