@@ -79,6 +79,7 @@ def spoil(out: Path) -> str:
     return run.config.run_id
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_the_same_tables_through_kills_and_stops(
     cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
