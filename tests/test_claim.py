@@ -28,12 +28,14 @@ def lock(tmp_path: Path) -> Path:
     return tmp_path / "runs" / ".sst2-s0.lock"
 
 
-def leave_lease(lock: Path, age: float, host: str = "node7", content: bytes | None = None) -> Path:
+def leave_lease(
+    lock: Path, age: float, host: str = "node7", content: bytes | None = None, work: str = ""
+) -> Path:
     """Put a lease of another machine beside a lock, last touched so many seconds ago."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.touch()
     lease = lease_of(lock)
-    written = Lease(host=host, process=12, job="4242").model_dump_json().encode()
+    written = Lease(host=host, process=12, job="4242", restarts=1, work=work).model_dump_json().encode()
     lease.write_bytes(written if content is None else content)
     touched = time.time() - age
     os.utime(lease, (touched, touched))
@@ -62,6 +64,8 @@ def test_one_at_a_time(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "host": socket.gethostname(),
         "process": os.getpid(),
         "job": "4242",
+        "restarts": 0,
+        "work": "",
     }
     assert is_claimed(lock)
     assert not other.acquire()
@@ -97,6 +101,63 @@ def test_a_lease_of_another_machine(lock: Path, settled: None, age: float, is_he
     assert lease.exists() == is_held
     with FileLock(lock, timeout=0):  # and nothing of it stays locked
         pass
+
+
+@pytest.mark.parametrize(
+    ("job", "restarts", "is_held"), [("4242", "2", False), ("4242", "1", True), ("4243", "2", True)]
+)
+def test_a_job_that_is_queued_again_on_another_machine(
+    lock: Path, monkeypatch: pytest.MonkeyPatch, job: str, restarts: str, is_held: bool
+) -> None:
+    """It was killed there without warning; its lease does not count, that of a process beside it does."""
+    leave_lease(lock, 0)
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    assert is_claimed(lock) == is_held
+    one = Claim(lock)
+    assert one.acquire() != is_held
+    one.release()
+
+
+class TestDoneByAnother:
+    """Whether one need not wait: somebody alive does the same."""
+
+    @pytest.fixture
+    def now(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        now = [1000.0]
+        monkeypatch.setattr("repro.run.claim.time", SimpleNamespace(monotonic=lambda: now[0]))
+        return now
+
+    def test_a_lease_has_to_be_touched_while_one_looks(self, lock: Path, now: list[float]) -> None:
+        leave_lease(lock, 100, work="sst2 seed 0")
+        one = Claim(lock, "sst2 seed 0")
+        for _ in range(3):
+            assert not one.acquire()
+            assert not one.is_done_by_another
+            now[0] += 10
+        leave_lease(lock, 0, work="sst2 seed 0")
+        assert not one.acquire()
+        assert one.is_done_by_another
+        now[0] += 3600  # what was seen so long ago says nothing
+        leave_lease(lock, 20, work="sst2 seed 0")
+        assert not one.acquire()
+        assert not one.is_done_by_another
+
+    def test_other_work_does_not_count(self, lock: Path, now: list[float]) -> None:
+        one = Claim(lock, "sst2 seed 0")
+        for age in (100, 0):
+            leave_lease(lock, age, work="more of sst2 seed 0")
+            assert not one.acquire()
+            assert not one.is_done_by_another
+
+    def test_who_has_the_lock_is_alive(self, lock: Path) -> None:
+        holder = Claim(lock, "sst2 seed 0")
+        assert holder.acquire()
+        for work, is_same in (("sst2 seed 0", True), ("more of sst2 seed 0", False)):
+            one = Claim(lock, work)
+            assert not one.acquire()
+            assert one.is_done_by_another == is_same
+        holder.release()
 
 
 @pytest.mark.parametrize(("age", "is_held"), [(200, True), (400, False)])
@@ -157,7 +218,8 @@ def test_two_machines_take_over_at_the_same_moment(lock: Path, monkeypatch: pyte
         slept.append(seconds)
         leave_lease(lock, 0, host="node8")
 
-    monkeypatch.setattr("repro.run.claim.time", SimpleNamespace(sleep=other_one_writes))
+    stands = SimpleNamespace(sleep=other_one_writes, monotonic=time.monotonic)
+    monkeypatch.setattr("repro.run.claim.time", stands)
     one = Claim(lock)
     assert not one.acquire()
     assert slept == [2.0]

@@ -264,6 +264,18 @@ def test_stopped_and_given_again(
     assert "array" not in asked(slurm)
 
 
+def test_slurm_is_not_to_be_reached(tmp_path: Path, slurm: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is concluded from that: jobs stay as they were last seen."""
+    scheduler = Slurm()
+    tell(slurm, "4242_0 RUNNING")
+    assert scheduler.states(["4242_0", "4242_1"], tmp_path) == {"4242_0": "RUNNING"}
+    for name in ("squeue", "scancel"):
+        (tmp_path / "bin" / name).chmod(0)
+    assert scheduler.states(["4242_0"], tmp_path) == {"4242_0": "RUNNING"}
+    assert "squeue does not answer" in caplog.text
+    scheduler.cancel(["4242_0"])
+
+
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """A job sets handlers of signals; they are as before when a test is over."""

@@ -1,8 +1,14 @@
 """How the runs of studies are shared out to jobs: how many there are, what is waited for, what they leave."""
 
+import os
 import shutil
+import signal
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command_line import read_object
@@ -139,6 +145,7 @@ class TestSubmitting:
         assert folders(tmp_path) == ["gates-1"]
         assert read_object(tmp_path / "mini" / "jobs" / "gates-1" / "submission.json") == {
             "launcher": "processes",
+            "host": socket.gethostname(),
             "jobs": ["1", "2", "3"],
             "runs": [run.config.run_id for run in runs],
         }
@@ -178,12 +185,86 @@ class TestSubmitting:
         submit(jobs_of(ours, cluster))
         foreign = tmp_path / "mini" / "jobs" / "of-slurm"
         foreign.mkdir()
-        record = Submission(launcher="slurm", jobs=["7_0"], runs=[ours[0].config.run_id])
+        record = Submission(launcher="slurm", host="node1", jobs=["7_0"], runs=[ours[0].config.run_id])
         write_json(foreign / "submission.json", record.to_json())
         assert jobs_of(ours, cluster).states() == {"3": "RUNNING", "4": "RUNNING"}
         del cluster.now["3"], cluster.now["4"]
         assert jobs_of(ours, cluster).states() == {}
         assert folders(tmp_path) == ["gates-1", "of-slurm"]
+
+    def test_processes_of_another_machine_are_not_judged(self, tmp_path: Path, cluster: FakeCluster) -> None:
+        """Their numbers mean nothing here, so nothing of them is removed."""
+        runs = runs_of(tmp_path)
+        folder = tmp_path / "mini" / "jobs" / "gates-1"
+        folder.mkdir(parents=True)
+        ids = [run.config.run_id for run in runs]
+        record = Submission(launcher="processes", host="node1", jobs=["7"], runs=ids)
+        write_json(folder / "submission.json", record.to_json())
+        jobs = jobs_of(runs, cluster)
+        assert jobs.states() == {}
+        assert len(submit(jobs)) == 4
+        assert folders(tmp_path) == ["gates-1", "gates-2"]
+
+    def test_jobs_of_another_user_are_not_judged(
+        self, tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The scheduler does not list them, so they would look as if they were over."""
+        runs = runs_of(tmp_path)
+        submit(jobs_of(runs, cluster))
+        cluster.now.clear()
+        monkeypatch.setattr("repro.study.jobs.os", SimpleNamespace(getuid=lambda: os.getuid() + 1))
+        jobs_of(runs, cluster)
+        assert folders(tmp_path) == ["gates-1"]
+
+    def test_another_study_does_only_what_it_shares(self, tmp_path: Path, cluster: FakeCluster) -> None:
+        """Its jobs count for the tasks and seeds that they do in whole."""
+        more, ours = runs_of(tmp_path, seeds=3), runs_of(tmp_path)
+        submit(jobs_of(more, cluster))
+        assert submit(jobs_of(ours, cluster)) == []
+        rows = planned(tmp_path, ("sst2", "soda"), seeds=2, only=("dense", "top-2"))
+        assert len(submit(jobs_of(rows, cluster))) == 4
+
+    def test_two_commands_at_the_same_time(
+        self, tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The other one makes its folder between a look and the making."""
+        make: Callable[..., None] = Path.mkdir
+
+        def other_is_faster(path: Path, *args: Any, **options: Any) -> None:
+            make(path, *args, **options)
+            if path.name == "gates-1":
+                raise FileExistsError(path)
+
+        monkeypatch.setattr(Path, "mkdir", other_is_faster)
+        assert len(submit(jobs_of(runs_of(tmp_path), cluster))) == 4
+        assert folders(tmp_path) == ["gates-1", "gates-2"]
+
+    def test_another_command_removes_a_record_that_is_being_read(
+        self, tmp_path: Path, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs = runs_of(tmp_path)
+        submit(jobs_of(runs, cluster))
+
+        def removed(record: Path) -> Submission:
+            shutil.rmtree(record.parent)
+            raise UserError(f"{record}: cannot be read")
+
+        monkeypatch.setattr(Submission, "read", removed)
+        assert jobs_of(runs, cluster).states() == {}
+
+    def test_ctrl_c_before_all_is_written_down(self, tmp_path: Path, cluster: FakeCluster) -> None:
+        """Jobs that nobody knows of would be submitted again."""
+        runs = runs_of(tmp_path)
+
+        def pressed(failures: Failures) -> Callable[[], object]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return lambda: None
+
+        assert len(jobs_of(runs, cluster).submit(pressed, JobSettings(), 1)) == 4
+        assert (tmp_path / "mini" / "jobs" / "gates-1" / "submission.json").exists()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
 
     def test_a_refusal_leaves_nothing(self, tmp_path: Path, cluster: FakeCluster) -> None:
         cluster.refusal = "--launcher slurm: invalid partition"
@@ -200,10 +281,10 @@ class TestSubmitting:
         ("content", "problem"),
         [
             ("{", "cannot be read"),
-            ('{"launcher": "pbs", "jobs": ["1"], "runs": []}', "launcher: "),
-            ('{"launcher": "slurm", "jobs": [], "runs": []}', "jobs: "),
-            ('{"launcher": "slurm", "jobs": ["../1"], "runs": []}', "jobs.0: "),
-            ('{"launcher": "slurm", "jobs": ["1"], "runs": ["a/b"]}', "runs.0: "),
+            ('{"launcher": "pbs", "host": "node1", "jobs": ["1"], "runs": []}', "launcher: "),
+            ('{"launcher": "slurm", "host": "node1", "jobs": [], "runs": []}', "jobs: "),
+            ('{"launcher": "slurm", "host": "node1", "jobs": ["../1"], "runs": []}', "jobs.0: "),
+            ('{"launcher": "slurm", "host": "node1", "jobs": ["1"], "runs": ["a/b"]}', "runs.0: "),
         ],
     )
     def test_a_damaged_record(self, tmp_path: Path, cluster: FakeCluster, content: str, problem: str) -> None:
@@ -281,6 +362,34 @@ class TestWaiting:
         cluster.meanwhile = meanwhile
         assert jobs.wait(Told()) == {runs[-1].config.run_id: "no memory"}
         assert seen == [[], [], [], [], ["3", "4"], ["3", "4"]]
+
+    def test_jobs_that_do_other_runs_too_are_left_alone(self, tmp_path: Path, cluster: FakeCluster) -> None:
+        """They are waited for as long as runs of this command are missing, and stay in the queue."""
+        more, ours = runs_of(tmp_path, seeds=3), runs_of(tmp_path)
+        submit(jobs_of(more, cluster))
+        cluster.now["3"] = QUEUED
+        jobs, told = jobs_of(ours, cluster), Told()
+        finish(*ours[1:])
+        cluster.follow(lambda: None, lambda: finish(ours[0]))
+        assert jobs.wait(told) == {}
+        assert told.outcomes == [("sst2 top-2 0", "finished")]
+        assert len(told.seen[-1]) == 6
+        assert cluster.cancelled == []
+        assert folders(tmp_path) == ["gates-1"]
+
+    def test_a_job_may_be_missing_from_one_list(self, tmp_path: Path, cluster: FakeCluster) -> None:
+        """As when it is queued again at that moment; and a result may be seen a little later."""
+        runs = runs_of(tmp_path, ("sst2",), 1)
+        jobs, told = jobs_of(runs, cluster), Told()
+        (job,) = submit(jobs)
+
+        def back() -> None:
+            finish(runs[0])
+            cluster.now[job] = "RUNNING"
+
+        cluster.follow(cluster.now.clear, back, cluster.now.clear, lambda: finish(runs[1]))
+        assert jobs.wait(told) == {}
+        assert told.seen == [{}, {job: "RUNNING"}, {}, {}]
 
     def test_another_command_has_removed_the_folder(self, tmp_path: Path, cluster: FakeCluster) -> None:
         """It waited for the same jobs, and all runs were done."""

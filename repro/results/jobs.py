@@ -17,6 +17,8 @@ class Submission(Record):
     """`submission.json`: jobs that were submitted together, and what they work on."""
 
     launcher: Launcher
+    host: str
+    """Where the command was given."""
     jobs: list[JobId] = Field(min_length=1)
     runs: list[PlainName]
     """Ids of all runs of their studies, which they share."""

@@ -1,16 +1,15 @@
 """Do the runs of studies that are missing, then let them go on to the loss of their baselines."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 from repro.errors import UserError, one_line
 from repro.results.run import read_result
-from repro.run.claim import Claim
 from repro.run.launch import is_in_use
 from repro.run.reopen import check_model
 from repro.study.board import Work
+from repro.study.comparison import Comparison, comparisons_of, job_of
 from repro.study.failures import Failures
 from repro.study.lanes import Lanes, work_on_lanes
 from repro.study.plan import PlannedRun, together
@@ -95,23 +94,6 @@ def execute(
     return work.failed
 
 
-@dataclass(eq=False)
-class _Comparison:
-    """The runs of a task and seed, which train in turns."""
-
-    runs: list[tuple[int, PlannedRun]]
-    """With their numbers."""
-    claim: Claim
-    waiting: list[Job]
-    """To be opened."""
-    open: list[Job] = field(default_factory=list)
-    has_targets: bool = False
-    """Whether budgets are done, and what waits goes on to targets."""
-    is_done: bool = False
-    is_elsewhere: bool = False
-    """Whether another command had it when it was last looked at."""
-
-
 class Undone:
     """What is left of studies: the supply of the lanes, and who is told what they do."""
 
@@ -131,17 +113,7 @@ class Undone:
         self._memory = memory
         self._watcher = watcher
         self._failures = failures
-        by_place: dict[tuple[str, int], list[tuple[int, PlannedRun]]] = {}
-        for number, run in enumerate(runs):
-            by_place.setdefault((run.config.task, run.config.seed), []).append((number, run))
-        self._comparisons = [
-            _Comparison(
-                runs=members,
-                claim=Claim(_lock_file(members[0][1])),
-                waiting=[_job(number, run) for number, run in members if not run.finished],
-            )
-            for members in by_place.values()
-        ]
+        self._comparisons = comparisons_of(runs)
 
     def take(self) -> Sequence[Job]:
         """Return jobs of one comparison that can begin: of one under way first, then of another.
@@ -151,7 +123,7 @@ class Undone:
         """
         under_way = 0
         for comparison in self._comparisons:
-            if comparison.is_done or under_way >= self._lanes.count or not _claim(comparison):
+            if comparison.is_done or under_way >= self._lanes.count or not comparison.take():
                 continue
             jobs = self._begin(comparison)
             if jobs:
@@ -162,7 +134,7 @@ class Undone:
     def is_empty(self) -> bool:
         """Return whether all comparisons are done; for one of several jobs, whether others do the rest."""
         is_shared = self._failures is not None
-        return all(one.is_done or (is_shared and one.is_elsewhere) for one in self._comparisons)
+        return all(one.is_done or (is_shared and one.is_done_by_another) for one in self._comparisons)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Take in what a job came to."""
@@ -186,7 +158,7 @@ class Undone:
         for comparison in self._comparisons:
             comparison.claim.release()
 
-    def _close(self, job: Job) -> _Comparison:
+    def _close(self, job: Job) -> Comparison:
         comparison = next(found for found in self._comparisons if job in found.open)
         comparison.open.remove(job)
         return comparison
@@ -198,14 +170,14 @@ class Undone:
                 self._failures.add(job.config.run_id, outcome)
         self._watcher.ended(self._runs[job.number], outcome)
 
-    def _begin(self, comparison: _Comparison) -> list[Job]:
+    def _begin(self, comparison: Comparison) -> list[Job]:
         """Take the jobs of a comparison that can begin; go on to its targets when its budgets are done."""
         jobs = self._startable(comparison)
         if not jobs and not comparison.waiting and not comparison.open:
             if not comparison.has_targets:
                 comparison.has_targets = True
                 comparison.waiting = [
-                    _job(number, run, loss)
+                    job_of(number, run, loss)
                     for number, run in comparison.runs
                     if (loss := loss_to_reach(run, self._baselines)) is not None
                 ]
@@ -217,7 +189,7 @@ class Undone:
                 comparison.claim.release()
         return jobs
 
-    def _startable(self, comparison: _Comparison) -> list[Job]:
+    def _startable(self, comparison: Comparison) -> list[Job]:
         jobs = []
         for job in list(comparison.waiting):
             run = self._runs[job.number]
@@ -241,7 +213,7 @@ class Undone:
         told = None if self._failures is None else self._failures.reason(run.config.run_id)
         return told or _why_no_model(run)
 
-    def _has_to_wait(self, run: PlannedRun, comparison: _Comparison) -> bool:
+    def _has_to_wait(self, run: PlannedRun, comparison: Comparison) -> bool:
         """Tell whether a run waits: for a model, for another command, for a lane or for memory."""
         ahead = {job.config.run_id for job in (*comparison.waiting, *comparison.open)}
         if run.init_from is not None and run.init_from.config.run_id in ahead:
@@ -269,28 +241,3 @@ def _why_no_model(run: PlannedRun) -> str | None:
     except UserError as error:
         return f"{which} has a damaged model: {one_line(error)}"
     return None
-
-
-def _job(number: int, run: PlannedRun, until: float | None = None) -> Job:
-    return Job(number=number, config=run.config, paths=run.paths, until=until)
-
-
-def _lock_file(run: PlannedRun) -> Path:
-    """Return the file by which a command claims the runs of a task and seed."""
-    return run.folder.path.parent / f".{run.config.task}-s{run.config.seed}.lock"
-
-
-def _claim(comparison: _Comparison) -> bool:
-    """Keep other commands off a comparison; return whether none has it.
-
-    Raises:
-        UserError: the folder of the results cannot be written.
-    """
-    try:
-        comparison.is_elsewhere = not comparison.claim.acquire()
-    except OSError as error:
-        raise UserError(
-            f"--out {comparison.runs[0][1].paths.results}: cannot be written ({error.strerror});"
-            " give another folder"
-        ) from error
-    return not comparison.is_elsewhere

@@ -50,7 +50,7 @@ class Scheduler:
         settings: JobSettings,
         cpus: int,
     ) -> list[str]:
-        """Submit jobs that all do the same, and return their ids. Ctrl-C does not reach them.
+        """Submit jobs that all do the same, and return their ids.
 
         Args:
             work: has a method `checkpoint`, as submitit describes it.
@@ -67,7 +67,7 @@ class Scheduler:
             raise UserError(f"--out: {folder}: a scheduler takes % for its own; give a folder without")
         minutes = max(1, round(60 * settings.time))
         try:
-            with redirect_stderr(io.StringIO()), _deaf_to_ctrl_c():
+            with redirect_stderr(io.StringIO()):
                 executor = submitit.AutoExecutor(
                     folder,
                     cluster=self.cluster,
@@ -134,7 +134,7 @@ class Slurm(Scheduler):
             done = subprocess.run(
                 command, capture_output=True, text=True, check=True, timeout=_ANSWER_SECONDS
             )
-        except subprocess.SubprocessError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             reason = getattr(error, "stderr", None) or error
             notice(f"squeue does not answer ({' '.join(str(reason).split())}); it is asked again")
             return {job: self._listed.get(job, QUEUED) for job in jobs}
@@ -144,7 +144,8 @@ class Slurm(Scheduler):
     def cancel(self, jobs: Sequence[str]) -> None:
         """Take jobs out of the queue; those that have ended meanwhile do not matter."""
         if jobs:
-            subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=_ANSWER_SECONDS)
+            with suppress(OSError, subprocess.SubprocessError):  # it is asked again
+                subprocess.run(["scancel", *jobs], capture_output=True, check=False, timeout=_ANSWER_SECONDS)
 
 
 def scheduler_of(launcher: str) -> Scheduler:
@@ -161,10 +162,12 @@ def scheduler_of(launcher: str) -> Scheduler:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment: processes that are started then ignore it for good."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def deaf_to_the_terminal() -> Iterator[None]:
+    """Ignore Ctrl-C and a closed terminal for a moment; processes that are started then do so for good."""
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
