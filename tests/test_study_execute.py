@@ -86,6 +86,7 @@ def test_after_the_budgets_the_targets(tmp_path: Path) -> None:
         ("adaptive", 0.25),
     ]
     assert told.starts[4:] == [("dense", 0.25), ("top-1", 0.25), ("adaptive", 0.25)]
+    assert told.settled_runs == ["top-2 0"]
     for run in runs:
         run.folder.checkpoint.mkdir()
     for job in further:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from repro.cli.console import err
 from repro.cli.progress import StopRequest
 from repro.cli.studies import Costs, Plans, Way, work_here
-from repro.cli.study_progress import Remaining, StudyDisplay, came_to, title
+from repro.cli.study_progress import StudyDisplay, TimeLeft, came_to, title
 from repro.errors import Interrupted, UserError
 from repro.machine import available_memory
 from repro.results.base import describe
@@ -30,6 +30,7 @@ from repro.study.lanes import default_lanes
 from repro.study.plan import PlannedRun
 from repro.study.scheduler import QUEUED, Scheduler, scheduler_of
 from repro.study.seat import Outcome
+from repro.study.time_left import RunSoFar
 from repro.training.state import Progress
 
 if TYPE_CHECKING:
@@ -122,13 +123,15 @@ class _Log:
         """Tell what a run came to."""
         err.print(f"{title(run)}: {came_to(outcome)}")
 
+    def settled(self, run: PlannedRun) -> None:
+        """Tell nothing of what is left."""
+
 
 class _Waiting:
     """Shows what the jobs are at, and what the runs come to."""
 
-    def __init__(self, display: StudyDisplay, remaining: Remaining) -> None:
+    def __init__(self, display: StudyDisplay) -> None:
         self._display = display
-        self._remaining = remaining
         self._last = ""
 
     def states(self, states: Mapping[str, str]) -> None:
@@ -141,7 +144,6 @@ class _Waiting:
 
     def ended(self, run: PlannedRun, outcome: RunResult | str) -> None:
         """Print what a run came to."""
-        self._remaining.finish(run)
         self._display.ended(run, outcome)
 
 
@@ -216,9 +218,12 @@ def work_in_jobs(
     new = jobs.submit(share, settings, working.cpus(settings.gpus))
     if new:
         err.print(f"jobs submitted: {' '.join(new)}")
-    remaining = Remaining(missing, lambda run: 1.0, lambda run: False)
+    runs = {
+        run.config.run_id: RunSoFar(kind=(run.config.task, run.variant), cost=1.0, may_go_on=False)
+        for run in missing
+    }
     try:
-        with StudyDisplay(0, len(missing), remaining, stop) as display:
-            return jobs.wait(_Waiting(display, remaining))
+        with StudyDisplay(0, len(missing), TimeLeft(runs, 0), stop) as display:
+            return jobs.wait(_Waiting(display))
     except KeyboardInterrupt:
         raise Interrupted(f"stopped waiting, {len(jobs.states())} jobs go on") from None

@@ -8,7 +8,7 @@ import torch
 
 from repro.cli.console import err, out, plain_table, print_json, say
 from repro.cli.progress import StopRequest
-from repro.cli.study_progress import Remaining, StudyDisplay
+from repro.cli.study_progress import StudyDisplay, TimeLeft
 from repro.config import RunConfig
 from repro.machine import available_memory
 from repro.report.build import build_report
@@ -22,6 +22,7 @@ from repro.study.execute import Memory, execute
 from repro.study.lanes import Lanes
 from repro.study.plan import PlannedRun, together
 from repro.study.record import record_study
+from repro.study.so_far import so_far
 from repro.study.targets import baselines_of
 
 Plans = Mapping[str, Sequence[PlannedRun]]
@@ -71,18 +72,15 @@ def work_here(
     """
     costs = Costs()
     estimates = {run.config.run_id: costs.of(run) for run in missing}
-    baselines = baselines_of(plans)
-    remaining = Remaining(
-        missing,
-        lambda run: estimates[run.config.run_id].seconds,
-        lambda run: any(base is not run for base in baselines.get(run.config.run_id, ())),
-    )
+    seconds = {run_id: cost.seconds for run_id, cost in estimates.items()}
+    runs_so_far = so_far(together(plans.values()), baselines_of(plans), seconds)
     memory = Memory(
         of_run=lambda run: (estimates.get(run.config.run_id) or costs.of(run)).memory_bytes,
         available=available_memory(),
         at_once=at_once,
     )
-    with StudyDisplay(lanes.count, len(missing), remaining, stop) as display:
+    time_left = TimeLeft(runs_so_far, lanes.count)
+    with StudyDisplay(lanes.count, len(missing), time_left, stop) as display:
         failed = execute(plans, lanes, memory, display, stop)
     stop.training = False
     return failed

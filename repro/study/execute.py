@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def ended(self, run: PlannedRun, outcome: Outcome) -> None:
         """Tell what a run came to."""
 
+    def settled(self, run: PlannedRun) -> None:
+        """Tell that nothing more is done for a run: its target is reached, or cannot be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
@@ -176,11 +179,7 @@ class Undone:
         if not jobs and not comparison.waiting and not comparison.open:
             if not comparison.has_targets:
                 comparison.has_targets = True
-                comparison.waiting = [
-                    job_of(number, run, loss)
-                    for number, run in comparison.runs
-                    if (loss := loss_to_reach(run, self._baselines)) is not None
-                ]
+                self._go_on(comparison)
                 jobs = self._startable(comparison)
             if not jobs and not comparison.waiting:
                 for _, run in comparison.runs:
@@ -188,6 +187,15 @@ class Undone:
                 comparison.is_done = True
                 comparison.claim.release()
         return jobs
+
+    def _go_on(self, comparison: Comparison) -> None:
+        """Let the runs wait that have not reached the loss of their baselines."""
+        for number, run in comparison.runs:
+            loss = loss_to_reach(run, self._baselines)
+            if loss is None:
+                self._watcher.settled(run)
+            else:
+                comparison.waiting.append(job_of(number, run, loss))
 
     def _startable(self, comparison: Comparison) -> list[Job]:
         jobs = []
