@@ -9,10 +9,11 @@ from planned import planned
 
 from repro.cli import study_progress
 from repro.cli.progress import StopRequest
-from repro.cli.study_progress import Remaining, StudyDisplay
+from repro.cli.study_progress import StudyDisplay, TimeLeft
 from repro.run.until import TimeToLoss
 from repro.study.board import Work
 from repro.study.plan import PlannedRun
+from repro.study.time_left import RunSoFar
 from repro.training.state import Progress
 
 
@@ -24,35 +25,77 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def remaining(runs: list[PlannedRun]) -> Remaining:
-    """Dense costs 10, the others 20; all but top-2 may have to go on for three tenths of that."""
-    return Remaining(
-        runs, lambda run: 10.0 if run.variant == "dense" else 20.0, lambda run: run.variant != "top-2"
-    )
+def time_left(runs: list[PlannedRun], lanes: int = 0) -> TimeLeft:
+    """Dense costs 10, the others 20; all but top-2 may have to go on for a tenth of that."""
+    known = {
+        run.config.run_id: RunSoFar(
+            kind=run.variant, cost=10.0 if run.variant == "dense" else 20.0, may_go_on=run.variant != "top-2"
+        )
+        for run in runs
+    }
+    return TimeLeft(known, lanes)
+
+
+def step(done: int, total_steps: int = 4, seconds: float = 2.5) -> Progress:
+    """A step; with four of them a budget of 10 seconds."""
+    record = make_step(loss=2.0, tokens=100, seconds=seconds, share_multi_expert=0.25)
+    return Progress(record=record, done=done, total_steps=total_steps, train_seconds=1.0)
 
 
 def test_time_left_by_hand(tmp_path: Path, clock: list[float]) -> None:
-    """In all 13 + 20 + 26 + 26 = 85."""
+    """In all 11 + 20 + 22 + 22 = 75; times are as estimated."""
     dense, top_2, top_1, adaptive = planned(tmp_path)
-    left = remaining([dense, top_2, top_1, adaptive])
+    left = time_left([dense, top_2, top_1, adaptive])
     assert (left.share_done, left.seconds) == (0.0, None)
-    left.advance(dense, 0.5)
-    assert left.share_done == pytest.approx(5 / 85)
+    left.stepped(dense, step(1))
+    left.stepped(dense, step(2))
+    assert left.share_done == pytest.approx(5 / 75)
     assert left.seconds is None  # less than a tenth
     clock[0] += 30
-    left.advance(dense, 1.0)
-    assert left.share_done == pytest.approx(10 / 85)
-    assert left.seconds == pytest.approx(30 * 75 / 10)
-    left.finish(dense)  # it need not go on
-    left.advance(top_2, 1.0)
-    assert left.share_done == pytest.approx((13 + 20) / 85)  # it has no target: nothing is left of it
-    left.finish(top_2)
-    left.advance(top_1, 1.0)
-    assert left.share_done == pytest.approx((13 + 20 + 20) / 85)
-    left.advance(adaptive, 0.5)
-    assert left.share_done == pytest.approx((13 + 20 + 20 + 10) / 85)
-    left.advance(adaptive, 0.25)  # of the way on to a target: no step back
-    assert left.share_done == pytest.approx((13 + 20 + 20 + 10) / 85)
+    left.stepped(dense, step(3))
+    left.stepped(dense, step(4))
+    left.ended(dense, make_result("sst2", "dense"))
+    assert left.share_done == pytest.approx(10 / 75)
+    assert left.seconds == pytest.approx(30 * 65 / 10)
+    for done in range(1, 5):
+        left.stepped(top_2, step(done, seconds=5))
+    left.ended(top_2, make_result("sst2", "top-2"))
+    assert left.share_done == pytest.approx(30 / 75)  # it has no target: nothing is left of it
+    left.ended(adaptive, "no memory")
+    assert left.share_done == pytest.approx(30 / (75 - 22))
+    left.settled(dense)  # it need not go on; fewer will than was thought
+    way = 1.6 / 17
+    assert left.share_done == pytest.approx(30 / (30 + 20 * (1 + way)))
+
+
+def test_time_left_on_the_way_to_a_target(tmp_path: Path, clock: list[float]) -> None:
+    """The steps there are counted from 0 to twice the budget's, which does not matter."""
+    dense, *others = planned(tmp_path)[:3]
+    left = time_left([dense, *others], lanes=3)
+    for done in range(1, 5):
+        left.stepped(dense, step(done))
+    left.ended(dense, make_result("sst2", "dense"))
+    for other in others:
+        left.ended(other, "no memory")
+    clock[0] += 20
+    assert left.seconds == pytest.approx(3 * 20 * 0.1)  # the others leave two of three lanes idle
+    left.goes_on(dense)
+    left.stepped(dense, step(5, 8))
+    assert left.seconds == pytest.approx(0.0)  # farther than most go
+    missed = TimeToLoss(run_id="", loss=1, steps=None, train_seconds=None, trained_steps=1, last_loss=1)
+    left.ended(dense, missed)
+    assert (left.share_done, left.seconds) == (1.0, 0.0)
+
+
+def test_what_others_do(tmp_path: Path, clock: list[float]) -> None:
+    """Nothing is told of its steps; the result says how long it took."""
+    dense, top_2, *_ = planned(tmp_path)
+    left = time_left([dense, top_2])
+    left.ended(top_2, make_result("sst2", "top-2", train_seconds=40.0))
+    assert left.share_done == pytest.approx(40 / (40 + 22))
+    left.goes_on(dense)
+    left.stepped(dense, step(2, 8))
+    assert left.share_done == pytest.approx(42.5 / 62.5)
 
 
 def test_lines_where_there_is_no_terminal(
@@ -61,16 +104,15 @@ def test_lines_where_there_is_no_terminal(
     runs = planned(tmp_path)[:2]
     dense, top_2 = runs
     stop = StopRequest.__new__(StopRequest)
-    with StudyDisplay(2, 2, remaining(runs), stop) as display:
+    with StudyDisplay(2, 2, time_left(runs), stop) as display:
         display.started(dense, None)
         display.started(top_2, None)
         assert stop.training
         display.assigned(0, dense, Work.TRAINING)
         display.assigned(1, top_2, Work.OTHER)
-        record = make_step(loss=2.0, tokens=100, seconds=0.1, share_multi_expert=0.25)
         for done in (1, 2, 3):
             clock[0] += 6
-            display.stepped(dense, Progress(record=record, done=done, total_steps=4, train_seconds=1.0))
+            display.stepped(dense, step(done, seconds=0.1))
         display.ended(dense, make_result("sst2", "dense"))
         display.ended(top_2, "no memory")
         missed = TimeToLoss(run_id="", loss=1, steps=None, train_seconds=None, trained_steps=1, last_loss=1)
@@ -81,7 +123,7 @@ def test_lines_where_there_is_no_terminal(
         "[1/2] sst2 dense seed 0",
         "[2/2] sst2 top-2 seed 0",
         "sst2 dense seed 0 step 2/4 loss 2.000 two 25% 1.0k tok/s",
-        "all runs 0/2, 15%, about 1 min left",
+        "all runs 0/2, 16%, about 1 min left",
     ]
     assert lines[4].startswith("sst2 dense seed 0: accuracy ")
     assert lines[5:] == ["sst2 top-2 seed 0: failed: no memory"]

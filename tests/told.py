@@ -25,6 +25,7 @@ class Told:
     outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
     starts: list[tuple[str, float | None]] = field(default_factory=list)
     work: list[tuple[int, str | None, Work]] = field(default_factory=list)
+    settled_runs: list[str] = field(default_factory=list)
 
     def started(self, run: PlannedRun, until: float | None) -> None:
         self.starts.append((run.variant, until))
@@ -34,6 +35,9 @@ class Told:
 
     def stepped(self, run: PlannedRun, progress: Progress) -> None:
         self.steps.append((run.variant, progress.record.step))
+
+    def settled(self, run: PlannedRun) -> None:
+        self.settled_runs.append(f"{run.variant} {run.config.seed}")
 
     def ended(self, run: PlannedRun, outcome: Outcome) -> None:
         self.outcomes.append((run.variant, outcome))

@@ -1,6 +1,6 @@
 """`repro ablate`: the runs of studies with one progress display, then their tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from repro.cli.console import err, out, plain_table, print_json, say
 from repro.cli.progress import StopRequest
-from repro.cli.study_progress import Remaining, StudyDisplay
+from repro.cli.study_progress import StudyDisplay, TimeLeft
 from repro.config import RunConfig
 from repro.machine import available_memory
 from repro.report.build import build_report
@@ -22,24 +22,19 @@ from repro.study.execute import Memory, execute
 from repro.study.lanes import Lanes
 from repro.study.plan import PlannedRun, together
 from repro.study.record import record_study
+from repro.study.so_far import so_far
 from repro.study.targets import baselines_of
 
+Plans = Mapping[str, Sequence[PlannedRun]]
+"""Study -> its runs; a run of several of them is done once."""
+Way = Callable[[Plans, Sequence[PlannedRun], StopRequest], dict[str, str]]
+"""Does the runs of plans, of which the second ones are not finished; gives run id -> reason if some fail."""
 
-def run_studies(
-    plans: Mapping[str, Sequence[PlannedRun]],
-    scale: Path,
-    *,
-    lanes: Lanes,
-    at_once: int | None,
-    as_json: bool,
-) -> dict[str, str]:
+
+def run_studies(plans: Plans, scale: Path, way: Way, *, as_json: bool) -> dict[str, str]:
     """Do what is missing, rebuild the tables of the scale, show those of the studies.
 
     Nothing is trained before all files that the tables are made of were read.
-
-    Args:
-        plans: study -> its runs; a run of several of them is done once.
-        at_once: most open runs; None: as many as there is memory for.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -56,22 +51,7 @@ def run_studies(
     _warn_of_other_code(run for run in runs if run.finished)
     for study, planned in plans.items():
         record_study(study, planned, {}, scale)
-    costs = Costs()
-    estimates = {run.config.run_id: costs.of(run) for run in missing}
-    baselines = baselines_of(plans)
-    remaining = Remaining(
-        missing,
-        lambda run: estimates[run.config.run_id].seconds,
-        lambda run: any(base is not run for base in baselines.get(run.config.run_id, ())),
-    )
-    memory = Memory(
-        of_run=lambda run: (estimates.get(run.config.run_id) or costs.of(run)).memory_bytes,
-        available=available_memory(),
-        at_once=at_once,
-    )
-    with StudyDisplay(lanes.count, len(missing), remaining, stop) as display:
-        failed = execute(plans, lanes, memory, display, stop)
-    stop.training = False
+    failed = way(plans, missing, stop)
     for study, planned in plans.items():
         record_study(study, planned, failed, scale)
     published = Published.read(scale)
@@ -79,6 +59,30 @@ def run_studies(
         _show(plans, published, build_report(scale), as_json)
     for run_id, reason in failed.items():
         say(f"{run_id} failed: {reason}")
+    return failed
+
+
+def work_here(
+    plans: Plans, missing: Sequence[PlannedRun], stop: StopRequest, *, lanes: Lanes, at_once: int | None
+) -> dict[str, str]:
+    """Do runs on the lanes of this machine.
+
+    Args:
+        at_once: most open runs; None: as many as there is memory for.
+    """
+    costs = Costs()
+    estimates = {run.config.run_id: costs.of(run) for run in missing}
+    seconds = {run_id: cost.seconds for run_id, cost in estimates.items()}
+    runs_so_far = so_far(together(plans.values()), baselines_of(plans), seconds)
+    memory = Memory(
+        of_run=lambda run: (estimates.get(run.config.run_id) or costs.of(run)).memory_bytes,
+        available=available_memory(),
+        at_once=at_once,
+    )
+    time_left = TimeLeft(runs_so_far, lanes.count)
+    with StudyDisplay(lanes.count, len(missing), time_left, stop) as display:
+        failed = execute(plans, lanes, memory, display, stop)
+    stop.training = False
     return failed
 
 

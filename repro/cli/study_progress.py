@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Self
 
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -11,16 +11,16 @@ from rich.progress import Progress as ProgressBar
 
 from repro.cli.console import err, number
 from repro.cli.progress import Smoothed, StopRequest
+from repro.results.run import RunResult
 from repro.run.until import TimeToLoss
 from repro.study.board import Work
 from repro.study.plan import PlannedRun
 from repro.study.seat import Outcome
+from repro.study.time_left import RunSoFar, Workload, workload
 from repro.training.state import Progress
 
 _LINE_SECONDS = 10
 """How often a line is printed where there is no terminal."""
-_TO_TARGET = 0.3
-"""Share of a run's budget that the way on to a target takes, while it is not known."""
 _ENOUGH = 0.1
 """Share of all work after which the time left is told."""
 
@@ -30,49 +30,75 @@ def title(run: PlannedRun) -> str:
     return f"{run.config.task} {run.variant} seed {run.config.seed}"
 
 
-class Remaining:
-    """Estimate the time left, from how much of all work was done how fast.
+def came_to(outcome: Outcome) -> str:
+    """Say what a run came to."""
+    if isinstance(outcome, str):
+        return f"failed: {outcome}"
+    if isinstance(outcome, TimeToLoss):
+        return f"loss {number(outcome.loss)} {'not ' if outcome.steps is None else ''}reached"
+    metric, seconds = outcome.metric, outcome.train_seconds
+    return f"{metric.name} {number(metric.value)}, {seconds:.1f} s of training"
 
-    A run is as much work as its estimate says, and a share of that if it may have to go on to a target.
-    """
 
-    def __init__(
-        self,
-        missing: Sequence[PlannedRun],
-        cost: Callable[[PlannedRun], float],
-        has_target: Callable[[PlannedRun], bool],
-    ) -> None:
-        self._budget = {run.config.run_id: cost(run) for run in missing}
-        self._whole = {
-            run.config.run_id: cost(run) * (1 + _TO_TARGET if has_target(run) else 1) for run in missing
-        }
-        self._left = dict(self._whole)
+class TimeLeft:
+    """The time that a study still takes, as its runs go on."""
+
+    def __init__(self, runs: Mapping[str, RunSoFar], lanes: int) -> None:
+        """Begin to measure.
+
+        Args:
+            runs: run id -> what is known of it; they are changed.
+            lanes: runs that work at the same time; 0: not known.
+        """
+        self._runs = runs
+        self._lanes = lanes
         self._start = time.monotonic()
 
-    def advance(self, run: PlannedRun, share: float) -> None:
-        """Take in that a run has done this share of its budget."""
-        run_id = run.config.run_id
-        if run_id in self._left:
-            left = self._whole[run_id] - share * self._budget[run_id]
-            self._left[run_id] = min(self._left[run_id], left)
+    def goes_on(self, run: PlannedRun) -> None:
+        """Take in that the budget of a run is done, and its target not reached."""
+        self._runs[run.config.run_id].goes_on = True
 
-    def finish(self, run: PlannedRun) -> None:
+    def stepped(self, run: PlannedRun, progress: Progress) -> None:
+        """Take in a training step."""
+        so_far, seconds = self._runs[run.config.run_id], progress.record.seconds
+        if so_far.goes_on:
+            so_far.way += 1 / (so_far.steps or progress.total_steps)
+            so_far.way_seconds_here += seconds
+            return
+        so_far.steps = progress.total_steps
+        so_far.share = progress.done / progress.total_steps
+        so_far.share_here += 1 / progress.total_steps
+        so_far.seconds_here += seconds
+
+    def ended(self, run: PlannedRun, outcome: Outcome) -> None:
+        """Take in what a run came to."""
+        so_far = self._runs[run.config.run_id]
+        if isinstance(outcome, RunResult):
+            so_far.share = 1.0
+            if not so_far.share_here:  # on another machine
+                so_far.share_here, so_far.seconds_here = 1.0, outcome.train_seconds
+        so_far.is_over = not (isinstance(outcome, RunResult) and so_far.may_go_on)
+
+    def settled(self, run: PlannedRun) -> None:
         """Take in that nothing of a run is left."""
-        self._left[run.config.run_id] = 0.0
+        self._runs[run.config.run_id].is_over = True
 
     @property
     def share_done(self) -> float:
         """Share of all work that is done."""
-        whole = sum(self._whole.values())
-        return 1 - sum(self._left.values()) / whole if whole else 1.0
+        return self._workload.share_done
 
     @property
     def seconds(self) -> float | None:
         """Seconds left; None while too little is done to tell."""
-        done = self.share_done
-        if done < _ENOUGH:
+        work = self._workload
+        if work.share_done < _ENOUGH:
             return None
-        return (time.monotonic() - self._start) * (1 - done) / done
+        return work.seconds_left(time.monotonic() - self._start, self._lanes)
+
+    @property
+    def _workload(self) -> Workload:
+        return workload([*self._runs.values()])
 
 
 class StudyDisplay:
@@ -81,11 +107,11 @@ class StudyDisplay:
     It is told what the lanes do (`study.execute.Watcher`), and prints what every run came to.
     """
 
-    def __init__(self, lanes: int, runs: int, remaining: Remaining, stop: StopRequest) -> None:
+    def __init__(self, lanes: int, runs: int, time_left: TimeLeft, stop: StopRequest) -> None:
         self._runs = runs
         self._finished = 0
         self._started = 0
-        self._remaining = remaining
+        self._time_left = time_left
         self._stop = stop
         self._last_line = time.monotonic()
         self._smoothed = Smoothed()
@@ -113,7 +139,9 @@ class StudyDisplay:
     def started(self, run: PlannedRun, until: float | None) -> None:
         """Announce a run whose budget begins."""
         self._stop.training = True
-        if until is None:
+        if until is not None:
+            self._time_left.goes_on(run)
+        else:
             self._started += 1
             if not err.is_terminal:
                 err.print(f"[{self._started}/{self._runs}] {title(run)}", markup=False)
@@ -132,7 +160,7 @@ class StudyDisplay:
     def stepped(self, run: PlannedRun, progress: Progress) -> None:
         """Show a step of a run."""
         run_id = run.config.run_id
-        self._remaining.advance(run, progress.done / progress.total_steps)
+        self._time_left.stepped(run, progress)
         state = f"{progress.done}/{progress.total_steps} {self._smoothed.state(run_id, progress)}"
         if err.is_terminal:
             lane = self._lanes[self._lane_of[run_id]]
@@ -146,28 +174,25 @@ class StudyDisplay:
     def ended(self, run: PlannedRun, outcome: Outcome) -> None:
         """Print what a run came to."""
         self._smoothed.forget(run.config.run_id)
+        self._time_left.ended(run, outcome)
         if isinstance(outcome, TimeToLoss):
-            self._remaining.finish(run)
             return
-        if isinstance(outcome, str):
-            self._remaining.finish(run)
-            what = f"failed: {outcome}"
-        else:
-            self._remaining.advance(run, 1.0)
-            metric, seconds = outcome.metric, outcome.train_seconds
-            what = f"{metric.name} {number(metric.value)}, {seconds:.1f} s of training"
         self._finished += 1
         self._show_all()
-        err.print(f"{title(run)}: {what}", markup=False)
+        err.print(f"{title(run)}: {came_to(outcome)}", markup=False)
+
+    def settled(self, run: PlannedRun) -> None:
+        """Take in that nothing more is done for a run."""
+        self._time_left.settled(run)
 
     def _show_all(self) -> None:
-        self._bar.update(self._all, completed=self._remaining.share_done, state=self._state())
+        self._bar.update(self._all, completed=self._time_left.share_done, state=self._state())
 
     def _state(self) -> str:
         """Say how many runs are done, and how long the others will take."""
-        seconds = self._remaining.seconds
+        seconds = self._time_left.seconds
         left = "" if seconds is None else f", about {_duration(seconds)} left"
-        return f"{self._finished}/{self._runs}, {self._remaining.share_done:.0%}{left}"
+        return f"{self._finished}/{self._runs}, {self._time_left.share_done:.0%}{left}"
 
 
 def _duration(seconds: float) -> str:

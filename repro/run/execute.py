@@ -56,7 +56,7 @@ def execute(
             launch.prepared.data,
             folder,
             measure_loss=launch.dev_loss,
-            report=report,
+            report=launch.guarded(report),
             should_stop=should_stop,
             lane=lane,
         )

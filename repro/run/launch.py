@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ from pathlib import Path
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from repro.config import RunConfig, identity
@@ -20,10 +19,12 @@ from repro.moe import convert
 from repro.results.environment import Environment
 from repro.results.files import InputPaths, RunFolder, RunPaths, read_json, write_json
 from repro.run.accelerator import make_accelerator
+from repro.run.claim import Claim, is_claimed, lease_of
 from repro.run.fitting import refuse_unfit
 from repro.run.setup import Prepared, prepare
 from repro.training.evaluator import evaluate
 from repro.training.placement import Placement, parallel_of, place
+from repro.training.state import Progress
 
 _OF_PEERS = ("closed by peer", "reset by peer", "gloo", "NCCL", "ncclRemoteError")
 """What messages of errors have in them if another process has gone."""
@@ -41,6 +42,8 @@ class Launch:
     prepared: Prepared
     placement: Placement
     environment: Environment
+    claim: Claim
+    """That to the folder; of the processes of one launch the first has it."""
 
     @property
     def is_finished(self) -> bool:
@@ -59,6 +62,18 @@ class Launch:
             batch_size=self.config.evaluation.batch_size,
         ).loss
 
+    def guarded(self, report: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """Let a report of a step first make sure that the folder still is this process's.
+
+        It then raises what `Claim.check` does.
+        """
+
+        def checked(progress: Progress) -> None:
+            self.claim.check()
+            report(progress)
+
+        return checked
+
 
 def folder_of(config: RunConfig, paths: RunPaths) -> RunFolder:
     """Return the folder of a run."""
@@ -67,14 +82,7 @@ def folder_of(config: RunConfig, paths: RunPaths) -> RunFolder:
 
 def is_in_use(folder: RunFolder) -> bool:
     """Return whether a process works in the folder of a run at this moment."""
-    path = folder.path / _LOCK
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_claimed(folder.path / _LOCK)
 
 
 @contextmanager
@@ -105,8 +113,9 @@ def launched(
         prepared=prepared,
         placement=place(accelerator, prepared.model, config),
         environment=_environment(accelerator, config),
+        claim=Claim(folder.path / _LOCK),
     )
-    with _claimed(folder, paths), _storage_errors(folder), _peer_errors(accelerator):
+    with _claimed(launch, paths), _storage_errors(folder), _peer_errors(accelerator):
         yield launch
 
 
@@ -179,17 +188,14 @@ def _peer_errors(accelerator: Accelerator) -> Iterator[None]:
 
 
 @contextmanager
-def _claimed(folder: RunFolder, paths: RunPaths) -> Iterator[None]:
+def _claimed(launch: Launch, paths: RunPaths) -> Iterator[None]:
     """Create the folder if need be, and keep other processes off it while this one works there."""
     if os.environ.get("RANK", "0") != "0":  # of the processes of one launch, the first claims it
         yield
         return
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.path / _LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise InUse(f"{folder.path}: another process is doing this run") from error
+        if not launch.claim.acquire():
+            raise InUse(f"{launch.folder.path}: another process is doing this run")
     except OSError as error:
         raise UserError(
             f"--out {paths.results}: cannot be written ({error.strerror}); give another folder"
@@ -197,14 +203,15 @@ def _claimed(folder: RunFolder, paths: RunPaths) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        launch.claim.release()
 
 
 def _empty(folder: RunFolder) -> None:
+    kept = (folder.path / _LOCK, lease_of(folder.path / _LOCK))
     for path in folder.path.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != _LOCK:
+        elif path not in kept:
             path.unlink()
 
 

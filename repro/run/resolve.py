@@ -107,7 +107,7 @@ def _sections(scale: Mapping[str, Sections], task: str, name: str) -> Sections:
     """Merge the sections of `base` and, over them, those of the task."""
     if task not in scale:
         raise UserError(f"experiments/{name}.toml: no section for task {task!r}")
-    names = [*SECTIONS, "task", "gate", "learning_rate", "lanes"]
+    names = [*SECTIONS, "task", "gate", "learning_rate", "lanes", "launcher"]
     merged: Sections = {section: {} for section in names}
     for source in ("base", task):
         for section, values in scale.get(source, {}).items():
@@ -115,7 +115,7 @@ def _sections(scale: Mapping[str, Sections], task: str, name: str) -> Sections:
                 raise UserError(f"experiments/{name}.toml: {source}: {unknown('section', section, names)}")
             merged[section] |= values
     merged["task_options"] = merged.pop("task")
-    del merged["lanes"]  # how runs share a machine is no part of what is run
+    del merged["lanes"], merged["launcher"]  # where runs are done is no part of what is run
     return merged
 
 

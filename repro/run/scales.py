@@ -2,13 +2,30 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
 
 from repro.checks import shown
 from repro.config import Sections
 from repro.errors import UserError, one_line, unknown
+from repro.results.base import Record, describe
 
 _PACKAGE = Path(__file__).parent.parent
+
+
+class JobSettings(Record):
+    """What a job of a cluster is given, and how many there are."""
+
+    partition: Annotated[str, Field(pattern=r"^\S+$")] | None = None
+    """Where jobs wait; None: the default of the cluster."""
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    memory: Annotated[float, Field(ge=0.5)] | None = None
+    """Gigabytes; None: as the cluster has it."""
+    time: Annotated[float, Field(ge=0.05, le=10_000)] = 4.0
+    """Hours, after which a job is stopped and queued again."""
+    jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """At most; None: one for each task and seed."""
 
 
 def experiments_folder() -> Path:
@@ -55,6 +72,23 @@ def threads_of(name: str) -> int | None:
     if threads is not None and (type(threads) is not int or threads < 1):
         raise UserError(f"{where}.threads: expected a whole number from 1 on, got {shown(threads)}")
     return threads
+
+
+def job_settings_of(name: str) -> JobSettings:
+    """Return what jobs are given at a scale, if nothing else is said.
+
+    Raises:
+        UserError: there is no such scale, or `base.launcher` of it is not what it should be.
+    """
+    table = read_scale(name).get("base", {}).get("launcher", {})
+    where = f"experiments/{name}.toml: base.launcher"
+    for option in table:
+        if option not in JobSettings.model_fields:
+            raise UserError(f"{where}: {unknown('option', option, JobSettings.model_fields)}")
+    try:
+        return JobSettings.model_validate(table)
+    except ValidationError as error:
+        raise UserError(f"{where}.{describe(error)}") from error
 
 
 def _require_table(value: object, where: str) -> None:

@@ -80,7 +80,7 @@ def execute_until(
             folder,
             loss,
             measure_loss=launch.dev_loss,
-            report=report,
+            report=launch.guarded(report),
             should_stop=should_stop,
             lane=lane,
             whole_budget=folder.result.exists(),

@@ -1,17 +1,16 @@
 """Do the runs of studies that are missing, then let them go on to the loss of their baselines."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
-
-from filelock import BaseFileLock, FileLock, Timeout
 
 from repro.errors import UserError, one_line
 from repro.results.run import read_result
 from repro.run.launch import is_in_use
 from repro.run.reopen import check_model
 from repro.study.board import Work
+from repro.study.comparison import Comparison, comparisons_of, job_of
+from repro.study.failures import Failures
 from repro.study.lanes import Lanes, work_on_lanes
 from repro.study.plan import PlannedRun, together
 from repro.study.seat import Job, Outcome
@@ -41,6 +40,9 @@ class Watcher(Protocol):
     def ended(self, run: PlannedRun, outcome: Outcome) -> None:
         """Tell what a run came to."""
 
+    def settled(self, run: PlannedRun) -> None:
+        """Tell that nothing more is done for a run: its target is reached, or cannot be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
@@ -69,6 +71,7 @@ def execute(
     memory: Memory,
     watcher: Watcher,
     should_stop: Callable[[], bool],
+    failures: Failures | None = None,
 ) -> dict[str, str]:
     """Do what is missing; a run that fails stops only those that start from its model.
 
@@ -77,6 +80,7 @@ def execute(
     Args:
         plans: study -> its runs; a run of several of them is done once.
         should_stop: asked several times a second.
+        failures: of the jobs that share the runs, of which this is one: it ends when the others do the rest.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -85,27 +89,12 @@ def execute(
         Interrupted: `should_stop` said so; checkpoints were saved.
     """
     runs = together(plans.values())
-    work = Undone(runs, baselines_of(plans), lanes, memory, watcher)
+    work = Undone(runs, baselines_of(plans), lanes, memory, watcher, failures)
     try:
         work_on_lanes(lanes, [run.config.run_id for run in runs], work, work, should_stop)
     finally:
         work.release()
     return work.failed
-
-
-@dataclass(eq=False)
-class _Comparison:
-    """The runs of a task and seed, which train in turns."""
-
-    runs: list[tuple[int, PlannedRun]]
-    """With their numbers."""
-    lock: BaseFileLock
-    waiting: list[Job]
-    """To be opened."""
-    open: list[Job] = field(default_factory=list)
-    has_targets: bool = False
-    """Whether budgets are done, and what waits goes on to targets."""
-    is_done: bool = False
 
 
 class Undone:
@@ -118,6 +107,7 @@ class Undone:
         lanes: Lanes,
         memory: Memory,
         watcher: Watcher,
+        failures: Failures | None = None,
     ) -> None:
         self.failed: dict[str, str] = {}
         self._runs = runs
@@ -125,17 +115,8 @@ class Undone:
         self._lanes = lanes
         self._memory = memory
         self._watcher = watcher
-        by_place: dict[tuple[str, int], list[tuple[int, PlannedRun]]] = {}
-        for number, run in enumerate(runs):
-            by_place.setdefault((run.config.task, run.config.seed), []).append((number, run))
-        self._comparisons = [
-            _Comparison(
-                runs=members,
-                lock=FileLock(_lock_file(members[0][1]), timeout=0),
-                waiting=[_job(number, run) for number, run in members if not run.finished],
-            )
-            for members in by_place.values()
-        ]
+        self._failures = failures
+        self._comparisons = comparisons_of(runs)
 
     def take(self) -> Sequence[Job]:
         """Return jobs of one comparison that can begin: of one under way first, then of another.
@@ -145,7 +126,7 @@ class Undone:
         """
         under_way = 0
         for comparison in self._comparisons:
-            if comparison.is_done or under_way >= self._lanes.count or not _claim(comparison):
+            if comparison.is_done or under_way >= self._lanes.count or not comparison.take():
                 continue
             jobs = self._begin(comparison)
             if jobs:
@@ -154,8 +135,9 @@ class Undone:
         return ()
 
     def is_empty(self) -> bool:
-        """Return whether all comparisons are done."""
-        return all(comparison.is_done for comparison in self._comparisons)
+        """Return whether all comparisons are done; for one of several jobs, whether others do the rest."""
+        is_shared = self._failures is not None
+        return all(one.is_done or (is_shared and one.is_done_by_another) for one in self._comparisons)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Take in what a job came to."""
@@ -177,9 +159,9 @@ class Undone:
     def release(self) -> None:
         """Let other commands have what is left."""
         for comparison in self._comparisons:
-            comparison.lock.release(force=True)
+            comparison.claim.release()
 
-    def _close(self, job: Job) -> _Comparison:
+    def _close(self, job: Job) -> Comparison:
         comparison = next(found for found in self._comparisons if job in found.open)
         comparison.open.remove(job)
         return comparison
@@ -187,28 +169,35 @@ class Undone:
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, str):
             self.failed[job.config.run_id] = outcome
+            if self._failures is not None:
+                self._failures.add(job.config.run_id, outcome)
         self._watcher.ended(self._runs[job.number], outcome)
 
-    def _begin(self, comparison: _Comparison) -> list[Job]:
+    def _begin(self, comparison: Comparison) -> list[Job]:
         """Take the jobs of a comparison that can begin; go on to its targets when its budgets are done."""
         jobs = self._startable(comparison)
         if not jobs and not comparison.waiting and not comparison.open:
             if not comparison.has_targets:
                 comparison.has_targets = True
-                comparison.waiting = [
-                    _job(number, run, loss)
-                    for number, run in comparison.runs
-                    if (loss := loss_to_reach(run, self._baselines)) is not None
-                ]
+                self._go_on(comparison)
                 jobs = self._startable(comparison)
             if not jobs and not comparison.waiting:
                 for _, run in comparison.runs:
                     forget_trunk(run, self._baselines)
                 comparison.is_done = True
-                comparison.lock.release()
+                comparison.claim.release()
         return jobs
 
-    def _startable(self, comparison: _Comparison) -> list[Job]:
+    def _go_on(self, comparison: Comparison) -> None:
+        """Let the runs wait that have not reached the loss of their baselines."""
+        for number, run in comparison.runs:
+            loss = loss_to_reach(run, self._baselines)
+            if loss is None:
+                self._watcher.settled(run)
+            else:
+                comparison.waiting.append(job_of(number, run, loss))
+
+    def _startable(self, comparison: Comparison) -> list[Job]:
         jobs = []
         for job in list(comparison.waiting):
             run = self._runs[job.number]
@@ -217,7 +206,7 @@ class Undone:
                 self._tell(job, read_result(run.folder.result))
             elif self._has_to_wait(run, comparison):
                 continue
-            elif (reason := _why_no_model(run)) is not None:
+            elif (reason := self._why_not(run)) is not None:
                 comparison.waiting.remove(job)
                 self._tell(job, reason)
             else:
@@ -227,7 +216,12 @@ class Undone:
                 jobs.append(job)
         return jobs
 
-    def _has_to_wait(self, run: PlannedRun, comparison: _Comparison) -> bool:
+    def _why_not(self, run: PlannedRun) -> str | None:
+        """Say why a run cannot be done: it failed in another job, or lacks a model; None if it can."""
+        told = None if self._failures is None else self._failures.reason(run.config.run_id)
+        return told or _why_no_model(run)
+
+    def _has_to_wait(self, run: PlannedRun, comparison: Comparison) -> bool:
         """Tell whether a run waits: for a model, for another command, for a lane or for memory."""
         ahead = {job.config.run_id for job in (*comparison.waiting, *comparison.open)}
         if run.init_from is not None and run.init_from.config.run_id in ahead:
@@ -255,33 +249,3 @@ def _why_no_model(run: PlannedRun) -> str | None:
     except UserError as error:
         return f"{which} has a damaged model: {one_line(error)}"
     return None
-
-
-def _job(number: int, run: PlannedRun, until: float | None = None) -> Job:
-    return Job(number=number, config=run.config, paths=run.paths, until=until)
-
-
-def _lock_file(run: PlannedRun) -> Path:
-    """Return the file by which a command claims the runs of a task and seed."""
-    return run.folder.path.parent / f".{run.config.task}-s{run.config.seed}.lock"
-
-
-def _claim(comparison: _Comparison) -> bool:
-    """Keep other commands off a comparison; return whether none has it.
-
-    Raises:
-        UserError: the folder of the results cannot be written.
-    """
-    if comparison.lock.is_locked:
-        return True
-    folder = Path(comparison.lock.lock_file).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        comparison.lock.acquire()
-    except Timeout:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"--out {folder.parent.parent}: cannot be written ({error.strerror}); give another folder"
-        ) from error
-    return True

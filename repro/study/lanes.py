@@ -67,13 +67,18 @@ def default_lanes(count: int | None, threads: int | None, turns: int) -> Lanes:
 
 
 def _start_server() -> None:
-    """Start the process that forks those of the runs, deaf to Ctrl-C: that would end in a trace."""
-    resource_tracker.ensure_running()  # or the next call would do it, and unblock the signal
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start the process that forks those of the runs, deaf to what is meant for the parent alone.
+
+    Ctrl-C would end it in a trace; a cluster sends its signals, which would kill it, to all processes of a
+    job.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
+        resource_tracker.ensure_running()  # or the next call would do it, and unblock the other two
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         forkserver.ensure_running()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Supply(Protocol):

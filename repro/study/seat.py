@@ -144,12 +144,12 @@ class Seat(Lane):
 
 
 def work(job: Job, board: Board, threads: int, gpu: str | None, channel: Connection) -> None:
-    """Do a run in its own process. Ctrl-C and SIGTERM, which a whole group gets, reach it as messages.
+    """Do a run in its own process. Signals that a whole group gets reach it as messages.
 
     Args:
         gpu: the only one that it sees; None on the CPU.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

@@ -111,7 +111,10 @@ OPTIONS = {
         "--precision",
         "--experts-backend",
     ],
-    "ablate": ["--seeds", "--values", "--variants", "--turns", "--lanes", "--threads", "--at-once"],
+    "ablate": [
+        *("--seeds", "--values", "--variants", "--turns", "--lanes", "--threads", "--at-once"),
+        *("--launcher", "--jobs", "--partition", "--gpus", "--memory", "--time"),
+    ],
     "both": ["--task", "--scale", "--data", "--model", "--out"],
 }
 FOREIGN = [

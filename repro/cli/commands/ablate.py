@@ -26,6 +26,12 @@ Studies = Annotated[
         " learning-rate.",
     ),
 ]
+Variants = Annotated[
+    str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE")
+]
 Turns = Annotated[
     int,
     typer.Option(
@@ -45,8 +51,28 @@ AtOnce = Annotated[
     int | None,
     typer.Option(min=1, help="Most open runs; by default as many as memory allows (see --dry-run)."),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
+LauncherName = Annotated[
+    str,
+    typer.Option(
+        "--launcher",
+        help="local: this command does the runs; slurm: jobs of a cluster do; processes: as slurm, but jobs"
+        " are processes of this machine.",
+    ),
+]
+JobCount = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, max=1000, help="Most jobs; by default one for each task and seed."),
+]
+Partition = Annotated[
+    str | None, typer.Option(help="Of the cluster; by default as the scale or the cluster says.")
+]
+Gpus = Annotated[int | None, typer.Option(min=0, max=64, help="GPUs of each job; none by default.")]
+Gigabytes = Annotated[
+    float | None, typer.Option("--memory", min=0.5, help="Gigabytes of each job; by default the cluster's.")
+]
+Hours = Annotated[
+    float | None,
+    typer.Option("--time", min=0.05, max=10_000, help="Hours of each job, which then is queued again; 4."),
 ]
 Processes = Annotated[
     int | None,
@@ -66,17 +92,18 @@ def command(
     data: Source = None,
     model: Model = None,
     values: Annotated[str, typer.Option(help="With threshold: other values, separated by commas.")] = "",
-    variants: Annotated[
-        str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
-    ] = "",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
-    ] = None,
+    variants: Variants = "",
+    settings: Settings = None,
     turns: Turns = 10,
     lanes: LaneCount = None,
     threads: Threads = None,
     at_once: AtOnce = None,
+    launcher: LauncherName = "local",
+    jobs: JobCount = None,
+    partition: Partition = None,
+    gpus: Gpus = None,
+    memory: Gigabytes = None,
+    time: Hours = None,
     dry_run: DryRun = False,
     processes: Processes = None,
     out_folder: Results = Path("results"),
@@ -87,15 +114,16 @@ def command(
     Several runs work at the same time, each on CPU cores of its own, and those of a task and seed take
     turns, so that their times can be compared. Finished runs are not repeated, unfinished ones are
     continued; a run that fails does not stop the others. Finished rows with the same settings stay in the
-    tables beside those asked for. Studies given together share the runs that they have in common.
+    tables beside those asked for. Studies given together share the runs that they have in common. With
+    --launcher slurm jobs of a cluster do the runs.
     """
     _require_dry_run(processes, dry_run)
     quiet_libraries()
+    from repro.cli.cluster import Working, scheduler_for, way_of
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
     from repro.run.scales import read_scale, threads_of
     from repro.study.definition import resolve_study
-    from repro.study.lanes import default_lanes
     from repro.study.plan import plan, task_names, together
     from repro.study.variants import names_by_study
 
@@ -103,6 +131,8 @@ def command(
     if len(names) > 1 and values:
         raise UserError(f"--values: give one study, not {', '.join(names)}")
     read_scale(scale)
+    given = {"jobs": jobs, "partition": partition, "gpus": gpus, "memory": memory, "time": time}
+    scheduler, job_settings = scheduler_for(launcher, given, scale)
     by_option = settings_by_option({}, settings)
     numbers_varied = numbers("--values", values)
     labels = [label for part in variants.split(",") if (label := part.strip())]
@@ -125,13 +155,9 @@ def command(
     if dry_run:
         print_rows("runs", dry_run_rows(together(plans.values()), processes), as_json)
         return
-    failed = run_studies(
-        plans,
-        out_folder / scale,
-        lanes=default_lanes(lanes, threads or threads_of(scale), turns),
-        at_once=at_once,
-        as_json=as_json,
-    )
+    working = Working(lanes=lanes, threads=threads or threads_of(scale), turns=turns, at_once=at_once)
+    way = way_of(plans, out_folder / scale, working, scheduler, job_settings)
+    failed = run_studies(plans, out_folder / scale, way, as_json=as_json)
     if failed:
         raise typer.Exit(1)
 
