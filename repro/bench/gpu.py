@@ -138,7 +138,9 @@ def _parity(device: torch.device) -> Mapping[str, float]:
     expected = _gradients(loop.forward, layer_weights(case, cpu), case, cpu, torch.float32)
     numbers = {}
     for dtype, limit in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
-        ours = _gradients(grouped.forward, _moved(layer_weights(case, cpu), device, dtype), case, device, dtype)
+        ours = _gradients(
+            grouped.forward, _moved(layer_weights(case, cpu), device, dtype), case, device, dtype
+        )
         worst = max(
             float((one.float().cpu() - other).norm() / other.norm())
             for one, other in zip(ours, expected, strict=True)
