@@ -25,7 +25,6 @@ from repro.results.files import write_json
 from repro.results.parallel import ParallelCase
 from repro.results.published import Published
 
-
 _MOST_PROCESSES = 256
 """That are started on one machine."""
 

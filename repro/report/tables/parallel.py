@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from repro import paper
 from repro.report.statistics import rounded
 from repro.report.tables.base import Row
-from repro.report.tables.table1 import printed_time
 from repro.results.parallel import ParallelCase, ParallelTiming
 from repro.results.published import Published
 
@@ -95,7 +95,7 @@ def _row(case: ParallelCase, timing: ParallelTiming) -> Row:
         "Busiest over mean": rounded(timing.busiest_rows / mean),
         "Time": None if measured is None or base.seconds is None else rounded(measured / base.seconds),
         "Time predicted": rounded(predicted / base.predicted_seconds),
-        "Time (paper)": None if timing.mixed else printed_time(timing.share_top1),
+        "Time (paper)": None if timing.mixed else paper.layer_time(timing.share_top1),
         "ms": _milliseconds(measured),
         "ms spread": _milliseconds(timing.spread),
         "ms predicted": _milliseconds(predicted),
