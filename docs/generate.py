@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from statistics import stdev
 
+import spread
+
 from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
 from repro.report.statistics import detectable
 from repro.results.published import Published
@@ -97,6 +99,11 @@ def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
 
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
+    DOCS / "performance.md": {
+        "spread layers": lambda: table(*spread.layers(ROOT / "results" / "mini" / "parallel.csv")),
+        "figures of the paper's machine": lambda: table(*spread.assumed()),
+        "needed": lambda: table(*spread.needed()),
+    },
     DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
     ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
 }
