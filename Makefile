@@ -56,7 +56,7 @@ parallel: $(READY)  ## the layer with its experts spread over 2 and 4 processes,
 	$(BIN)/repro bench $(RESULTS) --precision fp32 --parallel 2,4
 
 gpu: $(READY)  ## every check that needs a CUDA device, within ten minutes
-	$(BIN)/python -m repro.bench.gpu results/published/gpu
+	$(BIN)/repro bench --gpu --out $(call quoted,$(OUT))
 
 table4 figures: analysis
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+import spread
+
 from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
 from repro.report.statistics import detectable
 from repro.results.published import Published
@@ -134,6 +136,11 @@ def memory() -> list[str]:
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
     DOCS / "devices.md": {"memory": memory},
+    DOCS / "performance.md": {
+        "spread layers": lambda: table(*spread.layers(ROOT / "results" / "mini" / "parallel.csv")),
+        "figures of the paper's machine": lambda: table(*spread.assumed()),
+        "needed": lambda: table(*spread.needed()),
+    },
     DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
     ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
 }

@@ -121,6 +121,18 @@ def cpu_steal_seconds() -> float | None:
     return None
 
 
+def busy_cpu_seconds() -> float | None:
+    """Return the time that the CPUs of this machine have worked since it booted, summed over CPUs.
+
+    None where the system does not tell: on anything but Linux.
+    """
+    with suppress(OSError, IndexError, ValueError):
+        total = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+        user, nice, system, _, _, interrupt, soft_interrupt = map(int, total[1:8])
+        return (user + nice + system + interrupt + soft_interrupt) / os.sysconf("SC_CLK_TCK")
+    return None
+
+
 def reuse_freed_memory() -> None:
     """Let the C library keep the large blocks that are freed, and hand them out again.
 

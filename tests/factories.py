@@ -11,6 +11,7 @@ from repro.results.analysis import Analysis
 from repro.results.base import Record
 from repro.results.bench import BenchCase
 from repro.results.environment import Environment
+from repro.results.parallel import ParallelCase
 from repro.results.published import Published
 from repro.results.records import RoutingSummary, StepRecord
 from repro.results.run import RunResult
@@ -238,6 +239,7 @@ def make_published(
     studies: Sequence[Study] = (),
     analyses: Sequence[Analysis] = (),
     bench: Sequence[BenchCase] = (),
+    parallel: Sequence[ParallelCase] = (),
 ) -> Published:
     """Make what a scale has published; a run of no study is in no table that compares."""
     return Published(
@@ -245,6 +247,7 @@ def make_published(
         studies={study.study: study for study in studies},
         analyses={analysis.run_id: analysis for analysis in analyses},
         bench=bench,
+        parallel=parallel,
     )
 
 

@@ -9,7 +9,7 @@ from command_line import CommandLine
 from factories import make_step
 
 from repro.bench.profile import PARTS, split_steps
-from repro.cli import benches
+from repro.cli import step_benches
 from repro.training import loop as loop_parts
 from repro.training import trainer
 
@@ -78,7 +78,7 @@ def test_steps_that_are_profiled(cli: CommandLine, monkeypatch: pytest.MonkeyPat
         losses.append(loop.state.step)
         loop_parts.measure(loop)
 
-    monkeypatch.setattr(benches, "split_steps", split)
+    monkeypatch.setattr(step_benches, "split_steps", split)
     monkeypatch.setattr(trainer, "measure", measure)
     assert cli("bench", "--task", "sst2", "--steps", "2", "--json").status == 0
     assert [len(steps) for steps in measured] == [3 + 2]
@@ -108,8 +108,13 @@ def test_times_of_a_gate_by_hand() -> None:
     """Quartiles of 1, 2, 3, 4, 5 s (exclusive): 1.5, 3, 4.5."""
     steps = [make_step(seconds=float(n), mean_experts=1.0 + n % 2) for n in (3, 1, 5, 2, 4)]
     first = [make_step(seconds=2.0)] * 3
-    assert benches._step_row(steps, first) == {"ms": 3000.0, "spread": 3000.0, "ratio": 1.5, "experts": 1.6}
-    assert benches._step_row(first, first)["experts"] is None
+    assert step_benches._step_row(steps, first) == {
+        "ms": 3000.0,
+        "spread": 3000.0,
+        "ratio": 1.5,
+        "experts": 1.6,
+    }
+    assert step_benches._step_row(first, first)["experts"] is None
 
 
 def test_an_unknown_gate_among_several(cli: CommandLine) -> None:

@@ -6,7 +6,7 @@ part of what is timed: it is the same for all.
 """
 
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from repro import plugins
-from repro.machine import Stopwatch
+from repro.machine import Stopwatch, current_environment
 from repro.moe.experts.base import ExpertBackend, FFNWeights
 from repro.moe.experts.base import load as load_backend
 from repro.moe.experts.shared.ffn import activate
 from repro.moe.routing import Routing
-from repro.results.bench import LayerTiming
+from repro.results.bench import BenchCase, LayerTiming
 
 SIZES = {"bert": (768, 3072), "gpt2": (1024, 4096), "fsmt": (1024, 8192)}
 """Width and hidden width of the layers of the paper's models (Table 2)."""
@@ -227,12 +227,36 @@ def measure(
             share_top1=share,
             rows=routings[share].expert_A.numel(),
             forward_seconds=statistics.median(forward for forward, _ in measured),
-            forward_spread=_spread([forward for forward, _ in measured]),
+            forward_spread=quartile_distance([forward for forward, _ in measured]),
             both_seconds=statistics.median(both for _, both in measured),
-            both_spread=_spread([both for _, both in measured]),
+            both_spread=quartile_distance([both for _, both in measured]),
         )
         for (name, share), measured in timings.items()
     ]
+
+
+def measured_case(
+    case: Case,
+    device: torch.device,
+    *,
+    repeats: int,
+    only: Collection[str] = (),
+    progress: Callable[[], None] = lambda: None,
+) -> BenchCase:
+    """Do the same as `measure`, and add the circumstances."""
+    rows = measure(case, device, repeats=repeats, only=only, progress=progress)
+    d_model, d_hidden = SIZES[case.size]
+    return BenchCase(
+        size=case.size,
+        d_model=d_model,
+        d_hidden=d_hidden,
+        experts=case.experts,
+        tokens=case.tokens,
+        precision=case.precision,
+        repeats=repeats,
+        environment=current_environment(device),
+        rows=rows,
+    )
 
 
 def _time(layer: Layer, x_TD: Tensor, routing: Routing, device: torch.device) -> tuple[float, float]:
@@ -250,7 +274,7 @@ def _time(layer: Layer, x_TD: Tensor, routing: Routing, device: torch.device) ->
     return seconds, watch.seconds
 
 
-def _spread(seconds: list[float]) -> float | None:
+def quartile_distance(seconds: Sequence[float]) -> float | None:
     """Return the distance of the quartiles; None of fewer than two values."""
     if len(seconds) < 2:
         return None

@@ -9,18 +9,24 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from repro.bench.layer import PRECISIONS, SHARES, SIZES, Case, measure, names
-from repro.bench.parallel import measure as measure_parallel
-from repro.bench.parallel import predict
+from repro.bench import parallel
+from repro.bench.layer import PRECISIONS, SIZES, Case, measured_case, names
+from repro.bench.prediction import predict
+from repro.checks import spelled
 from repro.cli.console import err, out, plain_table, print_json
 from repro.errors import UserError, unknown
-from repro.machine import current_environment, give_back_freed_memory, reuse_freed_memory
+from repro.machine import give_back_freed_memory, reuse_freed_memory
 from repro.report.build import build_report
-from repro.report.tables import parallel, table1
+from repro.report.tables import parallel as parallel_table
+from repro.report.tables import table1
 from repro.report.tables.base import ShownTable
-from repro.results.bench import Bench, BenchCase, LayerTiming, ParallelCase
+from repro.results.bench import Bench, BenchCase
 from repro.results.files import write_json
+from repro.results.parallel import ParallelCase
 from repro.results.published import Published
+
+_MOST_PROCESSES = 256
+"""That are started on one machine."""
 
 
 def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
@@ -71,9 +77,8 @@ def run_bench(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _announced(len(chosen)) as announce:
         for case in chosen:
-            advance = announce(case, repeats + 1)
-            rows = measure(case, device, repeats=repeats, only=only, progress=advance)
-            _save(scale, _measured(case, device, repeats, rows))
+            advance = announce(_title(case), repeats + 1)
+            save(scale, measured_case(case, device, repeats=repeats, only=only, progress=advance))
             give_back_freed_memory()
     _show(scale, table1, as_json)
 
@@ -87,27 +92,28 @@ def run_parallel_bench(
         UserError: a number of processes is none, or does not divide the experts; a process failed; a file of
             the results is damaged, or the folder cannot be written.
     """
+    experts = chosen[0].experts
+    valid = [str(count) for count in range(2, min(experts, _MOST_PROCESSES) + 1) if experts % count == 0]
     problems = [
-        f"--parallel: expected numbers of at least 2 that divide the {case.experts} experts, got {text!r}"
-        for case in chosen[:1]
+        f"--parallel: expected numbers that divide the {experts} experts ({', '.join(valid)}),"
+        f" got {spelled(text)!r}"
         for text in processes
-        if not text.isdecimal() or int(text) < 2 or case.experts % int(text)
+        if text not in valid
     ]
     if problems or not processes:
         raise UserError(*(problems or ["--parallel: give at least one number of processes"]))
     Published.read(scale)
+    save(scale, *predict())
     with _announced(len(chosen) * len(processes)) as announce:
         for case, count in product(chosen, map(int, processes)):
-            advance = announce(case, len(SHARES))
-            _save(scale, measure_parallel(case, count, repeats=repeats, progress=advance))
-        for case in chosen:
-            _save(scale, predict(case))
-    _show(scale, parallel, as_json)
+            advance = announce(f"{_title(case)}, {count} processes", repeats + 1)
+            save(scale, parallel.measure(case, count, repeats=repeats, progress=advance))
+    _show(scale, parallel_table, as_json)
 
 
 @contextmanager
-def _announced(total: int) -> Iterator[Callable[[Case, int], Callable[[], None]]]:
-    """Give a function that announces a case with its rounds, and returns what is called after each of them."""
+def _announced(total: int) -> Iterator[Callable[[str, int], Callable[[], None]]]:
+    """Give a function that announces a case with its rounds; what it returns is called after each of them."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=10),
@@ -119,10 +125,9 @@ def _announced(total: int) -> Iterator[Callable[[Case, int], Callable[[], None]]
     )
     number = 0
 
-    def announce(case: Case, rounds: int) -> Callable[[], None]:
+    def announce(title: str, rounds: int) -> Callable[[], None]:
         nonlocal number
         number += 1
-        title = f"{case.size}, {case.tokens} tokens, {case.precision}"
         if not err.is_terminal:
             err.print(f"[{number}/{total}] {title}", markup=False)
         for finished in progress.task_ids:
@@ -131,6 +136,10 @@ def _announced(total: int) -> Iterator[Callable[[Case, int], Callable[[], None]]
 
     with progress:
         yield announce
+
+
+def _title(case: Case) -> str:
+    return f"{case.size}, {case.tokens} tokens, {case.precision}"
 
 
 def _show(scale: Path, table: ShownTable, as_json: bool) -> None:
@@ -144,31 +153,27 @@ def _show(scale: Path, table: ShownTable, as_json: bool) -> None:
     out.print(str(scale / table.FILE), markup=False)
 
 
-def _measured(case: Case, device: torch.device, repeats: int, rows: list[LayerTiming]) -> BenchCase:
-    d_model, d_hidden = SIZES[case.size]
-    return BenchCase(
-        size=case.size,
-        d_model=d_model,
-        d_hidden=d_hidden,
-        experts=case.experts,
-        tokens=case.tokens,
-        precision=case.precision,
-        repeats=repeats,
-        environment=current_environment(device),
-        rows=rows,
-    )
+def save(scale: Path, *measured: BenchCase | ParallelCase) -> None:
+    """Put cases into `bench.json`, in place of older measurements of them.
 
-
-def _save(scale: Path, case: BenchCase | ParallelCase) -> None:
-    """Put a case into `bench.json`, in place of an older measurement of it."""
+    Raises:
+        UserError: the file is damaged, or cannot be written.
+    """
     path = scale / "bench.json"
     bench = Bench.read(path) if path.exists() else Bench()
-    if isinstance(case, ParallelCase):
-        parallel = [*(one for one in bench.parallel if one.key != case.key), case]
-        bench = bench.model_copy(update={"parallel": sorted(parallel, key=lambda one: one.key)})
-    else:
-        cases = [*(one for one in bench.cases if one.key != case.key), case]
-        bench = bench.model_copy(update={"cases": sorted(cases, key=lambda one: one.key)})
+    cases = {case.key: case for case in bench.cases}
+    spread = {case.key: case for case in bench.parallel}
+    for case in measured:
+        if isinstance(case, ParallelCase):
+            spread[case.key] = case
+        else:
+            cases[case.key] = case
+    ordered = {
+        "cases": [cases[key] for key in sorted(cases)],
+        "parallel": [spread[key] for key in sorted(spread)],
+    }
+    # What is empty is not written: a file without spread experts is as it was before there were any.
+    bench = Bench.model_validate({name: found for name, found in ordered.items() if found})
     try:
         scale.mkdir(parents=True, exist_ok=True)
         write_json(path, bench.to_json())

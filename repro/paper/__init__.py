@@ -17,3 +17,10 @@ def scheme(task: str, gate: str) -> dict[str, float] | None:
     """Time, FLOPs and performance of a row of Table 3; None if the paper has no such row."""
     row: dict[str, float] | None = tables()["table3"].get(task, {}).get(gate)
     return row
+
+
+def layer_time(share_top1: float) -> float | None:
+    """Time of a layer at a share of one-expert tokens, relative to top-2 (Table 1); None if not printed."""
+    table = tables()["table1"]
+    times: dict[float, float] = dict(zip(table["share_top1"], table["layer_time"], strict=True))
+    return (times | {0.0: 1.0}).get(share_top1)

@@ -99,7 +99,7 @@ def _files(scale_folder: Path) -> Files:
         UserError: nothing was measured at this scale, or a file is damaged.
     """
     published = Published.read(scale_folder)
-    if not published.results and not published.bench:
+    if not (published.results or published.bench or published.parallel):
         raise UserError(f"{scale_folder}: no finished run; see `repro train --help`")
     texts: dict[str, str] = {}
     if published.results:

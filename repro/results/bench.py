@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from repro.checks import PlainName
 from repro.results.base import Amount, Count, Record, Share, wrong
 from repro.results.environment import Environment
+from repro.results.parallel import ParallelCase
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -58,73 +59,6 @@ class BenchCase(Record):
     def key(self) -> tuple[str, int, int, str]:
         """What identifies the case: a new measurement of it replaces the old one."""
         return self.size, self.experts, self.tokens, self.precision
-
-
-class ExchangeModel(Record):
-    """What the time of a layer whose experts are spread over processes is made of (`repro.bench.parallel`)."""
-
-    fixed_seconds: Amount
-    """Of the experts, forward and backward, whatever their rows: reading weights, writing gradients."""
-    seconds_per_row: Amount
-    """Of a row through an expert, forward and backward."""
-    latency_seconds: Amount
-    """Of one exchange, whatever its size."""
-    seconds_per_byte: Amount
-    """Of a byte through the busiest link."""
-
-    def predict(self, rows: int, sent: int, exchanges: int) -> float:
-        """Return the seconds of a layer.
-
-        Args:
-            rows: of the busiest process.
-            sent: bytes of its busiest link in one exchange.
-            exchanges: of the layer.
-        """
-        experts = self.fixed_seconds + self.seconds_per_row * rows
-        return experts + exchanges * (self.latency_seconds + self.seconds_per_byte * sent)
-
-
-class ParallelTiming(Record):
-    """The layer at one share of one-expert tokens, its experts spread over processes."""
-
-    share_top1: Share
-    rows: Annotated[int, Field(ge=1)]
-    """Of all processes."""
-    busiest_rows: Annotated[int, Field(ge=1)]
-    """Of the process whose experts have the most."""
-    busiest_bytes: Count
-    """That the busiest process sends or receives in one exchange."""
-    seconds: Positive | None
-    """Forward and backward, until the last process is done; median of the rounds. None: not measured."""
-    predicted_seconds: Positive
-    """By the model of the case."""
-
-
-class ParallelCase(Record):
-    """One setting of a layer with its experts spread over processes, timed or only predicted."""
-
-    size: PlainName
-    d_model: Count
-    d_hidden: Count
-    experts: Count
-    tokens: Count
-    """Of each process."""
-    precision: PlainName
-    processes: Annotated[int, Field(ge=2)]
-    repeats: Count
-    """Rounds; 0: nothing was measured."""
-    environment: Environment | None
-    """Where it was measured."""
-    device: str
-    """What each process has."""
-    model: ExchangeModel
-    rows: list[ParallelTiming]
-    """One with two experts for all tokens, to which the others are relative."""
-
-    @property
-    def key(self) -> tuple[str, int, int, str, int, str]:
-        """What identifies the case: a new measurement of it replaces the old one."""
-        return self.size, self.experts, self.tokens, self.precision, self.processes, self.device
 
 
 class Bench(Record):

@@ -8,8 +8,9 @@ class GpuCheck(Record):
     """One check."""
 
     name: str
+    """What is checked."""
     passed: bool | None
-    """None: it was not done."""
+    """None: it was not done, for lack of time or memory."""
     numbers: dict[str, float]
     """What was measured, by what it is."""
     note: str
@@ -19,11 +20,13 @@ class GpuCheck(Record):
         """Say what it came to, on one line."""
         state = {True: "passed", False: "failed", None: "not done"}[self.passed]
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.numbers.items())
-        return " ".join(filter(None, (state, numbers, self.note)))
+        return "; ".join(filter(None, (state, numbers, self.note)))
 
 
 class GpuChecks(Record):
     """All checks, in the order in which they were done."""
 
     environment: Environment
+    """Code, libraries and machine."""
     checks: list[GpuCheck]
+    """What each came to."""

@@ -8,7 +8,8 @@ from typing import TypeVar
 from repro.errors import UserError
 from repro.results.analysis import Analysis, read_analysis
 from repro.results.base import read_bytes
-from repro.results.bench import Bench, BenchCase, ParallelCase
+from repro.results.bench import Bench, BenchCase
+from repro.results.parallel import ParallelCase
 from repro.results.run import RunResult, parse_result, read_result
 from repro.results.study import Study
 

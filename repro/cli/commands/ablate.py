@@ -32,6 +32,9 @@ Variants = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="List the runs and what they will take; run nothing.")
+]
 Turns = Annotated[
     int,
     typer.Option(

@@ -1,11 +1,27 @@
 """`repro bench`: the time of one layer, or of the parts of a step."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from repro.cli.arguments import Json, Results, comma_separated, quiet_libraries
+from repro.errors import UserError
+
+
+def _refuse_without_effect(given: Mapping[str, bool]) -> None:
+    """Refuse options that the first one given leaves without effect.
+
+    Args:
+        given: option -> whether it was given, in the order in which one decides.
+
+    Raises:
+        UserError: more than one was given.
+    """
+    first, *others = [option for option, is_given in given.items() if is_given] or [""]
+    if others:
+        raise UserError(*(f"{option}: has no effect with {first}" for option in others))
 
 
 def command(
@@ -19,6 +35,9 @@ def command(
         str | None,
         typer.Option(help="Spread the experts over so many processes, separated by commas.", metavar="N"),
     ] = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Do every check that needs a CUDA device, into results/gpu.")
+    ] = False,
     task: Annotated[
         str | None, typer.Option(help="Time a training step of this task instead, part by part.")
     ] = None,
@@ -37,10 +56,19 @@ def command(
 ) -> None:
     """Time one MoE layer (Table 1), or the steps of a task with --task.
 
-    A layer is timed with forced shares of top-1 tokens, side by side with other implementations.
+    A layer is timed with forced shares of top-1 tokens, side by side with other implementations; with
+    --parallel in several processes, beside a prediction.
     Run it with nothing else on the machine.
     """
+    _refuse_without_effect(
+        {"--gpu": gpu, "--task": task is not None, "--parallel": parallel is not None, "--only": bool(only)}
+    )
     quiet_libraries()
+    if gpu:
+        from repro.cli.gpu_checks import run_gpu_checks
+
+        run_gpu_checks(out_folder / "gpu", as_json)
+        return
     from repro.cli.benches import cases, run_bench, run_parallel_bench
     from repro.cli.step_benches import run_gate_bench, run_step_bench
     from repro.run.scales import read_scale

@@ -1,12 +1,11 @@
-"""Table 1 with its experts spread over processes: measured, and predicted by one formula."""
+"""Table 1, experts spread: one layer whose experts are spread over processes, measured and by one formula."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from repro import paper
 from repro.report.statistics import rounded
 from repro.report.tables.base import Row
-from repro.report.tables.table1 import printed_time
-from repro.results.bench import ParallelCase, ParallelTiming
+from repro.results.parallel import ParallelCase, ParallelTiming
 from repro.results.published import Published
 
 FILE = "parallel.csv"
@@ -18,78 +17,71 @@ COLUMNS = (
     "Processes",
     "Device",
     "Top-1 share",
+    "Processes are",
     "Computation",
     "Busiest over mean",
     "Time",
     "Time predicted",
     "Time (paper)",
     "ms",
+    "ms spread",
     "ms predicted",
     "Predicted over measured",
-    "Share fixed",
-    "Share of exchanges",
+    "Share constant",
+    "Share of rows",
     "Share of waiting",
+    "Share of bytes",
     "Repeats",
+    "Busy beside",
     "Processor",
     "Code",
 )
 
 
-class _Timed(NamedTuple):
-    """A layer at one share, and with two experts for every token."""
-
-    case: ParallelCase
-    timing: ParallelTiming
-    base: ParallelTiming
-
-
-def _timed(published: Published) -> Iterator[_Timed]:
-    for case in published.parallel:
-        base = next(timing for timing in case.rows if timing.share_top1 == 0)
-        yield from (_Timed(case, timing, base) for timing in case.rows)
-
-
 def rows(published: Published) -> list[Row]:
-    """Derive one row per case and share; times and computation are relative to two experts for every token.
+    """Derive one row per case and share; computation and times are relative to two experts for all tokens.
 
-    "Share fixed", "of exchanges" and "of waiting" divide the predicted time: what does not depend on rows; the
-    exchanges; and the rows that the busiest process has beyond the mean.
+    Four shares divide the predicted time: what does not depend on tokens; the rows of a process, on average;
+    those that the busiest has beyond them; the bytes that are exchanged.
     """
-    return [_row(one) for one in _timed(published)]
+    return [_row(case, timing) for case in published.parallel for timing in case.rows]
 
 
 def shown(published: Published) -> list[Row]:
-    """Derive the same rows with fewer columns."""
+    """Derive fewer columns, of the rows whose processes are alike; measured cases first."""
     return [
         {
             "Layer": row["Layer"],
             "Tokens": row["Tokens"],
-            "Proc.": row["Processes"],
-            "Device": row["Device"],
+            "Prec.": row["Precision"],
+            "Device": f"{row['Processes']} x {str(row['Device']).partition(',')[0]}",
             "Top-1": row["Top-1 share"],
             "Compute": row["Computation"],
-            "Busiest": row["Busiest over mean"],
             "Time": row["Time"],
-            "Predicted": row["Time predicted"],
+            "by formula": row["Time predicted"],
             "(paper)": row["Time (paper)"],
         }
-        for row in rows(published)
+        for case in sorted(published.parallel, key=lambda case: case.environment is None)
+        for row in (_row(case, timing) for timing in case.rows if not timing.mixed)
     ]
 
 
 def notes(published: Published) -> list[str]:
     """Say which rows nobody has measured."""
-    if all(case.environment for case in published.parallel):
+    return _notes(published.parallel)
+
+
+def _notes(cases: Sequence[ParallelCase]) -> list[str]:
+    if all(case.environment for case in cases):
         return []
-    return ["Rows without a time are predicted alone: from the numbers of the maker of the paper's GPUs."]
+    return ["Rows without a time are predicted alone, for the paper's machine, from assumed figures."]
 
 
-def _row(one: _Timed) -> Row:
-    case, timing, base = one
+def _row(case: ParallelCase, timing: ParallelTiming) -> Row:
+    base, model = case.top2, case.model
     measured, predicted = timing.seconds, timing.predicted_seconds
-    model, mean = case.model, timing.rows / case.processes
+    mean = timing.rows / case.processes
     environment = case.environment
-    exchanges = predicted - model.predict(timing.busiest_rows, 0, 0)
     return {
         "Layer": f"{case.d_model}/{case.d_hidden}",
         "Experts": case.experts,
@@ -98,18 +90,26 @@ def _row(one: _Timed) -> Row:
         "Processes": case.processes,
         "Device": case.device,
         "Top-1 share": timing.share_top1,
+        "Processes are": "mixed" if timing.mixed else "alike",
         "Computation": rounded(timing.rows / base.rows),
         "Busiest over mean": rounded(timing.busiest_rows / mean),
         "Time": None if measured is None or base.seconds is None else rounded(measured / base.seconds),
         "Time predicted": rounded(predicted / base.predicted_seconds),
-        "Time (paper)": printed_time(timing.share_top1),
-        "ms": None if measured is None else rounded(1000 * measured),
-        "ms predicted": rounded(1000 * predicted),
+        "Time (paper)": None if timing.mixed else paper.layer_time(timing.share_top1),
+        "ms": _milliseconds(measured),
+        "ms spread": _milliseconds(timing.spread),
+        "ms predicted": _milliseconds(predicted),
         "Predicted over measured": None if measured is None else rounded(predicted / measured),
-        "Share fixed": rounded(model.fixed_seconds / predicted),
-        "Share of exchanges": rounded(exchanges / predicted),
-        "Share of waiting": rounded(model.seconds_per_row * (timing.busiest_rows - mean) / predicted),
+        "Share constant": rounded(model.constant / predicted),
+        "Share of rows": rounded(model.computing(mean) / predicted),
+        "Share of waiting": rounded(model.computing(timing.busiest_rows - mean) / predicted),
+        "Share of bytes": rounded(model.sending(timing.busiest_bytes) / predicted),
         "Repeats": case.repeats,
+        "Busy beside": None if case.beside is None else rounded(case.beside, 2),
         "Processor": environment.processor if environment else None,
         "Code": environment.code_state if environment else None,
     }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else rounded(1000 * seconds)
