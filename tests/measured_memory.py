@@ -78,7 +78,7 @@ def measure(config: RunConfig, sequences: int, lengths: Mapping[str, int]) -> Me
     kept = Kept(placement.plain)
     with placement.batch(), placement.gradients(last=True):
         with record_routing(placement.model) as tape, kept.hooks:
-            loss = placement.model(**batch).loss
+            loss = placement.model(**placement.call_options | batch).loss
         accelerator.backward(loss)
     placement.finish_gradients()
     optimizer.step()

@@ -70,13 +70,17 @@ def whole_tensors(placement: Placement) -> dict[str, Tensor]:
     """Collect the whole tensors of a model, by their names, on the CPU; every process has to.
 
     Returns:
-        The tensors, in the first process; nothing in the others.
+        The tensors, tied ones under each of their names, in the first process; nothing in the others.
     """
-    whole = {}
+    whole: dict[str, Tensor] = {}
     for name, tensor in _model_tensors(placement).items():
         gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if placement.accelerator.is_main_process:
             whole[name.removeprefix(_MODEL)] = gathered.detach().cpu()
+    if whole:
+        first = {parameter: name for name, parameter in placement.plain.named_parameters()}
+        for name, parameter in placement.plain.named_parameters(remove_duplicate=False):
+            whole[name] = whole[first[parameter]]
     return whole
 
 
