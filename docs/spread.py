@@ -16,7 +16,7 @@ _CASE = ("Layer", "Tokens", "Precision", "Processes", "Device")
 
 
 def layers(file: Path) -> Table:
-    """Return a line for each case of `parallel.csv`, two where the layer was measured: its times and the formula's."""
+    """Return a line for each case of `parallel.csv`; of a measured one its times, then the formula's."""
     shares = [f"{share:.0%} one expert" for share in _shares()]
     heads = ("layer", "tokens", "precision", "processes", "", "ms", *shares)
     return (*heads, "constant", "waiting, at most", "bytes", "mixed"), _layers(file)
@@ -69,7 +69,7 @@ def _shares() -> list[float]:
 
 
 def needed() -> Table:
-    """Return what would make the paper's times of its operations: a constant, or rows of the busiest process."""
+    """Return what would give the paper its times: a constant share, or a load that is less even."""
     heads = ("one expert", "operations", "time (paper)", "constant needed", "busiest over mean needed")
     return heads, _needed()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from repro import machine
-from repro.machine import Stopwatch, cpu_steal_seconds, peak_memory_bytes
+from repro.machine import Stopwatch, busy_cpu_seconds, cpu_steal_seconds, peak_memory_bytes
 from repro.run import result
 from repro.training.lane import ALONE, Lane
 from repro.training.state import TrainingState
@@ -56,8 +56,11 @@ def test_stolen_time_is_read_from_the_system(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("repro.machine.os.sysconf", lambda name: {"SC_CLK_TCK": 100}[name])
     monkeypatch.setattr("repro.machine.Path", lambda path: {"/proc/stat": File(line)}[path])
     assert cpu_steal_seconds() == 3817.43
+    # All but idle, waiting and stolen time: 5625918 + 229125 + 227545 + 0 + 4221 hundredths.
+    assert busy_cpu_seconds() == 60868.09
     monkeypatch.setattr("repro.machine.Path", lambda path: File("cpu  1 2 3"))
     assert cpu_steal_seconds() is None
+    assert busy_cpu_seconds() is None
     monkeypatch.setattr("repro.machine.Path", lambda path: File(None))
     assert cpu_steal_seconds() is None
 
