@@ -29,11 +29,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repro.bench.layer import PRECISIONS, SHARES, SIZES, Case, forced_routing, layer_weights
+from repro.bench.cases import PRECISIONS, SHARES, SIZES, Case, forced_routing, layer_weights
 from repro.errors import UserError, named_line
 from repro.machine import current_environment
 from repro.moe.experts import grouped
-from repro.moe.experts.base import FFNWeights
 from repro.moe.routing import Routing
 from repro.moe.spread import Spread
 from repro.results.bench import ExchangeModel, ParallelCase, ParallelTiming
@@ -124,13 +123,9 @@ class _Bench:
         self._held = case.experts // self._processes
         own = dist.get_rank() * self._held
         whole = layer_weights(case, device)
-        mine = (
-            tensor.detach()[own : own + self._held].clone().requires_grad_()
-            for tensor in (whole.w1_EFD, whole.b1_EF, whole.w2_EDF, whole.b2_ED)
-        )
-        self._weights = FFNWeights(*mine, whole.activation)
+        self._weights = whole.map(lambda part: part.detach()[own : own + self._held].clone().requires_grad_())
         self._dtype = PRECISIONS[case.precision]
-        self._width = SIZES[case.size][0]
+        self._width = SIZES[case.size].d_model
         self._spread = Spread(group=self._group)
 
     def measured(self, tell: Callable[[], None]) -> ParallelCase:
@@ -173,7 +168,7 @@ class _Bench:
         return ParallelCase(
             size=case.size,
             d_model=self._width,
-            d_hidden=SIZES[case.size][1],
+            d_hidden=SIZES[case.size].d_hidden,
             experts=case.experts,
             tokens=case.tokens,
             precision=case.precision,
@@ -203,7 +198,13 @@ class _Bench:
         """Prepare the layer; also return the rows that go from each process to each, (N, N)."""
         case = self._case
         routing = forced_routing(
-            case.tokens, case.experts, share, self._dtype, self._device, seed=dist.get_rank()
+            case.tokens,
+            case.experts,
+            share,
+            self._dtype,
+            self._device,
+            seed=dist.get_rank(),
+            k=case.k,
         )
         x_TD = torch.randn(case.tokens, self._width, device=self._device, dtype=self._dtype).requires_grad_()
         sent_N = routing.load_E.view(self._processes, -1).sum(1)
@@ -221,8 +222,7 @@ class _Bench:
         return grouped.forward(x_TD, routing, self._weights)
 
     def _own(self) -> tuple[Tensor, ...]:
-        weights = self._weights
-        return weights.w1_EFD, weights.b1_EF, weights.w2_EDF, weights.b2_ED
+        return self._weights.tensors
 
     def _timed(self, step: Callable[[], None]) -> float:
         """Return the seconds until the last process is done, median of the rounds after one to warm up."""

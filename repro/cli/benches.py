@@ -12,7 +12,8 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.profiler import ProfilerActivity, profile
 
-from repro.bench.layer import PRECISIONS, SIZES, Case, measure, names
+from repro.bench.cases import PRECISIONS, SIZES, Case, fitting_experts
+from repro.bench.layer import measure, names
 from repro.bench.profile import PARTS, split_steps
 from repro.cli.console import Cell, Row, err, out, plain_table, print_json
 from repro.config import RunConfig
@@ -38,8 +39,13 @@ _EVALUATED_ROWS = 16
 """Of each split: enough for one example where rows are lines, some of them empty, packed into blocks."""
 
 
-def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
+def cases(
+    sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int | None
+) -> list[Case]:
     """Combine sizes, numbers of tokens and precisions.
+
+    Args:
+        experts: of every layer; None for those of the models, or as many as fit into memory.
 
     Raises:
         UserError: with every name and number that is wrong.
@@ -61,10 +67,16 @@ def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str]
         for text in tokens
         if not text.isdecimal() or int(text) < 1
     ]
+    problems += [
+        f"--experts: a token of the layer {size!r} has {SIZES[size].k} of them; give at least as many"
+        for size in sizes
+        if size in SIZES and experts is not None and experts < SIZES[size].k
+    ]
     if problems:
         raise UserError(*problems)
+    counts = {size: fitting_experts(size) if experts is None else experts for size in sizes}
     return [
-        Case(size=size, tokens=int(count), experts=experts, precision=precision)
+        Case(size=size, tokens=int(count), experts=counts[size], precision=precision)
         for size, count, precision in product(sizes, tokens, precisions)
     ]
 
@@ -244,11 +256,11 @@ def _short_run(task: str, gate: str, scale: str, data: str | None, steps: int) -
 
 
 def _measured(case: Case, device: torch.device, repeats: int, rows: list[LayerTiming]) -> BenchCase:
-    d_model, d_hidden = SIZES[case.size]
+    size = SIZES[case.size]
     return BenchCase(
         size=case.size,
-        d_model=d_model,
-        d_hidden=d_hidden,
+        d_model=size.d_model,
+        d_hidden=size.d_hidden,
         experts=case.experts,
         tokens=case.tokens,
         precision=case.precision,

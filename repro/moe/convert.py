@@ -1,4 +1,4 @@
-"""Convert a Hugging Face model in place: MoE layers take the places of its feed-forward networks."""
+"""Convert a Hugging Face model in place: MoE layers take the places of its FFNs, or of its MoE blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from repro.moe.flops import Architecture, FFNSize
 from repro.moe.folder import CONFIG_KEY
 from repro.moe.gates import base as gates
 from repro.moe.gates.base import GateClass
-from repro.moe.initialize import ffn_rms, fit_routers, initialize_experts, output_scale, scale_ffn
+from repro.moe.initialize import (
+    ffn_rms,
+    fit_routers,
+    initialize_experts,
+    output_scale,
+    scale_ffn,
+    take_router,
+)
 from repro.moe.layer import Experts, MoELayer
 from repro.moe.stack_inputs import StackInputs
 from repro.results.base import Record, describe
@@ -120,7 +127,10 @@ def choose_backend(name: str, device: torch.device) -> str:
 
 
 def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device) -> Architecture:
-    """Replace the model's FFNs by MoE layers, in place.
+    """Replace the model's FFNs, or its MoE blocks if it has any, by MoE layers, in place.
+
+    The experts of a block are taken as they are, and the rows of its router become those of the gate's:
+    `top-k` with the options of `own_router` leaves the output as it was. Other networks of such a model stay.
 
     A dense gate leaves the model as it is, but for the scale of its FFNs where one is set.
 
@@ -139,6 +149,7 @@ def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device)
     else:
         layers = _replace_ffns(model, settings, _chosen(sites, settings, gate_class), gate_class, device)
         setattr(model.config, CONFIG_KEY, SavedSettings.of(settings).to_json())
+    own = backbone.own_router(model.config)
     return Architecture(
         backbone=backbone,
         config=model.config,
@@ -146,8 +157,11 @@ def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device)
         ffns=tuple(
             FFNSize(
                 stack=site.stack,
-                d_model=site.w1_FD.shape[1],
-                d_hidden=site.w1_FD.shape[0],
+                d_model=site.ffn.d_model,
+                d_hidden=site.ffn.d_hidden,
+                is_gated=site.ffn.is_gated,
+                has_biases=site.ffn.b1 is not None,
+                own=None if site.router_ED is None else own,
                 gate_macs=layers[site].gate.macs_per_token if site in layers else None,
             )
             for site in sites
@@ -170,6 +184,8 @@ def convert_measured(
         UserError: the settings do not fit the model.
     """
     sites = list(backbones.load(settings.backbone).ffn_sites(model))
+    if any(site.router_ED is not None for site in sites):
+        return convert(model, settings, device), None
     before = [ffn_rms(site) for site in sites]
     architecture = convert(model, settings, device)
     layers = [module for module in model.modules() if isinstance(module, MoELayer)]
@@ -187,20 +203,47 @@ def convert_measured(
 
 
 def _chosen(sites: list[FFNSite], settings: MoESettings, gate_class: GateClass) -> list[FFNSite]:
-    """Return every n-th site.
+    """Return every n-th site; of a model with MoE blocks every n-th of these.
 
     Raises:
-        UserError: there is none, or the gate cannot stand there.
+        UserError: there is none, the gate cannot stand there, or settings do not fit MoE blocks.
     """
     every = settings.experts.every
-    chosen = sites[every - 1 :: every]
+    blocks = [site for site in sites if site.router_ED is not None]
+    places = blocks or sites
+    chosen = places[every - 1 :: every]
     if not chosen:
-        raise UserError(f"experts.every: {every} leaves no layer to convert; the model has {len(sites)}")
+        raise UserError(f"experts.every: {every} leaves no layer to convert; the model has {len(places)}")
     reason = gate_class.encoders_only
     if reason and any(site.stack == "decoder" for site in chosen):
         spelled = plugins.resolve("gates", settings.gate)[0].replace("_", "-")
         raise UserError(f"--gate {spelled}: cannot stand in a decoder: {reason}")
+    if blocks:
+        _check_experts(settings.experts, len(blocks[0].ffn.w1))
     return chosen
+
+
+def _check_experts(config: ExpertsConfig, count: int) -> None:
+    """Refuse settings of experts that MoE blocks bring.
+
+    Raises:
+        UserError: with every setting that has no effect, or does not fit.
+    """
+    problems = [
+        f"experts.{key}: {value!r} has no effect: the model's MoE blocks bring their experts"
+        for key, value, is_set in (
+            ("init", config.init, config.init != "random"),
+            ("scale", config.scale, config.scale != "none"),
+        )
+        if is_set
+    ]
+    if config.count != count:
+        problems.append(
+            f"experts.count: {config.count} are not the {count} experts of the model's MoE blocks;"
+            f" set experts.count={count}"
+        )
+    if problems:
+        raise UserError(*problems)
 
 
 def _replace_ffns(
@@ -210,7 +253,7 @@ def _replace_ffns(
     gate_class: GateClass,
     device: torch.device,
 ) -> dict[FFNSite, MoELayer]:
-    """Put an MoE layer in the place of each of these networks."""
+    """Put an MoE layer in the place of each of these networks or blocks."""
     backbone = backbones.load(settings.backbone)
     backend = backends.load(choose_backend(settings.experts.backend, device))
     inputs = {name: StackInputs(stack, backbone.TIME_MAJOR) for name, stack in backbone.stacks(model).items()}
@@ -218,13 +261,18 @@ def _replace_ffns(
     layers = {}
     for index, site in enumerate(sites):
         try:
-            gate = gate_class(settings.gate_options, site.w1_FD.shape[1], settings.experts.count)
+            gate = gate_class(settings.gate_options, site.ffn.d_model, settings.experts.count)
         except ValueError as error:
             raise UserError(str(error)) from error
         fit_routers(gate, site.norm)
         experts = Experts(site, settings.experts, backend)
-        initialize_experts(experts, site, settings.experts, std, gate)
+        if site.router_ED is None:
+            initialize_experts(experts, site, settings.experts, std, gate)
+        else:
+            take_router(gate, site.router_ED)
+            # Its routers are gone, and with them what such a model balances; gates have losses of their own.
+            model.config.output_router_logits = False
         layer = MoELayer(index, gate, experts, inputs[site.stack], backbone.TIME_MAJOR)
-        site.replace(layer.to(site.w1_FD.device).train(model.training))
+        site.replace(layer.to(site.ffn.w1.device).train(model.training))
         layers[site] = layer
     return layers

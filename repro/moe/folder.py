@@ -45,6 +45,8 @@ _NOT_TAKEN = {
     "transformers_version",
 }
 """Entries of every configuration that say how a model is called or was made, and not what it is."""
+_ALSO_TAKEN = {"head_dim", "rope_scaling", "rope_theta"}
+"""Entries that models read, or older versions wrote, though the class of the family does not name them."""
 
 
 class WeightIndex(Record):
@@ -98,7 +100,8 @@ def family_of(plain: Mapping[str, Any], folder: Path, where: str = "") -> Backbo
     code = "code that its config.json names (auto_map) is not run" if "auto_map" in plain else ""
     if not found:
         reason = unknown("model_type", spelled(str(model_type)), families)
-        raise UserError(f"{where}{folder}: {reason}{code and f' And {code}.'}")
+        way = " A new family is one file in repro/moe/backbones/, after the contract in its base.py."
+        raise UserError(f"{where}{folder}: {reason}{way}{code and f' And {code}.'}")
     if code:
         notice(f"{where}{folder}: {code}")
     return found[0]
@@ -120,7 +123,8 @@ def configuration(
     backbone = family_of(plain, folder, where)
     aliases, defaults = backbone.CONFIG.attribute_map, backbone.CONFIG().to_dict()
     taken = {aliases[name]: value for name, value in plain.items() if name in aliases}
-    taken |= {name: plain[name] for name in plain if name in {*defaults, CONFIG_KEY} - _NOT_TAKEN}
+    known = {*defaults, *_ALSO_TAKEN, CONFIG_KEY} - _NOT_TAKEN
+    taken |= {name: plain[name] for name in plain if name in known}
     taken |= options or {}
     for entry in backbone.STACKS.values():
         layers = taken.get(entry, defaults[entry])

@@ -8,8 +8,9 @@ from torch.profiler import record_function
 
 from repro.config import ExpertsConfig
 from repro.moe.backbones.base import FFNSite
-from repro.moe.experts.base import ExpertBackend, FFNWeights
-from repro.moe.experts.shared.ffn import activation_name, compute_dtype
+from repro.moe.experts.base import ExpertBackend
+from repro.moe.experts.shared.rows import compute_dtype
+from repro.moe.ffn import FFN, activation_name
 from repro.moe.gates.base import Gate
 from repro.moe.routing import LayerRouting, Routing, RoutingLayer
 from repro.moe.spread import Spread
@@ -22,28 +23,30 @@ ROUTER, EXPERTS = "repro: router", "repro: experts"
 class Experts(nn.Module):
     """The experts of one layer, computed by a back-end; `initialize_experts` fills the stacked weights.
 
-    Spread over processes, each holds some of them, in the order of their ranks (`spread_experts`).
+    Those of a site that is an MoE block already are taken as they are: the same memory under the names of
+    `FFN`. Spread over processes, each holds some of them, in the order of their ranks (`spread_experts`).
     """
 
     w1: nn.Parameter
-    b1: nn.Parameter
+    b1: nn.Parameter | None
     w2: nn.Parameter
-    b2: nn.Parameter
+    b2: nn.Parameter | None
 
     def __init__(self, site: FFNSite, config: ExpertsConfig, backend: ExpertBackend) -> None:
         super().__init__()
-        named = "relu" if config.activation == "relu" else site.activation
+        named = "relu" if config.activation == "relu" else site.ffn.activation
         self.activation = activation_name(named)
         self.backend = backend
         self.spread: Spread | None = None
-        self.w1, self.b1, self.w2, self.b2 = (
-            nn.Parameter(dense.detach().new_empty(config.count, *dense.shape))
-            for dense in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
-        )
+        for name in ("w1", "b1", "w2", "b2"):
+            own: Tensor | None = getattr(site.ffn, name)
+            if own is not None and site.router_ED is None:
+                own = own.detach().new_empty(config.count, *own.shape)
+            self.register_parameter(name, None if own is None else nn.Parameter(own.detach()))
 
-    def weights(self) -> FFNWeights:
+    def weights(self) -> FFN:
         """Return the stacked weights, as back-ends take them."""
-        return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
+        return FFN(self.w1, self.b1, self.w2, self.b2, self.activation)
 
     def forward(self, x_TD: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
         """Compute the weighted sum of every token's experts.

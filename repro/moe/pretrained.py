@@ -1,6 +1,7 @@
 """Save and load converted models, with the gate they were trained with or with another one."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from repro import plugins
 from repro.errors import UserError, named_line, one_line, unknown
 from repro.moe.backbones import base as backbones
-from repro.moe.backbones.base import Backbone
+from repro.moe.backbones.base import Backbone, OwnRouter
 from repro.moe.convert import MoESettings, SavedSettings, convert
 from repro.moe.flops import Architecture
 from repro.moe.folder import CONFIG_KEY, configuration, family_of, read_configuration, read_weights
+from repro.moe.gates.shared.softmax import cycled
 from repro.moe.sizes import refuse_too_large
 
 
@@ -25,7 +27,8 @@ def save(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None
     Args:
         weights: its whole tensors, where the model itself holds parts of them.
     """
-    model.save_pretrained(folder, state_dict=weights)
+    # By default the library takes stacked experts apart, into the names that other versions of it had.
+    model.save_pretrained(folder, state_dict=weights, save_original_format=False)
 
 
 def load(folder: Path, device: torch.device, backend: str = "auto") -> PreTrainedModel:
@@ -123,6 +126,21 @@ def is_converted(folder: Path | None) -> bool:
     return CONFIG_KEY in read_configuration(folder, "--model ")
 
 
+def own_router(folder: Path | None) -> OwnRouter | None:
+    """Return how the MoE blocks of the model in a folder route by themselves.
+
+    None if it has none, was converted, or cannot be read, which is said where it is loaded.
+    """
+    with suppress(UserError):
+        if folder is None or is_converted(folder):
+            return None
+        model_type = read_configuration(folder).get("model_type")
+        for backbone in map(backbones.load, plugins.names("backbones")):
+            if backbone.MODEL_TYPE == model_type and backbone.own_router(backbone.CONFIG()) is not None:
+                return backbone.own_router(configuration(folder))
+    return None
+
+
 def load_with_gate(
     folder: Path, settings: MoESettings, device: torch.device
 ) -> tuple[PreTrainedModel, Architecture]:
@@ -161,7 +179,7 @@ def load_with_gate(
             if ".gate." not in key or (key in fresh and fresh[key].shape == value.shape):
                 weights[key] = value
             elif key in fresh and _has_more_rows(fresh[key], value):
-                weights[key] = value[torch.arange(len(fresh[key])) % len(value)]
+                weights[key] = cycled(value, len(fresh[key]))
         gates = {key: value for key, value in fresh.items() if ".gate." in key}
         _load_weights(model, gates | weights)
         _load_generation(model, folder)

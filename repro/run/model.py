@@ -89,12 +89,14 @@ def check_family(config: RunConfig, paths: RunPaths) -> None:
     if config.model.checkpoint is None:
         return
     folder = checkpoint_folder(config.model.checkpoint, paths.model)
-    found = family_of(read_configuration(folder, "--model "), folder, "--model ").MODEL_TYPE
-    family = load_backbone(config.model.backbone).MODEL_TYPE
-    if found != family:
+    found = family_of(read_configuration(folder, "--model "), folder, "--model ")
+    needed = load_backbone(config.model.backbone).MODEL_TYPE
+    if found.MODEL_TYPE != needed:
+        fits = load_task(config.task).HEAD in found.HEADS
         raise UserError(
-            f"--model {paths.model or config.model.checkpoint}: it is a {found!r} model;"
-            f" task {config.task!r} needs {family!r}"
+            f"--model {paths.model or config.model.checkpoint}: it is a {found.MODEL_TYPE!r} model;"
+            f" task {config.task!r} needs {needed!r}"
+            + (f", or give --set model.backbone={found.MODEL_TYPE}" if fits else "")
         )
 
 

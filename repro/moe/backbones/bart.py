@@ -6,6 +6,7 @@ import transformers
 from torch import nn
 
 from repro.moe.backbones.base import Stack
+from repro.moe.backbones.shared.dense import no_router
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.backbones.shared.seq2seq import (
     bare_ffn_sites,
@@ -23,6 +24,7 @@ INIT_STD = "init_std"
 TIME_MAJOR = False
 
 ffn_sites = bare_ffn_sites
+own_router = no_router
 
 
 def stacks(model: transformers.PreTrainedModel) -> dict[str, Stack]:

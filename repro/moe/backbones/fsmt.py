@@ -7,6 +7,7 @@ import transformers
 from torch import Tensor, nn
 
 from repro.moe.backbones.base import Stack
+from repro.moe.backbones.shared.dense import no_router
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.backbones.shared.seq2seq import (
     bare_ffn_sites,
@@ -24,6 +25,7 @@ INIT_STD = "init_std"
 TIME_MAJOR = True
 
 ffn_sites = bare_ffn_sites
+own_router = no_router
 
 
 def stacks(model: transformers.PreTrainedModel) -> dict[str, Stack]:
