@@ -1,5 +1,6 @@
 """Where rows of spread experts arrive and go, without processes."""
 
+import pytest
 import torch
 from expert_cases import random_selection, routing_of, tensors_of
 from hypothesis import given
@@ -43,11 +44,14 @@ def test_arrival_order_lists_every_row_once_by_expert(counts: list[list[int]]) -
     assert routing.expert_A.tolist() == [expert for expert, _ in sorted(arriving)]
 
 
-def test_dispatch_and_combine_equal_one_process() -> None:
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_dispatch_and_combine_equal_one_process(is_gated: bool) -> None:
     """Two processes with two experts each, played by one: exchanges are slices."""
     experts, held, d_model = 4, 2, 16
     tensors = tensors_of(20, 3, torch.float64, shape=(experts, d_model, 32))
-    x_TD, weights = tensors[0], FFN(*tensors[1:5], "gelu")
+    x_TD, w1, b1, w2, b2 = tensors
+    gated = FFN(torch.cat([w1, w1.flip(1)], 1), None, w2, None, "silu")
+    weights = gated if is_gated else FFN(w1, b1, w2, b2, "gelu")
     tokens = (slice(0, 12), slice(12, 20))
     routings = [
         routing_of(random_selection(12, 1, num_experts=experts), torch.float64),
