@@ -346,7 +346,7 @@ class TestPretrained:
         model, data = write_relative(tmp_path / "tiny-mixtral", "mixtral", **experts), folder_of("soda")
         settings = without_model("soda")
         answer = cli.train("adaptive", tmp_path / "refused", "--model", model, task="soda", settings=settings)
-        refused(answer, r"a 'mixtral' model; task 'soda' needs 'gpt2', or give --set model\.backbone=mixtral$")
+        refused(answer, r"'mixtral' model; task 'soda' needs 'gpt2', or give --set model\.backbone=mixtral$")
         own = {"model.backbone": "mixtral", "experts.count": None}
         result = from_checkpoint(cli, tmp_path / "out", "soda", "adaptive", model, data, settings=own)
         assert result["config"]["experts"]["count"] == 4

@@ -56,7 +56,8 @@ def test_an_upcycled_layer_starts_at_the_scale_of_the_dense_one(gate: str, count
     model = build()
     sites = list(bert.ffn_sites(model))
     for site in sites:
-        torch.nn.init.zeros_(site.norm.get_parameter("bias"))  # fresh norms; others in `backbones/test_conversion.py`
+        # Fresh norms; others in `backbones/test_conversion.py`.
+        torch.nn.init.zeros_(site.norm.get_parameter("bias"))
     torch.manual_seed(1)
     convert(model, settings(gate, experts=FITTED_COPIES | {"count": count}), CPU)
     x_TD = torch.randn(8192, 16, generator=torch.Generator().manual_seed(4))

@@ -166,8 +166,8 @@ def test_random_experts_have_the_models_spread_and_zero_biases(tiny: Tiny) -> No
 def test_nothing_of_the_dense_ffns_is_left(tiny: Tiny) -> None:
     dense = sum(parameter.numel() for parameter in tiny.build().parameters())
     parameters = sum(parameter.numel() for parameter in tiny.converted("top-2").parameters())
-    # An FFN of width F has 2 * 16 F + F + 16 parameters, a gated one 3 * 16 F; three more of them, and a router
-    # of 4 x 16.
+    # An FFN of width F has 2 * 16 F + F + 16 parameters, a gated one 3 * 16 F; three more, and a router of
+    # 4 x 16.
     sizes = [48 * tiny.widths[one] if tiny.is_gated else 33 * tiny.widths[one] + 16 for one in tiny.stacks]
     extra = [3 * size + 64 for size in sizes]
     assert parameters == dense + sum(extra)
