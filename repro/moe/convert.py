@@ -178,7 +178,7 @@ def convert_measured(
     Returns:
         Its architecture; root mean square of a fresh layer's output over that of the FFN it replaces
         (`initialize.output_scale`), mean over layers. Of a dense model that of its FFNs, after over before.
-        None if one of them gives 0.
+        None if one of them gives 0, or where pretrained experts stay as they are.
 
     Raises:
         UserError: the settings do not fit the model.
