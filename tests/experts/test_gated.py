@@ -151,8 +151,6 @@ def test_experts_of_transformers_on_the_same_stacks(backend: str) -> None:
     expected = experts(
         x_TD, routing.expert_A[by_token_A].view(12, 2), routing.weight_A[by_token_A].view(12, 2)
     )
-    if backend == "loop":
-        assert torch.equal(y_TD, expected)
     torch.testing.assert_close(y_TD, expected, rtol=1e-5, atol=1e-5)
     grads = torch.autograd.grad(y_TD.square().sum(), ffn.tensors)
     theirs = torch.autograd.grad(expected.square().sum(), (experts.gate_up_proj, experts.down_proj))
