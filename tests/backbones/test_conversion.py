@@ -33,9 +33,11 @@ def test_one_upcycled_expert_is_the_original_model_exactly(tiny: Tiny, masked: b
     expected = tiny.outputs(tiny.build(**sizes), batch)
     model = tiny.converted("top-1", sizes=sizes, experts=ONE_COPY)
     assert len(moe_layers(model)) == len(tiny.stacks)
+    # Llama's gate and up are two products there and one here, which may round otherwise.
+    tolerance = 2e-6 if tiny.is_gated else 0.0
     for before, after in zip(expected, tiny.outputs(model, batch), strict=True):
         assert before.std() > 0.1
-        assert torch.equal(after, before)
+        torch.testing.assert_close(after, before, rtol=0, atol=tolerance)
 
 
 def test_gpt2_with_its_own_activation_is_the_same_up_to_rounding(gpt2: Tiny) -> None:

@@ -237,16 +237,16 @@ def test_a_small_gpt2_by_hand() -> None:
 
 
 def test_a_small_llama_by_hand() -> None:
-    # D = 10, three layers of 2 query heads and 1 of keys and values, each 5 wide, V = 50; lengths 3 and 4.
-    # Projections 2 * (2 + 1) * 5 * 10 = 300 a token, attention 2 * 2 * 5 = 20 a pair.
-    # 3 * (300 * 7 + 20 * 25) + 10 * 50 * 7 = 3 * 2,600 + 3,500 = 11,300
-    sizes = {"vocab_size": 50, "hidden_size": 10, "num_hidden_layers": 3, "intermediate_size": 20}
+    # D = 8, three layers of 2 query heads and 1 of keys and values, each 4 wide, V = 50; lengths 3 and 4.
+    # Projections 2 * (2 + 1) * 4 * 8 = 192 a token, attention 2 * 2 * 4 = 16 a pair.
+    # 3 * (192 * 7 + 16 * 25) + 8 * 50 * 7 = 3 * 1,744 + 2,800 = 8,032
+    sizes = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 3, "intermediate_size": 20}
     config = llama.CONFIG(**sizes, num_attention_heads=2, num_key_value_heads=1)
     volume = Volume.of({"decoder": [3, 4]})
-    assert llama.rest_macs(config, "causal-language-model", volume) == 11_300
+    assert llama.rest_macs(config, "causal-language-model", volume) == 8_032
     # Heads that are wider than their share, as in Qwen 3: twice as wide, so twice as much of both.
-    config = llama.CONFIG(**sizes, num_attention_heads=2, num_key_value_heads=1, head_dim=10)
-    assert llama.rest_macs(config, "causal-language-model", volume) == 2 * 3 * 2_600 + 3_500
+    config = llama.CONFIG(**sizes, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    assert llama.rest_macs(config, "causal-language-model", volume) == 2 * 3 * 1_744 + 2_800
 
 
 def test_gated_networks_and_blocks_by_hand() -> None:
@@ -259,7 +259,7 @@ def test_gated_networks_and_blocks_by_hand() -> None:
     block = replace(gated, own=OwnRouter(experts=8, k=2, combine="renormalised"))
     assert (block.row_macs, block.token_macs) == (600, 1_280)
     # One block stays, one has a gate of 10 * 8; three tokens with 1.5 experts each there.
-    config = llama.CONFIG(vocab_size=50, hidden_size=10, num_hidden_layers=2, num_attention_heads=2)
+    config = llama.CONFIG(vocab_size=50, hidden_size=10, num_hidden_layers=2, num_attention_heads=1)
     architecture = Architecture(
         backbone=llama,
         config=config,
