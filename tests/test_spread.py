@@ -33,7 +33,12 @@ def test_arrival_order_by_hand() -> None:
 )
 def test_arrival_order_lists_every_row_once_by_expert(counts: list[list[int]]) -> None:
     counts_NX = torch.tensor(counts)
-    arriving = [(expert, sender) for sender, row in enumerate(counts) for expert, n in enumerate(row) for _ in range(n)]
+    arriving = [
+        (expert, sender)
+        for sender, row in enumerate(counts)
+        for expert, n in enumerate(row)
+        for _ in range(n)
+    ]
     order = arrival_order(counts_NX).tolist()
     assert sorted(order) == list(range(len(arriving)))
     assert [arriving[place] for place in order] == sorted(arriving)
@@ -62,9 +67,7 @@ def test_dispatch_and_combine_equal_one_process(is_gated: bool) -> None:
     outputs: list[list[torch.Tensor]] = [[], []]
     for owner in range(2):
         arriving_NX = torch.stack([sent[owner] for sent in sent_NX])
-        parts = [
-            row.split(sent.sum(1).tolist())[owner] for row, sent in zip(rows, sent_NX, strict=True)
-        ]
+        parts = [row.split(sent.sum(1).tolist())[owner] for row, sent in zip(rows, sent_NX, strict=True)]
         mine = slice(owner * held, (owner + 1) * held)
         own = weights.map(lambda part, mine=mine: part[mine])
         output_RD = loop.forward(torch.cat(parts), arrived_routing(arriving_NX), own)

@@ -100,7 +100,7 @@ SIZES |= {name: LLAMA for name in LLAMAS} | {
 WIDTHS = {
     "bert": {"encoder": 32},
     "gpt2": {"decoder": 40},
-    **dict.fromkeys((*LLAMAS, "mixtral", "olmoe"), {"decoder": 24}),
+    **{name: {"decoder": 24} for name in (*LLAMAS, "mixtral", "olmoe")},
     "qwen3_moe": {"decoder": 20},
     "bart": {"encoder": 32, "decoder": 24},
     "fsmt": {"encoder": 32, "decoder": 24},

@@ -73,7 +73,9 @@ def measure(case: Case, processes: int, *, repeats: int, progress: Callable[[], 
             progress()
     except EOFError as error:
         reasons = [_reason(ours) for ours, _ in pairs[1:]]
-        raise UserError(f"--parallel {processes}: {next(filter(None, reasons), 'a process ended')}") from error
+        raise UserError(
+            f"--parallel {processes}: {next(filter(None, reasons), 'a process ended')}"
+        ) from error
     finally:
         for process in running:
             process.kill()

@@ -91,7 +91,7 @@ def check_family(config: RunConfig, paths: RunPaths) -> None:
     folder = checkpoint_folder(config.model.checkpoint, paths.model)
     found = family_of(read_configuration(folder, "--model "), folder, "--model ")
     needed = load_backbone(config.model.backbone).MODEL_TYPE
-    if found.MODEL_TYPE != needed:
+    if needed != found.MODEL_TYPE:
         fits = load_task(config.task).HEAD in found.HEADS
         raise UserError(
             f"--model {paths.model or config.model.checkpoint}: it is a {found.MODEL_TYPE!r} model;"

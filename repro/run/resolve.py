@@ -153,8 +153,8 @@ def _choose_experts(
 ) -> None:
     """Fit copies, which are to start as what they were copied from, and leave random experts as drawn.
 
-    A model with experts of its own brings them: what the scale says of their start does not apply. Unless they
-    are set, number and weights of the experts are those of a model with MoE blocks.
+    A model with experts of its own brings them: what the scale says of their start does not apply. Unless
+    they are set, number and weights of the experts are those of a model with MoE blocks.
     """
     experts, own = sections["experts"], own_router(model)
     if own is None and not is_converted(model):

@@ -168,9 +168,7 @@ def test_null_experts_with_copied_rows_start_as_the_model_itself() -> None:
         rows = router_weight(layer)
         assert torch.equal(rows[4:], rows[:4])
     batch = tiny.batch()
-    torch.testing.assert_close(
-        tiny.outputs(converted, batch), tiny.outputs(model, batch), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(tiny.outputs(converted, batch), tiny.outputs(model, batch), rtol=0, atol=1e-5)
 
 
 # --- what is taken over -------------------------------------------------------------------------

@@ -158,9 +158,7 @@ def test_gradients_equal_finite_differences(backend: str, activation: str) -> No
     weight_A = routing.weight_A.clone().requires_grad_()
 
     def function(weight_A: Tensor, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        return forward(
-            x, dataclasses.replace(routing, weight_A=weight_A), FFN(w1, b1, w2, b2, activation)
-        )
+        return forward(x, dataclasses.replace(routing, weight_A=weight_A), FFN(w1, b1, w2, b2, activation))
 
     assert torch.autograd.gradcheck(function, (weight_A, *tensors))
 
