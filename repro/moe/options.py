@@ -25,8 +25,8 @@ _OTHER_MODELS = {"is_decoder", "is_encoder_decoder", "add_cross_attention"}
 def option_defaults(backbone: Backbone) -> dict[str, Any]:
     """Return the options of a run's model with their defaults: those that the family's class has itself.
 
-    What every class has (labels, kinds of output, chunks of the feed-forward network) is up to the task; options
-    that have parts (of rotary positions) cannot be set.
+    What every class has (labels, kinds of output, chunks of the feed-forward network) is up to the task;
+    options that have parts (of rotary positions) cannot be set.
     """
     shared = {*PreTrainedConfig().to_dict(), *_OTHER_MODELS}
     plain = backbone.CONFIG().to_dict()

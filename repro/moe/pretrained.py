@@ -136,7 +136,7 @@ def own_router(folder: Path | None) -> OwnRouter | None:
             return None
         model_type = read_configuration(folder).get("model_type")
         for backbone in map(backbones.load, plugins.names("backbones")):
-            if backbone.MODEL_TYPE == model_type and backbone.own_router(backbone.CONFIG()) is not None:
+            if model_type == backbone.MODEL_TYPE and backbone.own_router(backbone.CONFIG()) is not None:
                 return backbone.own_router(configuration(folder))
     return None
 
