@@ -38,6 +38,8 @@ class FFNSite:
     norm: nn.LayerNorm
     """The norm whose output it reads."""
     replace: Callable[[nn.Module], None]
+    attention: nn.Module | None = None
+    """The self-attention of its block, for gates that decide by its weights; None where these cannot be had."""
 
 
 @dataclass(frozen=True, eq=False)

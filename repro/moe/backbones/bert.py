@@ -47,6 +47,7 @@ def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
             activation=model.config.hidden_act,
             norm=layer.attention.output.LayerNorm,
             replace=replace,
+            attention=layer.attention.self,
         )
 
 

@@ -36,6 +36,7 @@ def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
             activation=model.config.activation_function,
             norm=block.ln_2,
             replace=replace,
+            attention=block.attn,
         )
 
 

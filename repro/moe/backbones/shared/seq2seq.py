@@ -35,6 +35,7 @@ def bare_ffn_sites(model: PreTrainedModel) -> Iterator[FFNSite]:
                 activation=model.config.activation_function,
                 norm=getattr(layer, norm),
                 replace=replace,
+                attention=layer.self_attn,
             )
 
 
