@@ -59,7 +59,7 @@ BOTH = 0.4
 _LABELS = "ABCD"
 
 
-class _Property(NamedTuple):
+class Property(NamedTuple):
     """Something that is true of some things of a kind, and not of others; what is unclear is in neither."""
 
     true: list[str]
@@ -69,11 +69,11 @@ class _Property(NamedTuple):
     lacking: set[str]
 
 
-def _property(true: str, false: str, having: str, lacking: str) -> _Property:
-    return _Property(true.split(" / "), false.split(" / "), {*having.split()}, {*lacking.split()})
+def _property(true: str, false: str, having: str, lacking: str) -> Property:
+    return Property(true.split(" / "), false.split(" / "), {*having.split()}, {*lacking.split()})
 
 
-_MATERIALS = [
+MATERIALS = [
     _property(
         "lets a current through / carries electricity",
         "does NOT let a current through / keeps electricity out",
@@ -117,7 +117,7 @@ _MATERIALS = [
         "iron steel copper silver gold wooden rubber wool stone clay cork",
     ),
 ]
-_ANIMALS = [
+ANIMALS = [
     _property(
         "lays eggs / comes out of an egg",
         "does NOT lay eggs",
@@ -173,13 +173,13 @@ _SIGHTS = (
 _NEEDS = (
     "{X} needs* a thing that {p} {where} . Which/question one/question should {he} take* ?/question",
     "{where} {X} looks* for something that {p} . What/question is/question it/question made* of ?/question",
-    "Which/question of/question these/question would {X} choose* {where} , if it is one that {p} ?/question",
+    "Which/question of/question these/question would {X} choose* {where} , if it {p} ?/question",
     "{X} wants* an object that {p} {where} . Which/question one/question fits* ?/question",
 )
 _MEETINGS = (
     "{where} {X} saw* an animal that {p} . What/question could/question it/question be/question ?/question",
     "{X} writes* about an animal that {p} and lives* {where} . Which/question one/question is it ?/question",
-    "Which/question of/question these/question did {X} meet* {where} , if it is one that {p} ?/question",
+    "Which/question of/question these/question did {X} meet* {where} , if it {p} ?/question",
     "{where} {X} took* a picture of an animal that {p} . Which/question animal/question is it ?/question",
 )
 _COLOURS = listed("red blue green white black yellow grey brown")
@@ -228,7 +228,7 @@ def _row(generator: random.Random, question: Words, right: str, wrong: Sequence[
 def _knowledge(generator: random.Random) -> tuple[str, str, list[str]]:
     """Ask for something with a property, without it, or with two; the right choice and three others."""
     about_materials = generator.random() < 0.5
-    kinds = _MATERIALS if about_materials else _ANIMALS
+    kinds = MATERIALS if about_materials else ANIMALS
     both = generator.random() < BOTH
     while True:
         asked = generator.sample(kinds, 2 if both else 1)
@@ -253,7 +253,7 @@ def _knowledge(generator: random.Random) -> tuple[str, str, list[str]]:
     return question, right, wrong
 
 
-def _parted(asked: Sequence[_Property], sides: Sequence[bool]) -> Iterator[set[str]]:
+def _parted(asked: Sequence[Property], sides: Sequence[bool]) -> Iterator[set[str]]:
     """Yield what fits; then what does not: of two properties the first alone, the second alone, none.
 
     Of one property at least three things do not fit, or an empty set says that there are too few.
@@ -274,7 +274,7 @@ def _parted(asked: Sequence[_Property], sides: Sequence[bool]) -> Iterator[set[s
     yield not_first & not_second
 
 
-def _said(generator: random.Random, one: _Property, side: bool) -> str:
+def _said(generator: random.Random, one: Property, side: bool) -> str:
     """Say that a thing has a property, or lacks it, with the roles of the words."""
     words = generator.choice(one.true if side else one.false).split()
     return " ".join("not/negation" if word == "NOT" else f"{word}/property" for word in words)

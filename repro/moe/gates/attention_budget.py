@@ -22,7 +22,7 @@ class Config:
     scale: float | None = bounded(None, low=1)
     """N: a token of importance I has ceil(I N) experts. With `k` the value at the start. None: the number of
     experts, or `k` if that is set."""
-    rate: float = bounded(0.3, above=0, high=1)
+    rate: float = bounded(0.2, above=0, high=1)
     """Exponent of the factor by which one batch corrects the scale."""
     combine: Combine = "raw"
     """Weights of the selected experts: `raw` is their probabilities; see `Combine`."""

@@ -99,7 +99,7 @@ class Gate(base.Gate[Config]):
         """Tell which tokens see one expert alone, bool, (T,)."""
         last = len(self.rare_V) - 1
         if last == 0:
-            return hashed(ids_T, self.config.salt + 1) < self.config.rare * 2**32
+            return hashed(ids_T, self.config.salt + 1) < int(self.config.rare * 2**32)
         return self.rare_V[ids_T.clamp(max=last)]
 
     def learn_frequencies(self, counts_V: Tensor) -> None:
@@ -125,4 +125,4 @@ def rare_ids(counts_V: Tensor, share: float) -> Tensor:
     # Tokens of all ids that are at most as frequent as this one.
     last_V = torch.searchsorted(ordered_V, counts_V, right=True) - 1
     tokens_V = ordered_V.cumsum(0)[last_V]
-    return tokens_V <= share * int(counts_V.sum())
+    return tokens_V.double() <= share * int(counts_V.sum())
