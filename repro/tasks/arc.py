@@ -114,20 +114,18 @@ class Task(CausalBatches):
             split_special_tokens=True,
         )
         prompt_ids, *sequences = encoded["input_ids"]
-        choices = []
+        choices: list[Feature] = []
         for ids in sequences:
             kept = ids[-self.max_length :]
             # The first token of a sequence has nothing before it, and cannot be scored.
-            choices.append({"ids": kept, "scored": min(max(len(ids) - len(prompt_ids), 1), len(kept) - 1)})
+            size = min(max(len(ids) - len(prompt_ids), 1), len(kept) - 1)
+            choices.append({"input_ids": kept, "scored": [0] * (len(kept) - size) + [1] * size})
         right = row["choices"]["label"].index(row["answerKey"])
-        kept, scored = choices[right]["ids"], choices[right]["scored"]
-        dropped = len(sequences[right]) - len(kept)
         first, last = len(_BEFORE), len(_BEFORE) + len(row["question"])
         inside = [start < last and stop > first for start, stop in encoded["offset_mapping"][right + 1]]
         return {
-            "input_ids": kept,
-            "scored": [0] * (len(kept) - scored) + [1] * scored,
-            "asked": [int(one) for one in inside[dropped:]],
+            **choices[right],
+            "asked": [int(one) for one in inside[-self.max_length :]],
             "choices": choices,
             "right": right,
             "cut": any(len(ids) > self.max_length for ids in sequences),
@@ -142,15 +140,7 @@ class Task(CausalBatches):
         further batch is in no count of FLOPs, as generation is not.
         """
         choices = [choice for feature in features for choice in feature["choices"]]
-        further = self.collate(
-            [
-                {
-                    "input_ids": choice["ids"],
-                    "scored": [0] * (len(choice["ids"]) - choice["scored"]) + [1] * choice["scored"],
-                }
-                for choice in choices
-            ]
-        )
+        further = self.collate(choices)
         further = {name: tensor.to(batch[name].device) for name, tensor in further.items()}
         losses = iter(summed_losses(model(**further), further))
         return [tuple(-next(losses) for _ in feature["choices"]) for feature in features]

@@ -67,10 +67,11 @@ class TestEncoding:
         for row, feature in zip(ROWS, task(tokenizer).encode(ROWS), strict=True):
             assert len(feature["choices"]) == len(row["choices"]["text"])
             for text, choice in zip(row["choices"]["text"], feature["choices"], strict=True):
-                size = len(choice["ids"]) - choice["scored"]
-                assert tokenizer.decode(choice["ids"][:size]) == f"Question: {row['question']}\nAnswer:"
-                assert tokenizer.decode(choice["ids"][size:]) == f" {text}"
-            assert feature["choices"][feature["right"]]["ids"] == feature["input_ids"]
+                ids, size = choice["input_ids"], len(choice["scored"]) - sum(choice["scored"])
+                assert tokenizer.decode(ids[:size]) == f"Question: {row['question']}\nAnswer:"
+                assert tokenizer.decode(ids[size:]) == f" {text}"
+            right = feature["choices"][feature["right"]]
+            assert right == {key: feature[key] for key in ("input_ids", "scored")}
 
     def test_numbers_are_labels_too(self, tokenizer: Any) -> None:
         rights = [feature["right"] for feature in task(tokenizer).encode(ROWS)]
@@ -86,11 +87,11 @@ class TestEncoding:
             assert len(feature["asked"]) == length
             assert feature["cut"] is True
             for short, full in zip(feature["choices"], whole["choices"], strict=True):
-                assert short["ids"] == full["ids"][-length:]
-                assert short["scored"] == min(full["scored"], len(short["ids"]) - 1)
+                assert short["input_ids"] == full["input_ids"][-length:]
+                assert sum(short["scored"]) == min(sum(full["scored"]), len(short["input_ids"]) - 1)
 
     def test_one_that_is_too_long_is_enough_to_be_cut(self, tokenizer: Any) -> None:
-        longest = max(len(choice["ids"]) for choice in task(tokenizer).encode([ROW])[0]["choices"])
+        longest = max(len(one["input_ids"]) for one in task(tokenizer).encode([ROW])[0]["choices"])
         feature = task(tokenizer, longest - 1).encode([ROW])[0]
         assert len(feature["input_ids"]) < longest
         assert feature["cut"] is True
