@@ -25,10 +25,10 @@ def test_a_run_has_as_many_rare_tokens_as_it_asked_for(cli: CommandLine, tmp_pat
     tables = [layer.gate.state_dict()["rare_V"] for layer in moe_layers(model)]
     assert all(len(table) > 100 and 0 < int(table.sum()) < len(table) for table in tables)
     assert len({tuple(table.tolist()) for table in tables}) == (2 if task == "wmt19" else 1)
-    # Rare are at most half of the tokens of the whole split, and less by the tokens of one id at most.
+    # Rare are at most half of the tokens of the whole split, and less by those of ids that are as frequent.
     for shares in result["routing"]["share_by_count_per_layer"]:
         assert shares[0] == 0
-        assert 0.3 < shares[1] < 0.65
+        assert 0.15 < shares[1] < 0.65
     evaluated = cli("eval", only_run(tmp_path), "--json").json()
     assert (evaluated["eval_loss"], evaluated["metric"]) == (result["eval_loss"], result["metric"])
     assert evaluated["routing"] == result["routing_eval"]

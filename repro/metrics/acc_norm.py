@@ -58,9 +58,7 @@ class Metric(InMemoryMetric):
             ),
         )
 
-    def _compute(
-        self, predictions: list[list[float]], references: list[dict[str, Any]]
-    ) -> dict[str, float]:
+    def _compute(self, predictions: list[list[float]], references: list[dict[str, Any]]) -> dict[str, float]:
         if not predictions:
             raise ValueError("the accuracy of multiple choice needs at least one question")
 

@@ -14,7 +14,7 @@ def tables() -> dict[str, Any]:
 
 
 def tasks() -> list[str]:
-    """The tasks of the paper, by our names, in the order of its Table 3; there are others beside them."""
+    """Return the tasks of the paper, by our names, in the order of its Table 3; there are others, too."""
     return list(tables()["table3"])
 
 

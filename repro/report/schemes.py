@@ -23,8 +23,9 @@ METRIC_TITLES = {
     "perplexity": "Perplexity per token",
     "acc_norm": "Accuracy (acc_norm)",
 }
-"""Metrics as Table 3 of the paper names them; perplexity with its unit, which the paper does not name. The last
-one is of no task of the paper."""
+"""Metrics as Table 3 of the paper names them; perplexity with its unit, which the paper does not name.
+
+The last one is of no task of the paper."""
 DISTURBED = 0.1
 """CPU steal above which tables say so."""
 

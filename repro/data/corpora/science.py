@@ -165,11 +165,11 @@ _FORMS = listed("key ring bowl coin box rod ball cup plate spoon block nail butt
 _PURPOSES = (
     "for a test at school / for the garden / for a model of a ship / for a new lamp / for a game in the snow"
     " / for the kitchen / for a toy / for the roof / for a show / for work in the cellar"
-).split(" / ")
+)
 _SIGHTS = (
     "at the lake / behind the barn / in the forest / near the river / in the hills / on the way home"
     " / at the edge of the village / in a film / in an old book / close to the road"
-).split(" / ")
+)
 _NEEDS = (
     "{X} needs* a thing that {p} {where} . Which/question one/question should {he} take* ?/question",
     "{where} {X} looks* for something that {p} . What/question is/question it/question made* of ?/question",
@@ -245,7 +245,7 @@ def _knowledge(generator: random.Random) -> tuple[str, str, list[str]]:
     person = people(generator, 1)[0]
     templates, places = (_NEEDS, _PURPOSES) if about_materials else (_MEETINGS, _SIGHTS)
     question = generator.choice(templates).format(
-        X=person.name, he=person.he, p=phrase, where=generator.choice(places)
+        X=person.name, he=person.he, p=phrase, where=generator.choice(places.split(" / "))
     )
     forms = generator.sample(_FORMS, 4) if about_materials else []
     named = [f"{thing} {form}" for thing, form in zip([right, *wrong], forms, strict=True)] if forms else []

@@ -39,7 +39,7 @@ class FFNSite:
     """The norm whose output it reads."""
     replace: Callable[[nn.Module], None]
     attention: nn.Module | None = None
-    """The self-attention of its block, for gates that decide by its weights; None where these cannot be had."""
+    """The self-attention of its block, for gates that decide by its weights; None if these cannot be had."""
 
 
 @dataclass(frozen=True, eq=False)

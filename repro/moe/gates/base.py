@@ -76,7 +76,7 @@ class Gate(nn.Module, ABC, Generic[ConfigT]):
             ids_T: token ids, int64; None where they are unknown, and to gates that do not need them.
         """
 
-    def learn_frequencies(self, counts_V: Tensor) -> None:  # noqa: B027 (optional)
+    def learn_frequencies(self, counts_V: Tensor) -> None:
         """Keep in buffers what follows from the frequencies of the token ids; by default nothing.
 
         Called once for a gate that `needs_frequencies`, between conversion and training; a saved model brings
