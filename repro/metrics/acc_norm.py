@@ -65,7 +65,7 @@ class Metric(InMemoryMetric):
         def share(lengths: list[Sequence[int]]) -> float:
             chosen = map(most_likely, predictions, lengths)
             right = [reference["right"] for reference in references]
-            return sum(one == other for one, other in zip(chosen, right, strict=True)) / len(right)
+            return float(sum(one == other for one, other in zip(chosen, right, strict=True)) / len(right))
 
         return {
             "acc_norm": share([reference["characters"] for reference in references]),

@@ -82,7 +82,10 @@ def _attend(
     if peaks is not None:
         with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
             peaks.keep(attention_weights(query, key, attention_mask, scaling, causal=module.is_causal))
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    output: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, scaling=scaling, **kwargs
+    )
+    return output
 
 
 def attention_weights(

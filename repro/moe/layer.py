@@ -107,4 +107,5 @@ class MoELayer(RoutingLayer):
                 self.layer, routing, shape, self._time_major, rows_computed, self.gate.update_state
             )
             self.tape.entries.append(entry)
-        return y_TD.view(hidden.shape)
+        output: Tensor = y_TD.view(hidden.shape)
+        return output

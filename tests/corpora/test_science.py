@@ -8,6 +8,7 @@ import pytest
 
 from repro.data.corpora import science
 from repro.data.corpora.science import generate
+from repro.data.corpora.shared.words import COUNTS
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -116,7 +117,7 @@ def test_comparisons_are_right(rows: Rows) -> None:
     assert 0.25 < len(compared) / len(rows) < 0.35
     for row in compared:
         told = re.findall(r"(the \w+ \w+) (?:weighs|is|costs) (\w+)", row["question"].lower().split(" . ")[0])
-        numbers = {thing: science.COUNTS.index(number) for thing, number in told}
+        numbers = {thing: COUNTS.index(number) for thing, number in told}
         assert set(numbers) == set(row["choices"]["text"])
         assert len(set(numbers.values())) == 4
         choose = max if any(word in row["question"] for word in most) else min
