@@ -27,7 +27,7 @@ from repro import plugins
 TASKS = plugins.names("tasks")
 GATES = ("dense", "adaptive")
 # Of encoder and decoder together.
-LAYERS = {"sst2": 2, "squad": 2, "wmt19": 3, "cnn_dailymail": 3, "wikitext": 2, "soda": 2}
+LAYERS = {"sst2": 2, "squad": 2, "wmt19": 3, "cnn_dailymail": 3, "wikitext": 2, "soda": 2, "arc": 2}
 METRICS: dict[str, tuple[str, bool, set[str]]] = {
     "sst2": ("accuracy", True, set()),
     "squad": ("f1", True, {"exact_match"}),
@@ -35,6 +35,7 @@ METRICS: dict[str, tuple[str, bool, set[str]]] = {
     "cnn_dailymail": ("rouge1", True, {"rouge2", "rougeL", "rougeLsum", "mean_words"}),
     "wikitext": ("perplexity", False, {"word_perplexity", "tokens", "words", "bits_per_token"}),
     "soda": ("perplexity", False, {"word_perplexity", "tokens", "words", "bits_per_token"}),
+    "arc": ("acc_norm", True, {"acc", "acc_bytes"}),
 }
 """Name, whether higher is better, and what is measured beside it."""
 HARDLY_TRAINED = {
@@ -43,6 +44,7 @@ HARDLY_TRAINED = {
     "bleu": (0, 5),
     "rouge1": (0, 30),
     "perplexity": (300, 500),
+    "acc_norm": (0, 0.75),
 }
 """Metric -> its range after four steps; the perplexity of a uniform guess is the vocabulary, 400."""
 
@@ -96,6 +98,9 @@ class TestResult:
         if name == "accuracy":
             correct = metrics["accuracy"] * result["metric"]["count"]
             assert correct == round(correct)
+        elif name == "acc_norm":
+            for share in metrics.values():
+                assert share * result["metric"]["count"] == round(share * result["metric"]["count"])
         elif name == "f1":
             assert metrics["exact_match"] <= metrics["f1"]
         elif name == "bleu":
@@ -258,6 +263,7 @@ NO_DROPOUT = {
     "cnn_dailymail": ["dropout"],
     "wikitext": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
     "soda": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
+    "arc": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
 }
 
 

@@ -14,6 +14,7 @@ from pydantic import JsonValue, ValidationError
 from repro import plugins
 from repro.config import ExpertsConfig
 from repro.errors import UserError
+from repro.moe.attention import AttentionPeaks, watch
 from repro.moe.backbones import base as backbones
 from repro.moe.backbones.base import FFNSite
 from repro.moe.experts import base as backends
@@ -272,7 +273,22 @@ def _replace_ffns(
             take_router(gate, site.router_ED)
             # Its routers are gone, and with them what such a model balances; gates have losses of their own.
             model.config.output_router_logits = False
-        layer = MoELayer(index, gate, experts, inputs[site.stack], backbone.TIME_MAJOR)
+        peaks = _watched(model, site, settings) if gate_class.needs_attention else None
+        layer = MoELayer(index, gate, experts, inputs[site.stack], backbone.TIME_MAJOR, peaks)
         site.replace(layer.to(site.ffn.w1.device).train(model.training))
         layers[site] = layer
     return layers
+
+
+def _watched(model: PreTrainedModel, site: FFNSite, settings: MoESettings) -> AttentionPeaks:
+    """Watch the attention before a network.
+
+    Raises:
+        UserError: its weights cannot be had.
+    """
+    if site.attention is None:
+        spelled = settings.gate.replace("_", "-")
+        raise UserError(
+            f"--gate {spelled}: cannot stand in {settings.backbone!r} models: they show no attention weights"
+        )
+    return watch(model, site.attention)

@@ -138,8 +138,13 @@ def sample_tokens(norm: nn.Module) -> Tensor:
 
 
 def _route(gate: Gate[Any], x_TD: Tensor) -> Routing:
+    """Route random tokens, each of its own id; of their attention nothing is known: its peaks are uniform."""
+    more = {}
+    if gate.needs_attention:
+        more["attention_T"] = torch.rand(len(x_TD), generator=torch.Generator().manual_seed(0))
+    mask_T = torch.ones(len(x_TD), dtype=torch.bool)
     with torch.no_grad():
-        routing: Routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool), ids_T=torch.arange(len(x_TD)))
+        routing: Routing = gate(x_TD, mask_T, ids_T=torch.arange(len(x_TD)), **more)
     return routing
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from repro.config import ExpertsConfig
+from repro.moe.attention import AttentionPeaks
 from repro.moe.backbones.base import FFNSite
 from repro.moe.experts.base import ExpertBackend
 from repro.moe.experts.shared.rows import compute_dtype
@@ -71,7 +72,13 @@ class MoELayer(RoutingLayer):
     """
 
     def __init__(
-        self, layer: int, gate: Gate[Any], experts: Experts, inputs: StackInputs, time_major: bool
+        self,
+        layer: int,
+        gate: Gate[Any],
+        experts: Experts,
+        inputs: StackInputs,
+        time_major: bool,
+        attention: AttentionPeaks | None = None,
     ) -> None:
         super().__init__()
         self.layer = layer
@@ -79,6 +86,7 @@ class MoELayer(RoutingLayer):
         self.experts = experts
         self._inputs = inputs
         self._time_major = time_major
+        self._attention = attention
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Route, compute and combine; the routing goes to the tape, if one is recording."""
@@ -89,7 +97,10 @@ class MoELayer(RoutingLayer):
             if self.is_idle:
                 mask_T = torch.zeros_like(mask_T)
             ids_T = self._inputs.ids_T(shape) if self.gate.needs_token_ids else None
-            routing: Routing = self.gate(x_TD, mask_T, force_top1=self.force_top1, ids_T=ids_T)
+            more = {}
+            if self._attention is not None:
+                more["attention_T"] = self._attention.take_T(shape, self._time_major)
+            routing: Routing = self.gate(x_TD, mask_T, force_top1=self.force_top1, ids_T=ids_T, **more)
         with record_function(EXPERTS):
             y_TD, rows_computed = self.experts(x_TD, routing)
             if routing.extra_TD is not None:
@@ -99,4 +110,5 @@ class MoELayer(RoutingLayer):
                 self.layer, routing, shape, self._time_major, rows_computed, self.gate.update_state
             )
             self.tape.entries.append(entry)
-        return y_TD.view(hidden.shape)
+        output: Tensor = y_TD.view(hidden.shape)
+        return output

@@ -50,6 +50,8 @@ class FFNSite:
     replace: Callable[[nn.Module], None]
     router_ED: Tensor | None = None
     """Of an MoE block the weight of its router; None for a dense network."""
+    attention: nn.Module | None = None
+    """The self-attention of its block, for gates that decide by its weights; None if these cannot be had."""
 
 
 @dataclass(frozen=True, eq=False)

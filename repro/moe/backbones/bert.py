@@ -53,6 +53,7 @@ def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
             ),
             norm=layer.attention.output.LayerNorm,
             replace=replace,
+            attention=layer.attention.self,
         )
 
 

@@ -44,6 +44,7 @@ def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
             ),
             norm=block.ln_2,
             replace=replace,
+            attention=block.attn,
         )
 
 

@@ -30,6 +30,7 @@ def decoder_sites(model: PreTrainedModel) -> Iterator[FFNSite]:
             norm=layer.post_attention_layernorm,
             replace=replace,
             router_ED=layer.mlp.gate.weight if has_experts else None,
+            attention=layer.self_attn,
         )
 
 

@@ -38,6 +38,7 @@ def bare_ffn_sites(model: PreTrainedModel) -> Iterator[FFNSite]:
                 ),
                 norm=getattr(layer, norm),
                 replace=replace,
+                attention=layer.self_attn,
             )
 
 
