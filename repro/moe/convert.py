@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,14 +21,17 @@ from repro.moe.experts import base as backends
 from repro.moe.flops import Architecture, FFNSize
 from repro.moe.folder import CONFIG_KEY
 from repro.moe.gates import base as gates
-from repro.moe.gates.base import GateClass
+from repro.moe.gates.base import Gate, GateClass
 from repro.moe.initialize import ffn_rms, fit_routers, initialize_experts, output_scale, scale_ffn
 from repro.moe.layer import Experts, MoELayer
 from repro.moe.stack_inputs import StackInputs
-from repro.results.base import Record, describe
+from repro.results.base import Record, describe, wrong_version
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+SCHEMA_VERSION: Literal[1] = 1
+"""Version of what is saved under `CONFIG_KEY`; models of before it have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class SavedExperts(Record):
 class SavedSettings(Record):
     """The part of the settings that is saved with a model, under `CONFIG_KEY` in its `config.json`."""
 
+    schema_version: Literal[1] = SCHEMA_VERSION
     backbone: str
     head: str
     gate: str
@@ -64,6 +69,7 @@ class SavedSettings(Record):
         """Take from the settings what is saved."""
         experts = settings.experts
         return cls(
+            schema_version=SCHEMA_VERSION,
             backbone=settings.backbone,
             head=settings.head,
             gate=settings.gate,
@@ -78,6 +84,9 @@ class SavedSettings(Record):
         Raises:
             UserError: it is not of this shape.
         """
+        version = plain.get("schema_version", SCHEMA_VERSION) if isinstance(plain, dict) else SCHEMA_VERSION
+        if version != SCHEMA_VERSION:
+            raise UserError(wrong_version(_unreadable(folder), "schema version", version, SCHEMA_VERSION))
         return cls.parse(json.dumps(plain), _unreadable(folder))
 
     def settings(self, backend: str, folder: Path) -> MoESettings:
@@ -139,20 +148,45 @@ def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device)
     else:
         layers = _replace_ffns(model, settings, _chosen(sites, settings, gate_class), gate_class, device)
         setattr(model.config, CONFIG_KEY, SavedSettings.of(settings).to_json())
+    return architecture_of(
+        settings.backbone,
+        settings.head,
+        model.config,
+        sites,
+        {site: layer.gate for site, layer in layers.items()},
+        settings.experts.count,
+    )
+
+
+def architecture_of(
+    backbone: str,
+    head: str,
+    config: PreTrainedConfig,
+    sites: Sequence[FFNSite],
+    gate_of: Mapping[FFNSite, Gate[Any]],
+    experts: int,
+) -> Architecture:
+    """Return the sizes that decide what a model costs.
+
+    Args:
+        sites: the feed-forward networks of the dense model.
+        gate_of: the gates of the MoE layers that took the places of some of them.
+        experts: of every MoE layer.
+    """
     return Architecture(
-        backbone=backbone,
-        config=model.config,
-        head=settings.head,
+        backbone=backbones.load(backbone),
+        config=config,
+        head=head,
         ffns=tuple(
             FFNSize(
                 stack=site.stack,
                 d_model=site.w1_FD.shape[1],
                 d_hidden=site.w1_FD.shape[0],
-                gate_macs=layers[site].gate.macs_per_token if site in layers else None,
+                gate_macs=gate_of[site].macs_per_token if site in gate_of else None,
             )
             for site in sites
         ),
-        experts=settings.experts.count,
+        experts=experts,
     )
 
 

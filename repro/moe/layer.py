@@ -1,6 +1,8 @@
 """The MoE layer: gate, experts and their weighted sum."""
 
-from typing import Any
+import importlib
+from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,13 @@ class Experts(nn.Module):
             nn.Parameter(dense.detach().new_empty(config.count, *dense.shape))
             for dense in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The back-end is a module of Python, which can neither be copied nor pickled: its name can.
+        return self.__dict__ | {"backend": cast(ModuleType, self.backend).__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"backend": importlib.import_module(state["backend"])})
 
     def weights(self) -> FFNWeights:
         """Return the stacked weights, as back-ends take them."""
