@@ -1,4 +1,4 @@
-"""What other programs may rely on, as `repro.convert`, `repro.load`, `repro.record_routing`, `repro.flops`."""
+"""What other programs call, as `repro.convert`, `repro.load`, `repro.record_routing` and `repro.flops`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,7 +122,7 @@ def _checked(cls: type, values: Mapping[str, object], where: str) -> Any:
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu", backend: str = "auto") -> PreTrainedModel:
-    """Load the model of a run, or a saved model, of any version, to be evaluated (`model.train()` trains it on).
+    """Load the model of a run, or a saved model of any version, in `eval` mode.
 
     Args:
         folder: of the run, or of the model in it.
@@ -140,9 +140,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu", backend: str = 
 
 
 def flops(model: PreTrainedModel, batch: Mapping[str, Any]) -> Flops:
-    """Count the operations of a forward pass per real token, as routed and as executed, and of the dense model.
+    """Count operations of a forward pass per real token: as routed, as executed, of the dense model.
 
-    The batch is run once, without gradient and dropout; how it is counted: docs/measuring.md.
+    The batch is run once, without gradient and dropout; how it is counted: `repro.moe.flops`.
 
     Args:
         batch: arguments of the model: ids of every stack, and masks where there is padding.

@@ -1,7 +1,7 @@
 """Make converted models known to `transformers`: importing this module is enough, and nothing runs remotely.
 
-Its Auto classes, pipelines, `generate` and `Trainer` then take a saved model as any other. Without this module
-they refuse it, as its `model_type` (`repro-bert`, ...) is unknown.
+Its Auto classes, pipelines, `generate` and `Trainer` then take a saved model as any other. Without it
+they refuse the model, as its `model_type` (`repro-bert`, ...) is unknown.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What other programs call: `repro.convert`, `load`, `record_routing`, `flops`; and gates under a `Trainer`."""
+"""What other programs call: `repro.convert`, `load`, `record_routing`, `flops`; gates under a `Trainer`."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The model card, `README.md` beside the weights of a run: what the model is, and how it is loaded and made."""
+"""The model card, `README.md` beside the weights of a run: what the model is, how to load and to make it."""
 
 import json
 import shlex
@@ -32,19 +32,19 @@ def model_card(result: RunResult) -> str:
         "---",
         f"library_name: {'transformers' if dense else 'repro'}",
         *([] if _local(result.checkpoint) else [f"base_model: {result.checkpoint}"]),
-        "tags:",
-        *(["- text"] if dense else ["- mixture-of-experts", "- adaptive-gating"]),
+        *([] if dense else ["tags:", "- mixture-of-experts", "- adaptive-gating"]),
         "---",
         "",
         f"# {result.run_id}",
         "",
         f"* Task: {task.TITLE} (`{result.task}`), {result.data.source} data, {result.steps} steps.",
-        f"* Quality: {metric.name} {_number(metric.value)} on {metric.count} examples of the validation split,"
-        f" loss {_number(result.eval_loss)}.",
+        f"* Quality: {metric.name} {_number(metric.value)} on {metric.count} examples of the validation"
+        f" split, loss {_number(result.eval_loss)}.",
         f"* Gate: {_gate(result)}.",
         f"* Operations: {_number(flops.per_token)} FLOPs per token of the validation split as routed,"
-        f" {_number(flops.per_token_executed)} as executed, {_number(flops.dense_per_token)} of the dense model.",
-        f"* Parameters: {result.parameters.total}, of which an average token meets {result.parameters.active}.",
+        f" {_number(flops.per_token_executed)} as executed,"
+        f" {_number(flops.dense_per_token)} of the dense model.",
+        f"* Parameters: {result.parameters.total}; an average token meets {result.parameters.active}.",
         "",
         *_loading(task.HEAD, dense),
         "It was made, and is evaluated again, by",

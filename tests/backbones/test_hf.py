@@ -1,4 +1,4 @@
-"""Converted models of every backbone and head under `transformers`: loaded, generated with, copied, pickled."""
+"""Converted models of every backbone under `transformers`: loaded, generated with, copied, pickled."""
 
 import copy
 import json
