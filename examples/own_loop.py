@@ -25,5 +25,5 @@ for step in range(5):
     optimizer.zero_grad()
     tape.update_gates()
     counts = torch.cat([entry.routing.count_T for entry in tape.entries]).double()
-    print(f"step {step}: loss {float(loss):.3f}, {float(counts.mean()):.2f} experts per token")
+    print(f"step {step}: loss {loss.item():.3f}, {counts.mean():.2f} experts per token")
 print(f"{repro.flops(model, {'input_ids': ids}).per_token:.3g} FLOPs per token")

@@ -44,7 +44,7 @@ for threshold in (1.0, 0.5, 0.2, 0.1, 0.0):
         init="random",  # the model brings its experts: nothing is drawn
     )
     with torch.no_grad(), repro.record_routing(thin) as tape:
-        loss = float(thin(input_ids=ids, labels=ids).loss)
+        loss = thin(input_ids=ids, labels=ids).loss
     counts = torch.cat([entry.routing.count_T for entry in tape.entries]).double()
     operations = repro.flops(thin, {"input_ids": ids}).per_token
-    print(f"{threshold:9.1f}  {loss:5.3f}  {float(counts.mean()):17.2f}  {operations:15.3g}")
+    print(f"{threshold:9.1f}  {loss:5.3f}  {counts.mean():17.2f}  {operations:15.3g}")

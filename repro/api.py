@@ -1,5 +1,6 @@
 """What other programs call, as `repro.convert`, `repro.load`, `repro.record_routing` and `repro.flops`."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -20,8 +21,10 @@ from repro.moe.convert import MoESettings
 from repro.moe.convert import convert as replace_ffns
 from repro.moe.flops import Work
 from repro.moe.gates import base as gates
-from repro.moe.routing import record_routing as record_routing
+from repro.moe.routing import record_routing
 from repro.results.run import Flops
+
+__all__ = ["convert", "flops", "load", "record_routing"]
 
 
 def convert(
@@ -77,6 +80,7 @@ def convert(
             "experts.",
         ),
     )
+    models.set_config(model, copy.deepcopy(model.config))  # other models may have the same one
     replace_ffns(model, settings, model.device)
     return models.adopt(model)
 

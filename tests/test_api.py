@@ -41,7 +41,11 @@ def test_copies_that_share_a_weight_of_one_change_nothing(tiny: Tiny) -> None:
 def test_the_defaults_are_those_of_the_paper_with_copies() -> None:
     model = repro.convert(BERT.build())
     saved = model.config.repro_moe
-    assert (saved["backbone"], saved["head"], saved["gate"]) == ("bert", "sequence-classification", "adaptive")
+    assert (saved["backbone"], saved["head"], saved["gate"]) == (
+        "bert",
+        "sequence-classification",
+        "adaptive",
+    )
     assert saved["gate_options"]["threshold"] == 0.1
     assert saved["experts"] == {"count": 16, "activation": "model", "every": 1}
     experts = moe_layers(model)[0].experts
@@ -147,7 +151,9 @@ def test_a_run_is_loaded_by_its_folder_or_that_of_its_model(trained: TrainedRuns
 def test_a_pipeline_takes_the_model_of_a_run(trained: TrainedRuns) -> None:
     folder = trained("adaptive").folder / "model"
     text = "a moving film"
-    (answer,) = transformers.pipeline("text-classification", model=str(folder), device="cpu")(text, top_k=2)[:1]
+    (answer,) = transformers.pipeline("text-classification", model=str(folder), device="cpu")(text, top_k=2)[
+        :1
+    ]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = repro.load(folder)
     with torch.no_grad():
@@ -201,7 +207,7 @@ def test_operations_need_ids() -> None:
 
 
 def test_gates_with_a_state_move_under_a_trainer_as_in_ones_own_loop() -> None:
-    model = repro.convert(BERT.build(), "ratio", experts=4).train()
+    model = repro.convert(BERT.build(), "ratio", experts=4, share=0.5).train()
     twin, callback = copy.deepcopy(model), repro.hf.UpdateGates()
     callback.on_train_begin(None, None, None, model=model)
     for number in range(3):
@@ -233,7 +239,7 @@ def test_a_trainer_adds_the_loss_of_the_gates(tmp_path: Path) -> None:
     with repro.record_routing(model) as tape:
         logits = model(input_ids=ids, output_router_logits=False).logits
     text = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-    assert float(loss) == pytest.approx(float(text) + float(tape.loss()), rel=1e-5)
+    assert loss.item() == pytest.approx(text.item() + torch.as_tensor(tape.loss()).item(), rel=1e-5)
     # Evaluation gathers what is not ignored, and routing has as many rows as a batch has tokens.
     rows = [{"input_ids": row[:length], "labels": row[:length]} for row in ids for length in (4, 4)]
     assert trainer.predict(rows).predictions.shape == (6, 4, 50)

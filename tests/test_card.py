@@ -60,7 +60,11 @@ def test_inputs_on_this_machine_are_not_named() -> None:
     """Where they lie is nobody's business, and what is in them has no place in a command."""
     result = result_of(
         data={"source": "folder:0123456789abcdef"},
-        model={"checkpoint": "dir:mine:0123456789abcdef", "config": {"hidden_dropout_prob": 0.3}, "vocab_size": None},
+        model={
+            "checkpoint": "dir:mine:0123456789abcdef",
+            "config": {"hidden_dropout_prob": 0.3},
+            "vocab_size": None,
+        },
     )
     line = command(result)
     assert "--data DIR --model DIR" in line
@@ -70,6 +74,8 @@ def test_inputs_on_this_machine_are_not_named() -> None:
 
 
 def test_a_model_of_the_hub_is_named() -> None:
-    result = result_of(model={"checkpoint": "google-bert/bert-base-uncased", "config": {}, "vocab_size": None})
+    result = result_of(
+        model={"checkpoint": "google-bert/bert-base-uncased", "config": {}, "vocab_size": None}
+    )
     assert "--model google-bert/bert-base-uncased" in command(result)
     assert "base_model: google-bert/bert-base-uncased" in model_card(result)

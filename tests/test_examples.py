@@ -19,7 +19,9 @@ SAYS = {
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", sorted(SAYS))
-def test_an_example_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_example_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     if name == "thin_olmoe" and "olmoe" not in plugins.names("backbones"):
         pytest.skip("there is no backbone olmoe")
     monkeypatch.setattr(sys, "argv", [f"{name}.py"])

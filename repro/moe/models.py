@@ -39,9 +39,9 @@ ROUTING = ("aux_loss", "router_logits")
 """What outputs have beside those of the dense model."""
 _MODULE = "repro.hf"
 _PREFIX = "Repro"
-_MARKED = "chunk_size_feed_forward"
-"""An entry that is 0 for every converted model: layers see whole sequences."""
 _MARK = "a model with MoE layers of the package `repro`: import repro.hf, then load it by an Auto class"
+"""Stands for the `dtype` in a saved configuration. A class of the dense family that is named outright would
+only warn of a strange `model_type`; it looks this up among torch's types, and its error shows the text."""
 
 
 @functools.cache
@@ -50,8 +50,9 @@ def config_class(backbone: str) -> Any:
     base = backbones.load(backbone).CONFIG
 
     def to_diff_dict(self: Any) -> dict[str, Any]:
-        # What is saved: a class of the dense family that is named outright refuses a text here, and shows it.
-        return {**base.to_diff_dict(self), _MARKED: _MARK}
+        saved: dict[str, Any] = base.to_diff_dict(self)
+        # `torch_dtype` is the older name, which every version of the library still reads.
+        return saved | {"dtype": _MARK, "torch_dtype": saved.get("dtype")}
 
     def from_dict(cls: Any, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
         taken = {key: value for key, value in config_dict.items() if value != _MARK}
@@ -94,6 +95,11 @@ def model_class(backbone: str, head: str) -> Any:
         call = functools.partial(base.forward, self, *args, **kwargs)
         return _with_routing(self, call, kwargs.get("return_dict")) if wanted else call()
 
+    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        made = base.from_pretrained.__func__(cls, *args, **kwargs)
+        _align(made[0] if isinstance(made, tuple) else made)
+        return made
+
     if not own_routing:
         forward.__signature__ = _with_keyword(signature, "output_router_logits")  # type: ignore[attr-defined]
     namespace = {
@@ -101,9 +107,21 @@ def model_class(backbone: str, head: str) -> Any:
         "__module__": _MODULE,
         "config_class": config_class(backbone),
         "__init__": build,
+        "from_pretrained": classmethod(from_pretrained),
         "forward": forward,
     }
     return type(_PREFIX + base.__name__, (base,), namespace)
+
+
+def _align(model: PreTrainedModel) -> None:
+    """Copy weights that lie in memory as in their file to where a line of the cache begins.
+
+    Elsewhere the last bits of products are others than those of weights that were trained here, or loaded
+    by `pretrained.load`.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
+            tensor.data = tensor.data.clone()
 
 
 def _with_keyword(signature: inspect.Signature, name: str) -> inspect.Signature:
@@ -198,13 +216,18 @@ def own_config(config: PreTrainedConfig) -> PreTrainedConfig:
     return own
 
 
-def adopt(model: PreTrainedModel) -> PreTrainedModel:
-    """Give a converted model and its configuration classes of their own, in place; return it."""
-    saved, before = saved_settings(model.config), model.config
-    own = own_config(before)
+def set_config(model: PreTrainedModel, config: PreTrainedConfig) -> None:
+    """Give a model another configuration, with all its parts."""
+    before = model.config
     for module in model.modules():
         if getattr(module, "config", None) is before:
-            module.config = own
+            module.config = config
+
+
+def adopt(model: PreTrainedModel) -> PreTrainedModel:
+    """Give a converted model and its configuration classes of their own, in place; return it."""
+    saved = saved_settings(model.config)
+    set_config(model, own_config(model.config))
     model.__class__ = model_class(saved.backbone, saved.head)
     return model
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from repro import plugins
-from repro.config import ALTERNATIVES, SECTIONS, option_names, options_class
+from repro.config import ALTERNATIVES, SECTIONS, options_class
 from repro.errors import UserError
 from repro.moe.gates.base import is_adaptive
 from repro.moe.models import AUTO_CLASSES
@@ -135,7 +135,9 @@ def _changed(result: RunResult, scale: Mapping[str, _Values]) -> Iterator[tuple[
         "gate": _section(result, "gate_options"),
     }
     skipped = {"data.source", "model.checkpoint", "model.config", *(f"gate.{name}" for name in fixed)}
-    skipped |= {f"training.{name}" for pair in ALTERNATIVES for name in pair if config["training"][name] is None}
+    skipped |= {
+        f"training.{name}" for pair in ALTERNATIVES for name in pair if config["training"][name] is None
+    }
     if is_adaptive(gate):  # by default it is chosen, in one of two ways
         yield "training.curriculum", config["training"]["curriculum"]
         skipped.add("training.curriculum")

@@ -49,7 +49,9 @@ for folder, auto_class, _ in kinds:
 def logits_of(model: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         outputs = model(**batch)
-    return {name: value for name, value in outputs.items() if name in ("logits", "start_logits", "end_logits")}
+    return {
+        name: value for name, value in outputs.items() if name in ("logits", "start_logits", "end_logits")
+    }
 
 
 def adopted(tiny: Tiny, gate: str = "adaptive", **options: Any) -> Any:
@@ -124,8 +126,8 @@ def test_outputs_carry_the_routing_if_asked(tiny: Tiny) -> None:
         outputs = model(**batch, output_router_logits=True)
     # The block around the call has all of it, too.
     assert len(tape.entries) == len(tiny.stacks)
-    assert float(outputs.aux_loss) == pytest.approx(float(tape.loss()))
-    assert float(outputs.aux_loss) > 0
+    assert outputs.aux_loss.item() == pytest.approx(torch.as_tensor(tape.loss()).item())
+    assert outputs.aux_loss.item() > 0
     assert isinstance(outputs.router_logits, tuple)
     masks = tiny.masks(batch)
     for logits, entry, stack in zip(outputs.router_logits, tape.entries, tiny.stacks, strict=True):
@@ -157,10 +159,10 @@ def test_the_loss_has_the_auxiliary_loss_in_it(tiny: Tiny) -> None:
         batch["labels"] = ids.clone()
     plain = model(**batch).loss
     outputs = model(**batch, output_router_logits=True)
-    assert float(outputs.loss) == pytest.approx(float(plain) + float(outputs.aux_loss), rel=1e-6)
+    assert outputs.loss.item() == pytest.approx(plain.item() + outputs.aux_loss.item(), rel=1e-6)
     model.config.router_aux_loss_coef = 0.25
     fourth = model(**batch, output_router_logits=True).loss
-    assert float(fourth) == pytest.approx(float(plain) + 0.25 * float(outputs.aux_loss), rel=1e-6)
+    assert fourth.item() == pytest.approx(plain.item() + 0.25 * outputs.aux_loss.item(), rel=1e-6)
     outputs.loss.backward()
     assert all(router_weight(layer).grad is not None for layer in moe_layers(model))
 
