@@ -54,7 +54,7 @@ def config_class(backbone: str) -> Any:
         # `torch_dtype` is the older name, which every version of the library still reads.
         return saved | {"dtype": _MARK, "torch_dtype": saved.get("dtype")}
 
-    def from_dict(cls: Any, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls: Any, /, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
         taken = {key: value for key, value in config_dict.items() if value != _MARK}
         return base.from_dict.__func__(cls, taken, **kwargs)
 
@@ -144,7 +144,8 @@ def _with_routing(model: PreTrainedModel, call: Callable[..., Any], return_dict:
     parts = {**outputs, "aux_loss": aux_loss, "router_logits": tuple(map(router_logits, tape.entries))}
     if outputs.loss is not None:
         parts["loss"] = outputs.loss + model.config.router_aux_loss_coef * aux_loss
-    result = output_class(type(outputs))(**parts)
+    kind: Any = type(outputs)
+    result = output_class(kind)(**parts)
     wanted = model.config.return_dict if return_dict is None else return_dict
     return result if wanted else result.to_tuple()
 
@@ -184,10 +185,10 @@ def class_named(name: str) -> Any:
         for head, base in backbones.load(backbone).HEADS.items():
             if name == _PREFIX + base.__name__:
                 return model_class(backbone, head)
-    base = getattr(modeling_outputs, name.removeprefix(_PREFIX), None)
-    if base is None or not name.startswith(_PREFIX):
+    outputs: Any = getattr(modeling_outputs, name.removeprefix(_PREFIX), None)
+    if outputs is None or not name.startswith(_PREFIX):
         raise AttributeError(f"module {_MODULE!r} has no attribute {name!r}")
-    return output_class(base)
+    return output_class(outputs)
 
 
 def is_converted(model: PreTrainedModel) -> bool:
