@@ -21,7 +21,7 @@ STUDY = $(BIN)/repro ablate $(1) $(RESULTS) --seeds $(call quoted,$(SEEDS)) \
 	$(if $(LANES),--lanes $(call quoted,$(LANES))) $(if $(TURNS),--turns $(call quoted,$(TURNS))) \
 	$(if $(DATA),--data $(call quoted,$(DATA))) $(if $(TASKS),--tasks $(call quoted,$(TASKS)))
 
-.PHONY: setup table1 table3 table4 table5 table6 tables gates adamoe figures analysis report test torture check style lint types docs \
+.PHONY: setup table1 parallel gpu table3 table4 table5 table6 tables gates adamoe figures analysis report test torture check style lint types docs \
 	stale dry-run smoke clean
 
 setup: $(READY)
@@ -51,6 +51,12 @@ adamoe: $(READY)  ## a top-2 model fine-tuned with null experts, and plainly
 
 table1: $(READY)  ## one MoE layer at forced shares of top-1 tokens, against other implementations
 	$(BIN)/repro bench $(RESULTS)
+
+parallel: $(READY)  ## the layer with its experts spread over 2 and 4 processes, beside a formula
+	$(BIN)/repro bench $(RESULTS) --precision fp32 --parallel 2,4
+
+gpu: $(READY)  ## every check that needs a CUDA device, within ten minutes
+	$(BIN)/python -m repro.bench.gpu results/published/gpu
 
 table4 figures: analysis
 

@@ -41,6 +41,8 @@ _SIZES_OF_LINES = (0.25, 0.5, 1.0, 2.0)
 """Rows and exchanges through which the lines are laid, relative to those of a layer at top-1."""
 EXCHANGES = 4
 """Of one layer: tokens and outputs, forward and backward."""
+_GPUS = 8
+"""Of the paper's machine."""
 
 
 def measure(case: Case, processes: int, *, repeats: int, progress: Callable[[], None]) -> ParallelCase:
@@ -113,6 +115,66 @@ def _work(channel: Connection, rank: int, processes: int, port: int, case: Case,
         raise
 
 
+def predict(case: Case) -> ParallelCase:
+    """Predict the layer on the paper's machine, which is not at hand: 8 GPUs, from the numbers of their maker.
+
+    A100-SXM4-40GB (NVIDIA's data sheet): 312 TFLOP/s in fp16, memory 1,555 GB/s, NVLink 300 GB/s each way. Ours
+    is that products reach half of the first and exchanges 70 % of the last, that an exchange takes 30 us however
+    small it is, and that weights are read twice and their gradients written once.
+    """
+    d_model, d_hidden = SIZES[case.size]
+    held = 2 * d_model * d_hidden * case.experts / _GPUS
+    model = ExchangeModel(
+        fixed_seconds=3 * 2 * held / 1555e9,
+        seconds_per_row=12 * d_model * d_hidden / (0.5 * 312e12),
+        latency_seconds=30e-6,
+        seconds_per_byte=1 / (0.7 * 300e9),
+    )
+    timings = []
+    for share in SHARES:
+        rows_NN = torch.stack(
+            [
+                forced_routing(
+                    case.tokens, case.experts, share, torch.float32, torch.device("cpu"), seed=rank
+                )
+                .load_E.view(_GPUS, -1)
+                .sum(1)
+                for rank in range(_GPUS)
+            ]
+        )
+        busiest, sent = _busiest(rows_NN)
+        timings.append(
+            ParallelTiming(
+                share_top1=share,
+                rows=int(rows_NN.sum()),
+                busiest_rows=busiest,
+                busiest_bytes=sent * 2 * d_model,
+                seconds=None,
+                predicted_seconds=model.predict(busiest, sent * 2 * d_model, EXCHANGES),
+            )
+        )
+    return ParallelCase(
+        size=case.size,
+        d_model=d_model,
+        d_hidden=d_hidden,
+        experts=case.experts,
+        tokens=case.tokens,
+        precision="fp16",
+        processes=_GPUS,
+        repeats=0,
+        environment=None,
+        device="A100 (predicted)",
+        model=model,
+        rows=timings,
+    )
+
+
+def _busiest(rows_NN: Tensor) -> tuple[int, int]:
+    """Return the rows of the process that has the most, and the most that one sends to others or receives."""
+    away_NN = rows_NN - torch.diag(rows_NN.diagonal())
+    return int(rows_NN.sum(0).max()), int(torch.maximum(away_NN.sum(0), away_NN.sum(1)).max())
+
+
 class _Bench:
     """One process and its share of the experts."""
 
@@ -152,9 +214,8 @@ class _Bench:
         timings = []
         for share in SHARES:
             step, rows_NN = self._layer(share)
-            away_NN = rows_NN - torch.diag(rows_NN.diagonal())
-            busiest = int(rows_NN.sum(0).max())
-            sent = int(torch.maximum(away_NN.sum(0), away_NN.sum(1)).max()) * byte
+            busiest, away = _busiest(rows_NN)
+            sent = away * byte
             timings.append(
                 ParallelTiming(
                     share_top1=share,
@@ -177,6 +238,7 @@ class _Bench:
             processes=self._processes,
             repeats=self._repeats,
             environment=current_environment(self._device),
+            device=self._device.type,
             model=model,
             rows=timings,
         )

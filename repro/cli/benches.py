@@ -1,42 +1,27 @@
-"""`repro bench`: layer timings of every case asked for, into `bench.json` and `table1.csv`."""
+"""`repro bench`: layer timings of every case asked for, into `bench.json` and the tables made of it."""
 
-import statistics
-import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.profiler import ProfilerActivity, profile
 
-from repro.bench.cases import PRECISIONS, SIZES, Case, fitting_experts
+from repro.bench.cases import PRECISIONS, SHARES, SIZES, Case, fitting_experts
 from repro.bench.layer import measure, names
-from repro.bench.profile import PARTS, split_steps
-from repro.cli.console import Cell, Row, err, out, plain_table, print_json
-from repro.config import RunConfig
+from repro.bench.parallel import measure as measure_parallel
+from repro.bench.parallel import predict
+from repro.cli.console import err, out, plain_table, print_json
 from repro.errors import UserError, unknown
 from repro.machine import current_environment, give_back_freed_memory, reuse_freed_memory
 from repro.report.build import build_report
-from repro.report.tables import table1
-from repro.results.bench import Bench, BenchCase, LayerTiming
-from repro.results.files import RunPaths, write_json
+from repro.report.tables import parallel, table1
+from repro.report.tables.base import ShownTable
+from repro.results.bench import Bench, BenchCase, LayerTiming, ParallelCase
+from repro.results.files import write_json
 from repro.results.published import Published
-from repro.results.records import StepRecord
-from repro.run.contradictions import Override
-from repro.run.execute import execute
-from repro.run.resolve import resolve
-from repro.study.board import Work
-from repro.study.lanes import Lanes, work_on_lanes
-from repro.study.seat import Job, Outcome
-from repro.training.state import Progress as TrainingProgress
-
-_WARM_UP = 3
-"""Steps that are not counted, at the start of a run and of every turn."""
-_EVALUATED_ROWS = 16
-"""Of each split: enough for one example where rows are lines, some of them empty, packed into blocks."""
 
 
 def cases(
@@ -96,6 +81,45 @@ def run_bench(
     Published.read(scale)
     reuse_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with _announced(len(chosen)) as announce:
+        for case in chosen:
+            advance = announce(case, repeats + 1)
+            rows = measure(case, device, repeats=repeats, only=only, progress=advance)
+            _save(scale, _measured(case, device, repeats, rows))
+            give_back_freed_memory()
+    _show(scale, table1, as_json)
+
+
+def run_parallel_bench(
+    chosen: Sequence[Case], processes: Sequence[str], *, repeats: int, scale: Path, as_json: bool
+) -> None:
+    """Time layers whose experts are spread over processes of this machine, beside what the formula predicts.
+
+    Raises:
+        UserError: a number of processes is none, or does not divide the experts; a process failed; a file of
+            the results is damaged, or the folder cannot be written.
+    """
+    problems = [
+        f"--parallel: expected numbers of at least 2 that divide the {case.experts} experts, got {text!r}"
+        for case in chosen[:1]
+        for text in processes
+        if not text.isdecimal() or int(text) < 2 or case.experts % int(text)
+    ]
+    if problems or not processes:
+        raise UserError(*(problems or ["--parallel: give at least one number of processes"]))
+    Published.read(scale)
+    with _announced(len(chosen) * len(processes)) as announce:
+        for case, count in product(chosen, map(int, processes)):
+            advance = announce(case, len(SHARES))
+            _save(scale, measure_parallel(case, count, repeats=repeats, progress=advance))
+        for case in chosen:
+            _save(scale, predict(case))
+    _show(scale, parallel, as_json)
+
+
+@contextmanager
+def _announced(total: int) -> Iterator[Callable[[Case, int], Callable[[], None]]]:
+    """Give a function that announces a case with its rounds, and returns what is called after each of them."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=10),
@@ -105,154 +129,31 @@ def run_bench(
         disable=not err.is_terminal,
         transient=True,
     )
+    number = 0
+
+    def announce(case: Case, rounds: int) -> Callable[[], None]:
+        nonlocal number
+        number += 1
+        title = f"{case.size}, {case.tokens} tokens, {case.precision}"
+        if not err.is_terminal:
+            err.print(f"[{number}/{total}] {title}", markup=False)
+        for finished in progress.task_ids:
+            progress.remove_task(finished)
+        return partial(progress.advance, progress.add_task(title, total=rounds))
+
     with progress:
-        for number, case in enumerate(chosen):
-            title = f"{case.size}, {case.tokens} tokens, {case.precision}"
-            if not err.is_terminal:
-                err.print(f"[{number + 1}/{len(chosen)}] {title}", markup=False)
-            bar = progress.add_task(title, total=repeats + 1)
-            advance = partial(progress.advance, bar)
-            rows = measure(case, device, repeats=repeats, only=only, progress=advance)
-            progress.remove_task(bar)
-            _save(scale, _measured(case, device, repeats, rows))
-            give_back_freed_memory()
+        yield announce
+
+
+def _show(scale: Path, table: ShownTable, as_json: bool) -> None:
+    """Make the tables of the scale, and print one of them."""
     written = build_report(scale)
     published = Published.read(scale)
     if as_json:
-        files = [str(path) for path in written]
-        print_json({"table": table1.rows(published), "files": files})
+        print_json({"table": table.rows(published), "files": [str(path) for path in written]})
         return
-    out.print(plain_table(table1.shown(published)))
-    out.print(str(scale / table1.FILE), markup=False)
-
-
-def run_step_bench(task: str, gate: str, *, scale: str, data: str | None, steps: int, as_json: bool) -> None:
-    """Train some steps under the profiler and show where their time goes; nothing is kept.
-
-    The profiler itself costs time, most where operations are small; shares are what to look at.
-
-    Raises:
-        UserError: the inputs are wrong.
-    """
-    config, paths = _short_run(task, gate, scale, data, _WARM_UP + steps)
-    with tempfile.TemporaryDirectory() as scratch, profile(activities=[ProfilerActivity.CPU]) as profiler:
-        execute(config, replace(paths, results=Path(scratch)), report=lambda record: None, should_stop=bool)
-    measured = split_steps(profiler.events())[_WARM_UP:]
-    seconds = {part: statistics.median(step[part] for step in measured) for part in PARTS}
-    rows: list[Row] = [
-        {"part": part, "ms": 1000 * value, "share": value / sum(seconds.values())}
-        for part, value in seconds.items()
-    ]
-    rows.append({"part": "step", "ms": 1000 * sum(seconds.values()), "share": 1.0})
-    if as_json:
-        print_json({"run": config.run_id, "steps": steps, "parts": rows})
-        return
-    out.print(f"{config.task} {config.gate}, median of {steps} steps after {_WARM_UP}, under the profiler")
-    out.print(plain_table(rows))
-
-
-def run_gate_bench(
-    task: str, gates: Sequence[str], *, scale: str, data: str | None, steps: int, repeats: int, as_json: bool
-) -> None:
-    """Interleave training steps of several gates, and compare their times; nothing is kept.
-
-    Raises:
-        UserError: the inputs are wrong, or a gate cannot be trained.
-    """
-    turn = _WARM_UP + steps
-    with tempfile.TemporaryDirectory() as scratch:
-        jobs: dict[str, Job] = {}
-        for gate in gates:
-            config, paths = _short_run(task, gate, scale, data, turn * repeats)
-            job = Job(number=len(jobs), config=config, paths=replace(paths, results=Path(scratch)))
-            jobs.setdefault(config.gate, job)
-        rounds = _Rounds(list(jobs.values()), turn, repeats)
-        lanes = Lanes(count=1, threads=torch.get_num_threads(), turns=turn)
-        work_on_lanes(lanes, [job.config.run_id for job in jobs.values()], rounds, rounds, bool)
-    if rounds.failed:
-        raise UserError(*rounds.failed)
-    measured = rounds.measured
-    first = measured[next(iter(jobs))]
-    rows: list[Row] = [{"gate": gate, **_step_row(measured[gate], first)} for gate in jobs]
-    if as_json:
-        print_json({"task": task, "steps": steps, "repeats": repeats, "gates": rows})
-        return
-    out.print(f"{task}, {repeats} rounds of {steps} steps after {_WARM_UP}; ratios to the first gate")
-    out.print(plain_table(rows))
-
-
-class _Rounds:
-    """Supplies short runs of gates to a lane, and keeps their steps but for those that warm up."""
-
-    def __init__(self, jobs: Sequence[Job], turn: int, repeats: int) -> None:
-        self.measured: dict[str, list[StepRecord]] = {}
-        self.failed: list[str] = []
-        self._jobs = jobs
-        self._turn = turn
-        self._repeats = repeats
-
-    def take(self) -> Sequence[Job]:
-        """Return all jobs, once."""
-        jobs, self._jobs = self._jobs, ()
-        return jobs
-
-    def is_empty(self) -> bool:
-        """Return whether they were taken."""
-        return not self._jobs
-
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """Keep the reason of a failure."""
-        if isinstance(outcome, str):
-            self.failed.append(f"{job.config.gate}: {outcome}")
-
-    def put_back(self, job: Job) -> None:
-        """Refuse: nobody else knows the folder."""
-        raise AssertionError(f"{job.paths.results} is in use")
-
-    def assigned(self, lane: int, job: Job | None, work: Work) -> None:
-        """Say nothing."""
-
-    def stepped(self, job: Job, progress: TrainingProgress) -> None:
-        """Keep a step that does not warm up; announce a turn with its first."""
-        repeat, step = divmod(progress.record.step - 1, self._turn)
-        if step == 0:
-            err.print(f"[{repeat + 1}/{self._repeats}] {job.config.task} {job.config.gate}", markup=False)
-        if step >= _WARM_UP:
-            self.measured.setdefault(job.config.gate, []).append(progress.record)
-
-
-def _step_row(records: Sequence[StepRecord], first: Sequence[StepRecord]) -> dict[str, Cell]:
-    """Return median and distance of the quartiles of a gate's steps, and mean experts of its tokens."""
-    seconds = [record.seconds for record in records]
-    low, median, high = statistics.quantiles(seconds, n=4)
-    counts = [record.mean_experts for record in records if record.mean_experts is not None]
-    return {
-        "ms": 1000 * median,
-        "spread": 1000 * (high - low),
-        "ratio": median / statistics.median(record.seconds for record in first),
-        "experts": statistics.fmean(counts) if counts else None,
-    }
-
-
-def _short_run(task: str, gate: str, scale: str, data: str | None, steps: int) -> tuple[RunConfig, RunPaths]:
-    """Resolve a run of exactly so many steps, with next to no evaluation."""
-    settings: dict[str, object] = {
-        "training.steps": steps,
-        "training.schedule": "linear",  # neither a margin beyond the steps nor a branch
-        "data.dev_samples": _EVALUATED_ROWS,
-        "data.validation_samples": _EVALUATED_ROWS,
-        "evaluation.points": 1,
-    }
-    return resolve(
-        task=task,
-        scale=scale,
-        gate=gate,
-        seed=0,
-        data=data,
-        model=None,
-        overrides={key: Override(value, "--steps") for key, value in settings.items()},
-        results=Path(),
-    )
+    out.print(plain_table(table.shown(published)))
+    out.print(str(scale / table.FILE), markup=False)
 
 
 def _measured(case: Case, device: torch.device, repeats: int, rows: list[LayerTiming]) -> BenchCase:
@@ -270,13 +171,18 @@ def _measured(case: Case, device: torch.device, repeats: int, rows: list[LayerTi
     )
 
 
-def _save(scale: Path, case: BenchCase) -> None:
+def _save(scale: Path, case: BenchCase | ParallelCase) -> None:
     """Put a case into `bench.json`, in place of an older measurement of it."""
     path = scale / "bench.json"
-    before = Bench.read(path).cases if path.exists() else []
-    cases = sorted([*(one for one in before if one.key != case.key), case], key=lambda one: one.key)
+    bench = Bench.read(path) if path.exists() else Bench()
+    if isinstance(case, ParallelCase):
+        parallel = [*(one for one in bench.parallel if one.key != case.key), case]
+        bench = bench.model_copy(update={"parallel": sorted(parallel, key=lambda one: one.key)})
+    else:
+        cases = [*(one for one in bench.cases if one.key != case.key), case]
+        bench = bench.model_copy(update={"cases": sorted(cases, key=lambda one: one.key)})
     try:
         scale.mkdir(parents=True, exist_ok=True)
-        write_json(path, Bench(cases=cases).to_json())
+        write_json(path, bench.to_json())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 class StopRequest:
     """Turn the first Ctrl-C (or SIGTERM) into a request to stop after the current step.
 
-    Before the first step there is nothing to save, and a second Ctrl-C means it: both interrupt.
+    Before the first step there is nothing to save, and a second Ctrl-C means it: both interrupt. `torchrun`
+    answers a Ctrl-C, which its processes have got, too, with SIGTERM to all of them: that is no second one.
     """
 
     def __init__(self) -> None:
         self.training = False
-        self._asked = False
+        self._asked: set[int] = set()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def __call__(self) -> bool:
         """Tell whether a stop was asked for."""
-        return self._asked
+        return bool(self._asked)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self.training:
+        if number in self._asked or not self.training:
             raise KeyboardInterrupt
-        self._asked = True
-        err.print("stopping after this step; press Ctrl-C again to stop at once")
+        if not self._asked:
+            err.print("stopping after this step; press Ctrl-C again to stop at once")
+        self._asked.add(number)
 
 
 class Smoothed:

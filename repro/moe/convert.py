@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from repro.moe.experts import base as backends
 from repro.moe.flops import Architecture, FFNSize
 from repro.moe.folder import CONFIG_KEY
 from repro.moe.gates import base as gates
-from repro.moe.gates.base import GateClass
+from repro.moe.gates.base import Gate, GateClass
 from repro.moe.initialize import (
     ffn_rms,
     fit_routers,
@@ -32,10 +33,13 @@ from repro.moe.initialize import (
 )
 from repro.moe.layer import Experts, MoELayer
 from repro.moe.stack_inputs import StackInputs
-from repro.results.base import Record, describe
+from repro.results.base import Record, describe, wrong_version
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+SCHEMA_VERSION: Literal[1] = 1
+"""Version of what is saved under `CONFIG_KEY`; models of before it have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ class SavedExperts(Record):
 class SavedSettings(Record):
     """The part of the settings that is saved with a model, under `CONFIG_KEY` in its `config.json`."""
 
+    schema_version: Literal[1] = SCHEMA_VERSION
     backbone: str
     head: str
     gate: str
@@ -72,6 +77,7 @@ class SavedSettings(Record):
         """Take from the settings what is saved."""
         experts = settings.experts
         return cls(
+            schema_version=SCHEMA_VERSION,
             backbone=settings.backbone,
             head=settings.head,
             gate=settings.gate,
@@ -86,6 +92,9 @@ class SavedSettings(Record):
         Raises:
             UserError: it is not of this shape.
         """
+        version = plain.get("schema_version", SCHEMA_VERSION) if isinstance(plain, dict) else SCHEMA_VERSION
+        if version != SCHEMA_VERSION:
+            raise UserError(wrong_version(_unreadable(folder), "schema version", version, SCHEMA_VERSION))
         return cls.parse(json.dumps(plain), _unreadable(folder))
 
     def settings(self, backend: str, folder: Path) -> MoESettings:
@@ -150,11 +159,37 @@ def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device)
     else:
         layers = _replace_ffns(model, settings, _chosen(sites, settings, gate_class), gate_class, device)
         setattr(model.config, CONFIG_KEY, SavedSettings.of(settings).to_json())
-    own = backbone.own_router(model.config)
+    return architecture_of(
+        settings.backbone,
+        settings.head,
+        model.config,
+        sites,
+        {site: layer.gate for site, layer in layers.items()},
+        settings.experts.count,
+    )
+
+
+def architecture_of(
+    backbone: str,
+    head: str,
+    config: PreTrainedConfig,
+    sites: Sequence[FFNSite],
+    gate_of: Mapping[FFNSite, Gate[Any]],
+    experts: int,
+) -> Architecture:
+    """Return the sizes that decide what a model costs.
+
+    Args:
+        sites: the feed-forward networks and MoE blocks of the model before it was converted.
+        gate_of: the gates of the MoE layers that took the places of some of them.
+        experts: of every MoE layer.
+    """
+    family = backbones.load(backbone)
+    own = family.own_router(config)
     return Architecture(
-        backbone=backbone,
-        config=model.config,
-        head=settings.head,
+        backbone=family,
+        config=config,
+        head=head,
         ffns=tuple(
             FFNSize(
                 stack=site.stack,
@@ -163,11 +198,11 @@ def convert(model: PreTrainedModel, settings: MoESettings, device: torch.device)
                 is_gated=site.ffn.is_gated,
                 has_biases=site.ffn.b1 is not None,
                 own=None if site.router_ED is None else own,
-                gate_macs=layers[site].gate.macs_per_token if site in layers else None,
+                gate_macs=gate_of[site].macs_per_token if site in gate_of else None,
             )
             for site in sites
         ),
-        experts=settings.experts.count,
+        experts=experts,
     )
 
 
@@ -204,24 +239,29 @@ def convert_measured(
 
 
 def _chosen(sites: list[FFNSite], settings: MoESettings, gate_class: GateClass) -> list[FFNSite]:
-    """Return every n-th site; of a model with MoE blocks every n-th of these.
+    """Return the sites to convert (`every_nth`).
 
     Raises:
         UserError: there is none, the gate cannot stand there, or settings do not fit MoE blocks.
     """
     every = settings.experts.every
-    blocks = [site for site in sites if site.router_ED is not None]
-    places = blocks or sites
-    chosen = places[every - 1 :: every]
+    chosen = every_nth(sites, every)
     if not chosen:
-        raise UserError(f"experts.every: {every} leaves no layer to convert; the model has {len(places)}")
+        places = len(every_nth(sites, 1))
+        raise UserError(f"experts.every: {every} leaves no layer to convert; the model has {places}")
     reason = gate_class.encoders_only
     if reason and any(site.stack == "decoder" for site in chosen):
         spelled = plugins.resolve("gates", settings.gate)[0].replace("_", "-")
         raise UserError(f"--gate {spelled}: cannot stand in a decoder: {reason}")
-    if blocks:
-        _check_experts(settings.experts, len(blocks[0].ffn.w1))
+    if chosen[0].router_ED is not None:
+        _check_experts(settings.experts, len(chosen[0].ffn.w1))
     return chosen
+
+
+def every_nth(sites: Sequence[FFNSite], every: int) -> list[FFNSite]:
+    """Return the sites that MoE layers take: every n-th one; of a model with MoE blocks every n-th of these."""
+    blocks = [site for site in sites if site.router_ED is not None]
+    return list(blocks or sites)[every - 1 :: every]
 
 
 def _check_experts(config: ExpertsConfig, count: int) -> None:

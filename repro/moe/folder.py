@@ -29,6 +29,8 @@ from repro.results.base import Record, parse_object, read_bytes
 
 CONFIG_KEY = "repro_moe"
 """Where the settings stand in a converted model's `config.json`."""
+OWN_TYPE = "repro-"
+"""What stands before the family in the `model_type` of a converted model."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "vocab-src.json")
 """A folder without any of these holds no tokenizer."""
 _PARTS = (".json", ".txt", ".model", ".safetensors")
@@ -96,7 +98,11 @@ def family_of(plain: Mapping[str, Any], folder: Path, where: str = "") -> Backbo
     """
     families = {name: backbones.load(name) for name in plugins.names("backbones")}
     model_type = plain.get("model_type")
-    found = [backbone for backbone in families.values() if model_type == backbone.MODEL_TYPE]
+    found = [
+        backbone
+        for backbone in families.values()
+        if model_type in (backbone.MODEL_TYPE, OWN_TYPE + backbone.MODEL_TYPE)
+    ]
     code = "code that its config.json names (auto_map) is not run" if "auto_map" in plain else ""
     if not found:
         reason = unknown("model_type", spelled(str(model_type)), families)
@@ -121,6 +127,8 @@ def configuration(
     """
     plain = read_configuration(folder, where)
     backbone = family_of(plain, folder, where)
+    if plain["model_type"] != backbone.MODEL_TYPE and CONFIG_KEY not in plain:
+        raise UserError(f"{where}{folder}: not a saved model (no {CONFIG_KEY} in config.json)")
     aliases, defaults = backbone.CONFIG.attribute_map, backbone.CONFIG().to_dict()
     taken = {aliases[name]: value for name, value in plain.items() if name in aliases}
     known = {*defaults, *_ALSO_TAKEN, CONFIG_KEY} - _NOT_TAKEN

@@ -1,6 +1,8 @@
 """The MoE layer: gate, experts and their weighted sum."""
 
-from typing import Any
+import importlib
+from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,13 @@ class Experts(nn.Module):
             if own is not None and site.router_ED is None:
                 own = own.detach().new_empty(config.count, *own.shape)
             self.register_parameter(name, None if own is None else nn.Parameter(own.detach()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The back-end is a module of Python, which can neither be copied nor pickled: its name can.
+        return self.__dict__ | {"backend": cast(ModuleType, self.backend).__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"backend": importlib.import_module(state["backend"])})
 
     def weights(self) -> FFN:
         """Return the stacked weights, as back-ends take them."""

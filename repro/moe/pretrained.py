@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from repro import plugins
 from repro.errors import UserError, named_line, one_line, unknown
+from repro.moe import models
 from repro.moe.backbones import base as backbones
 from repro.moe.backbones.base import Backbone, OwnRouter
 from repro.moe.convert import MoESettings, SavedSettings, convert
@@ -24,11 +25,15 @@ from repro.moe.sizes import refuse_too_large
 def save(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write a model, converted or dense, in `save_pretrained` layout: config.json and safetensors.
 
+    That of a converted model has a `model_type` of its own, and plain `transformers` refuses it.
+
     Args:
         weights: its whole tensors, where the model itself holds parts of them.
     """
     # By default the library takes stacked experts apart, into the names that other versions of it had.
     model.save_pretrained(folder, state_dict=weights, save_original_format=False)
+    if models.is_converted(model):
+        models.own_config(model.config).save_pretrained(folder)
 
 
 def load(folder: Path, device: torch.device, backend: str = "auto") -> PreTrainedModel:

@@ -32,6 +32,7 @@ SHOWN = {
     "adamoe": "adamoe",
     "learning_rate": "learning_rate",
     "table1": "table1",
+    "parallel": "parallel",
 }
 """Tables of the paper in the order of the report, and the member of `tables` that shows each."""
 CLAIMS_SHOWN = ("Claim", "Verdict", "Ours", "Low", "High", "Smallest effect", "Holds if", "Paper", "Why")

@@ -94,14 +94,14 @@ class ParallelTiming(Record):
     """Of the process whose experts have the most."""
     busiest_bytes: Count
     """That the busiest process sends or receives in one exchange."""
-    seconds: Positive
-    """Forward and backward, until the last process is done; median of the rounds."""
+    seconds: Positive | None
+    """Forward and backward, until the last process is done; median of the rounds. None: not measured."""
     predicted_seconds: Positive
     """By the model of the case."""
 
 
 class ParallelCase(Record):
-    """One setting in which a layer was timed with its experts spread over processes."""
+    """One setting of a layer with its experts spread over processes, timed or only predicted."""
 
     size: PlainName
     d_model: Count
@@ -112,15 +112,19 @@ class ParallelCase(Record):
     precision: PlainName
     processes: Annotated[int, Field(ge=2)]
     repeats: Count
-    environment: Environment
+    """Rounds; 0: nothing was measured."""
+    environment: Environment | None
+    """Where it was measured."""
+    device: str
+    """What each process has."""
     model: ExchangeModel
     rows: list[ParallelTiming]
     """One with two experts for all tokens, to which the others are relative."""
 
     @property
-    def key(self) -> tuple[str, int, int, str, int]:
+    def key(self) -> tuple[str, int, int, str, int, str]:
         """What identifies the case: a new measurement of it replaces the old one."""
-        return self.size, self.experts, self.tokens, self.precision, self.processes
+        return self.size, self.experts, self.tokens, self.precision, self.processes, self.device
 
 
 class Bench(Record):

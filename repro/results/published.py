@@ -8,7 +8,7 @@ from typing import TypeVar
 from repro.errors import UserError
 from repro.results.analysis import Analysis, read_analysis
 from repro.results.base import read_bytes
-from repro.results.bench import Bench, BenchCase
+from repro.results.bench import Bench, BenchCase, ParallelCase
 from repro.results.run import RunResult, parse_result, read_result
 from repro.results.study import Study
 
@@ -31,6 +31,8 @@ class Published:
     analyses: Mapping[str, Analysis] = field(default_factory=dict)
     """By run id."""
     bench: Sequence[BenchCase] = ()
+    parallel: Sequence[ParallelCase] = ()
+    """Layers whose experts are spread over processes."""
 
     @staticmethod
     def read(scale_folder: Path) -> "Published":
@@ -47,7 +49,7 @@ class Published:
         runs = _read_all(_named_result, scale_folder.glob("runs/*/result.json"), _RESULT, problems)
         studies = _read_all(_named_study, scale_folder.glob("studies/*.json"), _STUDY, problems)
         analyses = _read_all(_named_analysis, scale_folder.glob("analysis/*.json"), _ANALYSIS, problems)
-        bench = _read_all(_cases, [scale_folder / "bench.json"], _BENCH, problems)
+        bench = _read_all(_bench, [scale_folder / "bench.json"], _BENCH, problems)
         if problems:
             raise UserError(*problems)
         by_id = {run.run_id: run for run in (*(run for kept in results for run in kept), *runs)}
@@ -55,7 +57,8 @@ class Published:
             results={run_id: by_id[run_id] for run_id in sorted(by_id)},
             studies={study.study: study for study in studies},
             analyses={analysis.run_id: analysis for analysis in analyses},
-            bench=tuple(case for cases in bench for case in cases),
+            bench=tuple(case for read in bench for case in read.cases),
+            parallel=tuple(case for read in bench for case in read.parallel),
         )
 
     def of_study(self, study: str) -> dict[str, dict[str, list[RunResult]]]:
@@ -135,8 +138,8 @@ def _named_analysis(path: Path) -> Analysis:
     return analysis
 
 
-def _cases(path: Path) -> Sequence[BenchCase]:
-    return Bench.read(path).cases if path.exists() else ()
+def _bench(path: Path) -> Bench:
+    return Bench.read(path) if path.exists() else Bench()
 
 
 def _check_name(path: Path, expected: str, name: str, what: str) -> None:

@@ -99,6 +99,10 @@ class RunResult(Record):
     """Sequences trained on, over those of the training split."""
     tokens: Count
     """Real tokens trained on, all stacks."""
+    samples_per_step: Amount | None = None
+    """Examples in an optimiser step, of all processes together, mean; None if unknown (older results)."""
+    samples_left_out: Count = 0
+    """Training examples that no step of an epoch has."""
     train_seconds: Amount
     """Data wait, forward, backward and optimiser; evaluation, checkpoints and records excluded."""
     seconds_per_step: Amount

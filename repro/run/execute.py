@@ -8,6 +8,7 @@ from repro.moe import pretrained
 from repro.provenance import digest_of
 from repro.results.files import ModelFiles, RunFolder, RunPaths, write_json
 from repro.results.run import RunResult, read_result
+from repro.run.card import write_card
 from repro.run.launch import Launch, begin, check_config, folder_of, launched
 from repro.run.result import build_result
 from repro.training.checkpoints import keep_last_checkpoint, remove_checkpoints, remove_leftovers
@@ -64,6 +65,7 @@ def execute(
         accelerator.wait_for_everyone()
         result = build_result(launch, state, lane, should_stop)
         if accelerator.is_main_process:
+            write_card(folder, result)
             write_json(folder.result, result.to_json())
             _remove_passed(config, folder)
         accelerator.end_training()

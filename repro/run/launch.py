@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
@@ -23,6 +24,8 @@ from repro.run.setup import Prepared, prepare
 from repro.training.evaluator import evaluate
 from repro.training.placement import Placement, place, parallel_of
 
+_OF_PEERS = ("closed by peer", "reset by peer", "gloo", "NCCL", "ncclRemoteError")
+"""What messages of errors have in them if another process has gone."""
 _LOCK = ".lock"
 """File of a run folder that is locked while a process works there."""
 
@@ -101,7 +104,7 @@ def launched(
         placement=place(accelerator, prepared.model, config),
         environment=_environment(accelerator, config),
     )
-    with _claimed(folder, paths), _storage_errors(folder):
+    with _claimed(folder, paths), _storage_errors(folder), _peer_errors(accelerator):
         yield launch
 
 
@@ -151,6 +154,25 @@ def _storage_errors(folder: RunFolder) -> Iterator[None]:
         raise UserError(
             f"{where}: cannot be written ({reason}); make it writable, or make room,"
             " and the same command continues"
+        ) from error
+
+
+@contextmanager
+def _peer_errors(accelerator: Accelerator) -> Iterator[None]:
+    """Turn the end of another process of the launch into one line.
+
+    Raises:
+        UserError: what processes do together failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        together = isinstance(error, dist.DistError) or any(word in str(error) for word in _OF_PEERS)
+        if accelerator.num_processes == 1 or not together:
+            raise
+        raise UserError(
+            f"another process of this launch has ended ({one_line(error)[:100]});"
+            " the same command continues from the last checkpoint"
         ) from error
 
 

@@ -16,7 +16,12 @@ from repro.results.run import SCHEMA_VERSION, Curriculum, Metric, Parameters, Ru
 from repro.run.launch import Launch
 from repro.run.setup import Prepared
 from repro.training.checkpoints import has_checkpoint, step_folder
-from repro.training.curriculum import Measured, place_ratio_correlation, rank_correlation
+from repro.training.curriculum import (
+    Measured,
+    place_ratio_correlation,
+    rank_correlation,
+    samples_left_out,
+)
 from repro.training.evaluator import Evaluation, Pause, evaluate
 from repro.training.lane import Lane
 from repro.training.state import TrainingState
@@ -71,6 +76,8 @@ def build_result(
         steps=state.step,
         epochs=state.work.real.sequences / len(prepared.data.train),
         tokens=state.tokens,
+        samples_per_step=state.work.real.sequences / state.step,
+        samples_left_out=samples_left_out(config, prepared.data, launch.placement.processes),
         train_seconds=state.train_seconds,
         seconds_per_step=state.seconds_per_step(),
         seconds_per_step_by_epoch=state.seconds_by_epoch(),
@@ -93,7 +100,7 @@ def build_result(
         output_scale=prepared.output_scale,
         curriculum=None if dense else curriculum_entry(config.training.curriculum, prepared, state),
         routing_eval=None if dense else same.routing.summary(),
-        parameters=_parameters(prepared.model, architecture, state.routing),
+        parameters=_parameters(launch.placement.parameters, architecture, state.routing),
         peak_memory_bytes=peak_memory_bytes(accelerator.device),
         data=prepared.data_record,
         environment=launch.environment,
@@ -171,9 +178,8 @@ def _cpu_steal_fraction(state: TrainingState) -> float | None:
     return state.cpu_steal_seconds / (state.train_seconds * (os.cpu_count() or 1))
 
 
-def _parameters(model: nn.Module, architecture: Architecture, routing: RoutingTotals) -> Parameters:
+def _parameters(total: int, architecture: Architecture, routing: RoutingTotals) -> Parameters:
     """Count all parameters, and those that an average token meets in a forward pass."""
-    total = sum(parameter.numel() for parameter in model.parameters())
     idle: float = architecture.idle_parameters
     for ffn, assignments, tokens in zip(
         architecture.moe, routing.assignments_L(), routing.tokens_L(), strict=True

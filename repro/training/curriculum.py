@@ -219,6 +219,12 @@ def epoch_steps(
     return [batches[start : start + group] for start in range(0, len(batches), group)]
 
 
+def samples_left_out(config: RunConfig, data: TrainingData, processes: int) -> int:
+    """Count the examples that no step of the first epoch has."""
+    steps = epoch_steps(config, data, TrainingState(), processes)
+    return len(data.train) - len({index for step in steps for batch in step for index in batch})
+
+
 def require_effect(settings: TrainingConfig, steps: int, steps_per_epoch: int) -> None:
     """Refuse an order by ratios that never acts, because the run ends with its first epoch.
 

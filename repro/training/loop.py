@@ -10,8 +10,16 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from repro.config import RunConfig
+from repro.moe.spread import ExchangeTotals
 from repro.results.files import RunFolder, append_jsonl
-from repro.results.records import CurvePoint, EvalRecord, Exchange, ExchangeRecord, StepRecord
+from repro.results.records import (
+    CurvePoint,
+    EvalRecord,
+    Exchange,
+    ExchangeRecord,
+    RoutingSummary,
+    StepRecord,
+)
 from repro.training.curriculum import TrainingData
 from repro.training.lane import Lane
 from repro.training.placement import Placement
@@ -85,20 +93,30 @@ def record_step(loop: Loop, step: Step, seconds: float, end: int) -> None:
     )
     exchanges = loop.placement.take_exchanges()
     everyones = gather_object([exchanges]) if exchanges else []
-    if not loop.accelerator.is_main_process:
-        return
-    plain = record.to_json()
-    append_jsonl(loop.folder.steps, [plain])
-    if summary.share_by_count is not None:
-        append_jsonl(loop.folder.routing, [{"step": state.step, **summary.to_json()}])
-    if everyones:
-        layers = [[Exchange(**vars(layer)) for layer in process] for process in everyones]
-        append_jsonl(loop.folder.exchanges, [ExchangeRecord(step=state.step, layers=layers).to_json()])
-    loop.accelerator.log({key: value for key, value in plain.items() if value is not None}, step=state.step)
+    if loop.accelerator.is_main_process:
+        _append(loop, record, summary, everyones)
     done, total_steps = place(loop, end)
     loop.report(
         Progress(record=record, done=done, total_steps=total_steps, train_seconds=state.train_seconds)
     )
+
+
+def _append(
+    loop: Loop, record: StepRecord, summary: RoutingSummary, exchanges: list[list[ExchangeTotals]]
+) -> None:
+    """Write the records of a step.
+
+    Args:
+        exchanges: of every process, layer by layer; none if they are not measured.
+    """
+    step, plain = record.step, record.to_json()
+    append_jsonl(loop.folder.steps, [plain])
+    if summary.share_by_count is not None:
+        append_jsonl(loop.folder.routing, [{"step": step, **summary.to_json()}])
+    if exchanges:
+        layers = [[Exchange(**vars(layer)) for layer in process] for process in exchanges]
+        append_jsonl(loop.folder.exchanges, [ExchangeRecord(step=step, layers=layers).to_json()])
+    loop.accelerator.log({key: value for key, value in plain.items() if value is not None}, step=step)
 
 
 def place(loop: Loop, end: int) -> tuple[int, int]:

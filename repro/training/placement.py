@@ -45,6 +45,8 @@ class Placement:
     """What a training step calls: it adds up gradients over processes."""
     mesh: DeviceMesh | None
     """None for one process."""
+    parameters: int
+    """Of the whole model, whoever holds them."""
     global_balance: bool
     """Whether gates balance, and move their states, over the whole batch; else each process over its part."""
 
@@ -137,13 +139,21 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
         UserError: experts cannot be spread so, or the gate needs whole batches.
     """
     processes = int(accelerator.num_processes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     parallel = parallel_of(config, processes)
     if config.training.gradient_checkpointing:
         checkpoint_activations(model)
     if processes == 1:
         # Only for its precision: gradients need not be added up.
         wrapped = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
-        return Placement(accelerator=accelerator, plain=model, model=wrapped, mesh=None, global_balance=True)
+        return Placement(
+            accelerator=accelerator,
+            plain=model,
+            model=wrapped,
+            mesh=None,
+            parameters=parameters,
+            global_balance=True,
+        )
     mesh = mesh_of(processes, parallel, accelerator.device.type)
     if parallel > 1:
         spread_experts(model, mesh, measured=config.training.exchange_times)
@@ -168,6 +178,7 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
         plain=model,
         model=wrapped,
         mesh=mesh,
+        parameters=parameters,
         global_balance=config.training.balance_over == "global",
     )
 

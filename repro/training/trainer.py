@@ -215,6 +215,7 @@ def _train_step(loop: Loop, batches: list[list[int]]) -> Step:
     batches and processes.
     """
     placement, task, train = loop.placement, loop.data.task, loop.data.train
+    placement.take_exchanges()  # of evaluations, which are not recorded
     device, processes = loop.accelerator.device, placement.processes
     with record_function(DATA):
         mine = [batch[loop.accelerator.process_index :: processes] for batch in batches]

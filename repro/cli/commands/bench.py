@@ -20,6 +20,10 @@ def command(
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 5,
     only: Annotated[str, typer.Option(help="Implementations, separated by commas; all by default.")] = "",
+    parallel: Annotated[
+        str | None,
+        typer.Option(help="Spread the experts over so many processes, separated by commas.", metavar="N"),
+    ] = None,
     task: Annotated[
         str | None, typer.Option(help="Time a training step of this task instead, part by part.")
     ] = None,
@@ -42,7 +46,8 @@ def command(
     Run it with nothing else on the machine.
     """
     quiet_libraries()
-    from repro.cli.benches import cases, run_bench, run_gate_bench, run_step_bench
+    from repro.cli.benches import cases, run_bench, run_parallel_bench
+    from repro.cli.step_benches import run_gate_bench, run_step_bench
     from repro.run.scales import read_scale
 
     if task is not None:
@@ -54,8 +59,13 @@ def command(
         return
     if scale != "gpu":
         read_scale(scale)
+    chosen = cases(comma_separated(sizes), comma_separated(tokens), comma_separated(precision), experts)
+    if parallel is not None:
+        processes = comma_separated(parallel)
+        run_parallel_bench(chosen, processes, repeats=repeats, scale=out_folder / scale, as_json=as_json)
+        return
     run_bench(
-        cases(comma_separated(sizes), comma_separated(tokens), comma_separated(precision), experts),
+        chosen,
         repeats=repeats,
         only=comma_separated(only),
         scale=out_folder / scale,

@@ -131,7 +131,7 @@ def _row(one: LayerTime) -> Row:
         "Computation": rounded(one.computation),
         "Time forward": rounded(timing.forward_seconds / one.base.forward_seconds),
         "Time": rounded(one.time),
-        "Time (paper)": _printed(timing.share_top1),
+        "Time (paper)": printed_time(timing.share_top1),
         "Time - computation": rounded(one.time - one.computation),
         "ms forward": rounded(1000 * timing.forward_seconds),
         "ms forward spread": _milliseconds(timing.forward_spread),
@@ -145,8 +145,8 @@ def _row(one: LayerTime) -> Row:
     }
 
 
-def _printed(share: float) -> float | None:
-    """Return the paper's time at a share of top-1 tokens."""
+def printed_time(share: float) -> float | None:
+    """Return the paper's time at a share of top-1 tokens; None where it has none."""
     table = paper.tables()["table1"]
     times: dict[float, float] = dict(zip(table["share_top1"], table["layer_time"], strict=True))
     return (times | {0.0: 1.0}).get(share)
