@@ -191,7 +191,7 @@ class TrainedRuns(Protocol):
 
 def only_run(results: Path) -> Path:
     """Return the folder of the one run there is."""
-    (folder,) = results.glob("*/runs/*")
+    (folder,) = (path for path in results.glob("*/runs/*") if path.is_dir())
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -33,7 +34,7 @@ def launch(work: Callable[..., Any], processes: int, *arguments: object) -> list
     for _, theirs in pairs:
         theirs.close()
     try:
-        outcomes = [ours.recv() if ours.poll(_SECONDS) else TimeoutError() for ours, _ in pairs]
+        outcomes = [pickle.loads(ours.recv_bytes()) if ours.poll(_SECONDS) else TimeoutError() for ours, _ in pairs]
     finally:
         for process in running:
             process.kill()
@@ -63,7 +64,9 @@ def _call(
             "MASTER_PORT": str(port),
         }
     try:
-        channel.send(work(*arguments))
+        outcome = work(*arguments)
     except Exception as error:
-        channel.send(error)
+        channel.send_bytes(pickle.dumps(error))
         raise
+    # By value: tensors in shared memory would end with this process.
+    channel.send_bytes(pickle.dumps(outcome))

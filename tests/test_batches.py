@@ -1,13 +1,19 @@
 """The cutting of an order into batches, worked on paper with a handful of samples."""
 
+import dataclasses
 import itertools
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resolved import config
 
-from repro.training.curriculum import BatchSize, cut_batches
+from repro.tasks.base import Task
+from repro.training.curriculum import BatchSize, TrainingData, cut_batches, epoch_steps, samples_left_out
+from repro.training.state import TrainingState
 
 FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
@@ -166,3 +172,56 @@ def test_batches_of_positions_are_full_and_never_too_large(
             # The next sample did not fit any more.
             more = [*batch, following[0]]
             assert len(more) * max(lengths[index] for index in more) > positions
+
+
+# --- several processes --------------------------------------------------------------------------------
+
+
+def long_data(samples: int) -> TrainingData:
+    """Samples of 300 to 1,024 positions, as articles are."""
+    lengths = np.random.default_rng(7).integers(300, 1025, samples).tolist()
+    task = SimpleNamespace(length=lambda feature: feature["length"])
+    return TrainingData(task=cast(Task, task), train=[{"length": length} for length in lengths])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"batch_size": 1, "batch_tokens": None},
+        {"batch_size": 24, "batch_tokens": None},
+        {"batch_size": None, "batch_tokens": 4096},
+        {"batch_size": None, "batch_tokens": 4096, "batch_tokens_of": "batch"},
+    ],
+    ids=str,
+)
+def test_processes_train_every_sample_once(size: dict[str, Any], processes: int) -> None:
+    run = config("adaptive")
+    run = dataclasses.replace(run, training=dataclasses.replace(run.training, **size))
+    data = long_data(1085)
+    steps = epoch_steps(run, data, TrainingState(), processes)
+    parts = [
+        batch[rank::processes] for step in steps for batch in step for rank in range(processes)
+    ]
+    assert sorted(index for part in parts for index in part) == list(range(1085))
+    assert samples_left_out(run, data, processes) == 0
+    if size["batch_tokens"] is None:
+        assert len(steps) == -(-1085 // size["batch_size"])
+        return
+    # Positions are those of a process, or of all of them together.
+    lengths = [feature["length"] for feature in data.train]
+    of_part = [len(part) * max(lengths[index] for index in part) for part in parts if part]
+    assert max(of_part) <= 4096
+    if "batch_tokens_of" in size:
+        assert max(len(b) * max(lengths[index] for index in b) for step in steps for b in step) <= 4096
+
+
+def test_batch_tokens_of_processes_by_hand() -> None:
+    # 100 positions for each of 3 processes, samples of 30: 3 for each, 9 together.
+    size = BatchSize(positions=100, parts=3)
+    assert size.fits(9, 30)
+    assert not size.fits(10, 30)
+    # One sample for each of them is always allowed.
+    assert size.fits(3, 400)
+    assert not size.fits(4, 400)
+    assert size.samples_of_length(30.0) == 9

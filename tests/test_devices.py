@@ -27,11 +27,12 @@ def assert_equal(several: list[Trained], one: Trained) -> None:
     for ours, expected in zip(first.steps, one.steps, strict=True):
         for key in ("loss", "auxiliary_loss", "gradient_norm"):
             assert ours[key] == pytest.approx(expected[key], abs=TOLERANCE, rel=TOLERANCE), key
-        for key in ("tokens", "mean_experts", "share_multi_expert"):
-            assert ours[key] == pytest.approx(expected[key], rel=1e-9), key
+        for key in ("tokens", "mean_experts", "share_two"):
+            assert ours[key] == expected[key], key
     assert set(first.weights) == set(one.weights)
     for name, weight in one.weights.items():
-        torch.testing.assert_close(first.weights[name], weight, rtol=1e-4, atol=2e-5, msg=name)
+        # AdamW divides by the size of a gradient: where that is rounding alone, so is the step.
+        assert (first.weights[name] - weight).norm() <= 1e-3 * weight.norm() + 1e-4, name
     for process in several:
         for name, state in one.states.items():
             torch.testing.assert_close(process.states[name], state, rtol=0, atol=TOLERANCE)

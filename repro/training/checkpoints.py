@@ -36,7 +36,7 @@ from repro.training.state_files import (
 )
 from repro.training.tensor_files import load_tensors, save_tensors
 
-_TENSORS, _STATE, _MANIFEST = "tensors", "state.pt", "manifest.json"
+_STATE, _MANIFEST = "state.pt", "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 _UNFINISHED = ".tmp"
 """Suffix of a folder that is being written or removed."""
@@ -123,16 +123,16 @@ def save_checkpoint(run: Resumable) -> None:
         scratch.mkdir(parents=True)
     accelerator.wait_for_everyone()
     save_states(random_states(), scratch / _random_file(accelerator.process_index))
-    save_tensors(run.placement, run.optimizer, scratch / _TENSORS)
+    save_tensors(run.placement, run.optimizer, scratch)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         save_states(run.state.state_dict(), scratch / _STATE)
-        files = sorted(path for path in scratch.rglob("*") if path.is_file())
+        files = sorted(scratch.iterdir())
         manifest = Manifest(
             step=run.state.step,
             budget=run.budget.name,
             processes=accelerator.num_processes,
-            files={path.relative_to(scratch).as_posix(): digest_of(path) for path in files},
+            files={path.name: digest_of(path) for path in files},
             records={path.name: _written(path) for path in _records(folder) if path.exists()},
         )
         for path in (*files, *filter(Path.exists, _records(folder))):
@@ -267,8 +267,8 @@ def _verified(checkpoint: Path, folder: RunFolder) -> Manifest:
     """
     manifest = Manifest.read(checkpoint / _MANIFEST)
     for name, digest in manifest.files.items():
-        path = checkpoint / name
-        if not path.resolve().is_relative_to(checkpoint.resolve()) or not path.is_file():
+        path = checkpoint / Path(name).name
+        if not path.is_file():
             raise UserError(f"{name} is missing")
         if digest_of(path) != digest:
             raise UserError(f"{name} is not what was written")
@@ -285,7 +285,7 @@ def _verified(checkpoint: Path, folder: RunFolder) -> Manifest:
 
 def _load(run: Resumable, checkpoint: Path, manifest: Manifest) -> None:
     """Restore all states and the random generators of this process."""
-    load_tensors(run.placement, run.optimizer, checkpoint / _TENSORS)
+    load_tensors(run.placement, run.optimizer, checkpoint)
     run.state.load_state_dict(load_states(checkpoint / _STATE))
     set_step(run.scheduler, run.state.step)
     if manifest.processes == run.accelerator.num_processes:

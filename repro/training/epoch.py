@@ -29,9 +29,13 @@ def share_ratios(loop: Loop) -> None:
     A sample is seen by one process at most, and the others hold zeros for it, or what they were told of it.
     """
     state = loop.state
-    if state.next_ratios_NL is None or loop.accelerator.num_processes == 1:
+    if loop.placement.processes == 1:
         return
     parts = gather_object([(state.next_ratios_NL, state.next_num_multi_expert_N, state.next_seen_N)])
+    # A process that has had no sample yet has kept nothing.
+    parts = [part for part in parts if part[0] is not None]
+    if not parts:
+        return
     ratios, counts, seen = (torch.stack(kept).amax(0) for kept in zip(*parts, strict=True))
     state.next_ratios_NL, state.next_num_multi_expert_N, state.next_seen_N = ratios, counts, seen
 

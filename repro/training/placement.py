@@ -172,7 +172,7 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
     else:
         names = [name for name, parameter in model.named_parameters() if parameter in spread]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
-        wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+        wrapped = DistributedDataParallel(model, forward_sync_buffers=False)
     return Placement(
         accelerator=accelerator,
         plain=model,

@@ -111,9 +111,11 @@ def _shard(tensor: Tensor, placement: Placement) -> Tensor:
 
 
 def _make_room(placement: Placement, optimizer: Optimizer, saved: set[str]) -> None:
-    """Give an optimizer that has done no step the states that are to be read."""
+    """Give an optimizer the states that are to be read, and take away others."""
     for name, parameter in placement.plain.named_parameters():
-        if f"{_OPTIMIZER}{name}.step" in saved and not optimizer.state.get(parameter):
+        if f"{_OPTIMIZER}{name}.step" not in saved:
+            optimizer.state.pop(parameter, None)
+        elif not optimizer.state.get(parameter):
             optimizer.state[parameter] = {
                 # On the device, as fused AdamW has it.
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),

@@ -97,7 +97,8 @@ def empty(path: Path) -> None:
     os.truncate(path, 0)
 
 
-FILES = ("manifest.json", "model.safetensors", "optimizer.pt", "random-0.pt", "state.pt")
+TENSORS = "shard-00001-model-00001-of-00001.safetensors"
+FILES = ("manifest.json", "random-0.pt", TENSORS, "state.pt")
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "flipped": flip,
     "halved": halve,
@@ -156,7 +157,7 @@ class Bomb:
         return os.mkdir, (str(self._place),)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "random-0.pt", "state.pt"])
+@pytest.mark.parametrize("name", ["random-0.pt", "state.pt"])
 def test_no_pickle_is_executed(cli: CommandLine, results: Path, tmp_path: Path, name: str) -> None:
     """Also behind a manifest that fits."""
     place, target = tmp_path / "bomb", newest(results) / name
@@ -181,10 +182,16 @@ def test_a_checkpoint_of_another_layout(cli: CommandLine, results: Path) -> None
     assert_refused(go_on(cli, results), "written by another version of repro; give --fresh")
 
 
-def test_a_checkpoint_of_more_processes(cli: CommandLine, results: Path) -> None:
+def test_a_checkpoint_of_another_budget(cli: CommandLine, results: Path) -> None:
+    """With other numbers of processes batches may be larger, and steps fewer."""
     path = newest(results) / "manifest.json"
-    path.write_text(json.dumps(read_object(path) | {"processes": 2}), encoding="utf-8")
-    assert_refused(go_on(cli, results), "is of 2 processes, this launch has 1; start as many")
+    other = {"processes": 2, "budget": "4 steps (wsd, cooldown 1)"}
+    path.write_text(json.dumps(read_object(path) | other), encoding="utf-8")
+    assert_refused(
+        go_on(cli, results),
+        "2 processes wrote it in a run of 4 steps (wsd, cooldown 1); 1 would do 8 steps (wsd, cooldown 2)",
+        "start as many, or give --fresh",
+    )
 
 
 def test_leftovers_are_removed(cli: CommandLine, results: Path, whole: Path) -> None:
@@ -326,7 +333,7 @@ def test_a_finished_run_of_other_code_says_so(cli: CommandLine, whole: Path, tmp
 
 
 @pytest.mark.parametrize(
-    "what", ["repro.training.checkpoints.save_weights", "repro.training.loop.append_jsonl"]
+    "what", ["repro.training.checkpoints.save_tensors", "repro.training.loop.append_jsonl"]
 )
 def test_a_full_disk_is_one_line_and_the_same_command_continues(
     cli: CommandLine, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, what: str
@@ -354,7 +361,7 @@ def test_a_results_folder_that_has_gone(
         shutil.rmtree(tmp_path / "results")
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(tmp_path / "results"))
 
-    monkeypatch.setattr("repro.training.checkpoints.save_weights", remove_and_save)
+    monkeypatch.setattr("repro.training.checkpoints.save_tensors", remove_and_save)
     answer = go_on(cli, tmp_path / "results")
     assert answer.status == 2
     assert "results: cannot be written (No such file or directory)" in answer.err

@@ -144,7 +144,6 @@ def check(
     ("who", "number", "phase"),
     [
         ("parent", signal.SIGKILL, "training"),
-        ("parent", signal.SIGTERM, "saving"),
         ("worker", signal.SIGKILL, "evaluating"),
     ],
 )
