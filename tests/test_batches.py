@@ -200,9 +200,7 @@ def test_processes_train_every_sample_once(size: dict[str, Any], processes: int)
     run = dataclasses.replace(run, training=dataclasses.replace(run.training, **size))
     data = long_data(1085)
     steps = epoch_steps(run, data, TrainingState(), processes)
-    parts = [
-        batch[rank::processes] for step in steps for batch in step for rank in range(processes)
-    ]
+    parts = [batch[rank::processes] for step in steps for batch in step for rank in range(processes)]
     assert sorted(index for part in parts for index in part) == list(range(1085))
     assert samples_left_out(run, data, processes) == 0
     if size["batch_tokens"] is None:

@@ -15,13 +15,14 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from repro.bench.layer import SIZES, Case, forced_routing, layer_weights, measure
+from repro.bench.cases import SIZES, Case, forced_routing, layer_weights
+from repro.bench.layer import measure
 from repro.config import RunConfig
 from repro.errors import UserError, named_line
 from repro.machine import Stopwatch, current_environment
 from repro.moe import convert
 from repro.moe.experts import grouped, loop
-from repro.moe.experts.base import FFNWeights
+from repro.moe.ffn import FFN
 from repro.results.bench import Bench, BenchCase
 from repro.results.files import write_json
 from repro.results.gpu import GpuCheck, GpuChecks
@@ -78,7 +79,7 @@ def _checks(device: torch.device, folder: Path) -> dict[str, Callable[[], Mappin
     checks: dict[str, Callable[[], Mapping[str, float]]] = {}
     for size in SIZES:
         for tokens in _TOKENS:
-            case = Case(size=size, tokens=tokens, experts=16, precision="bf16")
+            case = Case(size=size, tokens=tokens, experts=SIZES[size].experts, precision="bf16")
             checks[f"layer {size}, {tokens} tokens"] = lambda case=case: _layer(case, device, folder)
     checks["parity of the CUDA path"] = lambda: _parity(device)
     checks["gradients of idle experts"] = lambda: _idle(device)
@@ -90,13 +91,13 @@ def _checks(device: torch.device, folder: Path) -> dict[str, Callable[[], Mappin
 def _layer(case: Case, device: torch.device, folder: Path) -> Mapping[str, float]:
     """Time a layer beside its rivals, into `bench.json`; return ratios and the share of the device's peak."""
     rows = measure(case, device, repeats=10, only=_RIVALS)
-    d_model, d_hidden = SIZES[case.size]
+    size = SIZES[case.size]
     path = folder / "bench.json"
     bench = Bench.read(path) if path.exists() else Bench()
     timed = BenchCase(
         size=case.size,
-        d_model=d_model,
-        d_hidden=d_hidden,
+        d_model=size.d_model,
+        d_hidden=size.d_hidden,
         experts=case.experts,
         tokens=case.tokens,
         precision=case.precision,
@@ -108,7 +109,7 @@ def _layer(case: Case, device: torch.device, folder: Path) -> Mapping[str, float
     write_json(path, bench.model_copy(update={"cases": [*others, timed]}).to_json())
     at_top_2 = {row.implementation: row for row in rows if row.share_top1 == 0}
     ours = at_top_2["grouped"]
-    flops = 12 * d_model * d_hidden * ours.rows
+    flops = 6 * size.parameters * ours.rows
     numbers = {
         "milliseconds": 1000 * ours.both_seconds,
         "share of the rate of one product": flops / ours.both_seconds / _product_rate(device),
@@ -138,7 +139,9 @@ def _parity(device: torch.device) -> Mapping[str, float]:
     expected = _gradients(loop.forward, layer_weights(case, cpu), case, cpu, torch.float32)
     numbers = {}
     for dtype, limit in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
-        ours = _gradients(grouped.forward, _moved(layer_weights(case, cpu), device, dtype), case, device, dtype)
+        ours = _gradients(
+            grouped.forward, _moved(layer_weights(case, cpu), device, dtype), case, device, dtype
+        )
         worst = max(
             float((one.float().cpu() - other).norm() / other.norm())
             for one, other in zip(ours, expected, strict=True)
@@ -155,31 +158,27 @@ def _idle(device: torch.device) -> Mapping[str, float]:
     routing = forced_routing(2, 16, 1.0, torch.bfloat16, device)
     idle = [expert for expert, load in enumerate(routing.load_E.tolist()) if load == 0]
     with torch.no_grad():
-        weights.w1_EFD[idle] = torch.nan
+        weights.w1[idle] = torch.nan
     gradients = _gradients(grouped.forward, weights, case, device, torch.bfloat16)
     largest = max(float(gradient[idle].abs().max()) for gradient in gradients[2:])
     assert largest == 0, f"largest gradient of an idle expert {largest:g}"
     return {"idle experts": len(idle)}
 
 
-def _moved(weights: FFNWeights, device: torch.device, dtype: torch.dtype) -> FFNWeights:
-    moved = (
-        tensor.detach().to(device, dtype).requires_grad_()
-        for tensor in (weights.w1_EFD, weights.b1_EF, weights.w2_EDF, weights.b2_ED)
-    )
-    return FFNWeights(*moved, weights.activation)
+def _moved(weights: FFN, device: torch.device, dtype: torch.dtype) -> FFN:
+    return weights.map(lambda part: part.detach().to(device, dtype).requires_grad_())
 
 
 def _gradients(
-    forward: Callable[..., Tensor], weights: FFNWeights, case: Case, device: torch.device, dtype: torch.dtype
+    forward: Callable[..., Tensor], weights: FFN, case: Case, device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
     """Return the output and the gradients of the input and of the stacked weights."""
     routing = forced_routing(case.tokens, case.experts, 0.5 if case.tokens > 2 else 1.0, dtype, device)
     generator = torch.Generator().manual_seed(3)
-    x_TD = torch.randn(case.tokens, SIZES[case.size][0], generator=generator).to(device, dtype)
+    x_TD = torch.randn(case.tokens, SIZES[case.size].d_model, generator=generator).to(device, dtype)
     x_TD.requires_grad_()
     y_TD = forward(x_TD, routing, weights)
-    inputs = (x_TD, weights.w1_EFD, weights.b1_EF, weights.w2_EDF, weights.b2_ED)
+    inputs = (x_TD, *weights.tensors)
     return [y_TD.detach(), *torch.autograd.grad(y_TD, inputs, torch.ones_like(y_TD))]
 
 

@@ -122,11 +122,11 @@ def predict(case: Case) -> ParallelCase:
     is that products reach half of the first and exchanges 70 % of the last, that an exchange takes 30 us however
     small it is, and that weights are read twice and their gradients written once.
     """
-    d_model, d_hidden = SIZES[case.size]
-    held = 2 * d_model * d_hidden * case.experts / _GPUS
+    size = SIZES[case.size]
+    held = size.parameters * case.experts / _GPUS
     model = ExchangeModel(
         fixed_seconds=3 * 2 * held / 1555e9,
-        seconds_per_row=12 * d_model * d_hidden / (0.5 * 312e12),
+        seconds_per_row=6 * size.parameters / (0.5 * 312e12),
         latency_seconds=30e-6,
         seconds_per_byte=1 / (0.7 * 300e9),
     )
@@ -135,7 +135,13 @@ def predict(case: Case) -> ParallelCase:
         rows_NN = torch.stack(
             [
                 forced_routing(
-                    case.tokens, case.experts, share, torch.float32, torch.device("cpu"), seed=rank
+                    case.tokens,
+                    case.experts,
+                    share,
+                    torch.float32,
+                    torch.device("cpu"),
+                    seed=rank,
+                    k=case.k,
                 )
                 .load_E.view(_GPUS, -1)
                 .sum(1)
@@ -148,15 +154,15 @@ def predict(case: Case) -> ParallelCase:
                 share_top1=share,
                 rows=int(rows_NN.sum()),
                 busiest_rows=busiest,
-                busiest_bytes=sent * 2 * d_model,
+                busiest_bytes=sent * 2 * size.d_model,
                 seconds=None,
-                predicted_seconds=model.predict(busiest, sent * 2 * d_model, EXCHANGES),
+                predicted_seconds=model.predict(busiest, sent * 2 * size.d_model, EXCHANGES),
             )
         )
     return ParallelCase(
         size=case.size,
-        d_model=d_model,
-        d_hidden=d_hidden,
+        d_model=size.d_model,
+        d_hidden=size.d_hidden,
         experts=case.experts,
         tokens=case.tokens,
         precision="fp16",

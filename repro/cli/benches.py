@@ -119,7 +119,7 @@ def run_parallel_bench(
 
 @contextmanager
 def _announced(total: int) -> Iterator[Callable[[Case, int], Callable[[], None]]]:
-    """Give a function that announces a case with its rounds, and returns what is called after each of them."""
+    """Give a function that announces a case with its rounds, and returns what is called after each."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=10),

@@ -259,7 +259,7 @@ def _chosen(sites: list[FFNSite], settings: MoESettings, gate_class: GateClass) 
 
 
 def every_nth(sites: Sequence[FFNSite], every: int) -> list[FFNSite]:
-    """Return the sites that MoE layers take: every n-th one; of a model with MoE blocks every n-th of these."""
+    """Return the sites that MoE layers take: every n-th one, or every n-th MoE block if there are any."""
     blocks = [site for site in sites if site.router_ED is not None]
     return list(blocks or sites)[every - 1 :: every]
 

@@ -52,7 +52,9 @@ class Experts(nn.Module):
         return self.__dict__ | {"backend": cast(ModuleType, self.backend).__name__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state | {"backend": importlib.import_module(state["backend"])})
+        super().__setstate__(  # type: ignore[no-untyped-call]
+            state | {"backend": importlib.import_module(state["backend"])}
+        )
 
     def weights(self) -> FFN:
         """Return the stacked weights, as back-ends take them."""

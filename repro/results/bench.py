@@ -61,7 +61,7 @@ class BenchCase(Record):
 
 
 class ExchangeModel(Record):
-    """What the time of a layer whose experts are spread over processes is made of (`repro.bench.parallel`)."""
+    """What the time of a layer with experts on several processes is made of (`repro.bench.parallel`)."""
 
     fixed_seconds: Amount
     """Of the experts, forward and backward, whatever their rows: reading weights, writing gradients."""

@@ -22,7 +22,7 @@ from repro.results.files import InputPaths, RunFolder, RunPaths, read_json, writ
 from repro.run.accelerator import make_accelerator
 from repro.run.setup import Prepared, prepare
 from repro.training.evaluator import evaluate
-from repro.training.placement import Placement, place, parallel_of
+from repro.training.placement import Placement, parallel_of, place
 
 _OF_PEERS = ("closed by peer", "reset by peer", "gloo", "NCCL", "ncclRemoteError")
 """What messages of errors have in them if another process has gone."""

@@ -52,8 +52,8 @@ def _timed(published: Published) -> Iterator[_Timed]:
 def rows(published: Published) -> list[Row]:
     """Derive one row per case and share; times and computation are relative to two experts for every token.
 
-    "Share fixed", "of exchanges" and "of waiting" divide the predicted time: what does not depend on rows; the
-    exchanges; and the rows that the busiest process has beyond the mean.
+    "Share fixed", "of exchanges" and "of waiting" divide the predicted time: what does not depend on rows;
+    the exchanges; and the rows that the busiest process has beyond the mean.
     """
     return [_row(one) for one in _timed(published)]
 
