@@ -40,8 +40,6 @@ for threshold in (1.0, 0.5, 0.2, 0.1, 0.0):
         k=config.num_experts_per_tok,
         threshold=threshold,
         combine=weights,
-        experts=config.num_experts,
-        init="random",  # the model brings its experts: nothing is drawn
     )
     with torch.no_grad(), repro.record_routing(thin) as tape:
         loss = thin(input_ids=ids, labels=ids).loss

@@ -31,8 +31,8 @@ def convert(
     model: PreTrainedModel,
     gate: str = "adaptive",
     *,
-    experts: int = 16,
-    init: Literal["upcycle", "random"] = "upcycle",
+    experts: int | None = None,
+    init: Literal["upcycle", "random"] | None = None,
     scale: Literal["fitted", "none"] | None = None,
     activation: Literal["model", "relu"] = "model",
     every: int = 1,
@@ -41,14 +41,16 @@ def convert(
 ) -> PreTrainedModel:
     """Put MoE layers into the places of a model's feed-forward networks, in place, and return the model.
 
-    Family and head are recognised. Routers, and experts that are not copies, draw from torch's global
+    Of a pretrained MoE model they take the places of its MoE blocks, with their experts and their routers'
+    rows. Family and head are recognised. Fresh routers, and experts that are not copies, draw from torch's global
     generator. The model's class becomes a subclass of its own (`repro.moe.models`): it is saved, and loaded
     again after `import repro.hf`, as any other model.
 
     Args:
         gate: `adaptive`, `top-2`, ...: docs/gates.md.
-        experts: in each layer.
-        init: `upcycle` makes every expert a copy of the network that it stands for, `random` draws them.
+        experts: in each layer; None is 16, or as many as the MoE blocks of the model have.
+        init: `upcycle` makes every expert a copy of the network that it stands for, `random` draws them;
+            None is the former. MoE blocks bring their experts: leave it, and `scale`, out.
         scale: `fitted` lets a layer start at the scale of that network; None does so for copies.
         activation: of the experts: the model's own, or `relu`.
         every: convert every n-th network.
@@ -62,6 +64,8 @@ def convert(
     if models.is_converted(model):
         raise UserError("model: has MoE layers already; convert a dense one, or load it with another gate")
     member, chosen = _gate_options(gate, options)
+    own = backbones.load(backbone).own_router(model.config)
+    init = init or ("upcycle" if own is None else "random")
     settings = MoESettings(
         backbone=backbone,
         head=head,
@@ -70,7 +74,7 @@ def convert(
         experts=_checked(
             ExpertsConfig,
             {
-                "count": experts,
+                "count": experts or (16 if own is None else own.experts),
                 "init": init,
                 "scale": scale or ("fitted" if init == "upcycle" else "none"),
                 "activation": activation,

@@ -1,7 +1,8 @@
 """Make converted models known to `transformers`: importing this module is enough, and nothing runs remotely.
 
 Its Auto classes, pipelines, `generate` and `Trainer` then take a saved model as any other. Without it
-they refuse the model, as its `model_type` (`repro-bert`, ...) is unknown.
+they refuse the model, as its `model_type` (`repro-bert`, ...) is unknown. Models of before there were these
+types have that of a dense one: with this module the Auto classes refuse them, and name `repro.load`.
 """
 
 from typing import Any
@@ -27,6 +28,8 @@ def register() -> None:
     for backbone in plugins.names("backbones"):
         config = models.config_class(backbone)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
+        dense = models.dense_config_class(backbone)
+        transformers.AutoConfig.register(dense.model_type, dense, exist_ok=True)
         for head in backbones.load(backbone).HEADS:
             if head in models.AUTO_CLASSES:
                 auto_class = getattr(transformers, models.AUTO_CLASSES[head])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import repro
-from repro import plugins
 
 FOLDER = Path(repro.__file__).parent.parent / "examples"
 SAYS = {
@@ -22,8 +21,6 @@ SAYS = {
 def test_an_example_runs(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name == "thin_olmoe" and "olmoe" not in plugins.names("backbones"):
-        pytest.skip("there is no backbone olmoe")
     monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out

@@ -73,6 +73,33 @@ def config_class(backbone: str) -> Any:
 
 
 @functools.cache
+def dense_config_class(backbone: str) -> Any:
+    """Return what stands for a family's own configurations among the Auto classes: it makes these.
+
+    A converted model that was saved before it had a `model_type` of its own is refused there: the dense
+    class would take half of its weights, and draw the rest.
+    """
+    base = backbones.load(backbone).CONFIG
+
+    def make(cls: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return base(*args, **kwargs)
+
+    def from_dict(cls: Any, /, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
+        if CONFIG_KEY in config_dict:
+            where = config_dict.get("_name_or_path") or kwargs.get("name_or_path") or "config.json"
+            raise UserError(f"{where}: a model of an older version of repro; repro.load loads it")
+        return base.from_dict(config_dict, **kwargs)
+
+    namespace = {
+        "__doc__": f"Makes a {base.__name__}, unless the model has MoE layers.",
+        "__module__": base.__module__,
+        "__new__": make,
+        "from_dict": classmethod(from_dict),
+    }
+    return type(base.__name__, (base,), namespace)
+
+
+@functools.cache
 def model_class(backbone: str, head: str) -> Any:
     """Return the class of the converted models of a backbone with a head."""
     base = backbones.load(backbone).HEADS[head]

@@ -235,6 +235,9 @@ def test_folders_of_older_runs_load(tiny: Tiny, tmp_path: Path) -> None:
     assert plain["model_type"] == backbones.load(tiny.backbone).MODEL_TYPE
     settings = {key: value for key, value in plain["repro_moe"].items() if key != "schema_version"}
     change(tmp_path, repro_moe=settings)
+    auto_class = getattr(transformers, models.AUTO_CLASSES[tiny.head])
+    with pytest.raises(UserError, match=rf"^{tmp_path}: a model of an older version.*; repro\.load loads it$"):
+        auto_class.from_pretrained(tmp_path)
     loaded = repro.load(tmp_path)
     for name, value in logits_of(model, tiny.batch()).items():
         assert torch.equal(logits_of(loaded, tiny.batch())[name], value)
@@ -247,6 +250,10 @@ def test_a_dense_model_stays_plain(tiny: Tiny, tmp_path: Path) -> None:
     pretrained.save(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == tiny.backbone
     assert type(repro.load(tmp_path)) is type(model)
+    loaded = getattr(transformers, models.AUTO_CLASSES[tiny.head]).from_pretrained(tmp_path)
+    assert type(loaded) is type(model)
+    assert type(loaded.config) is backbones.load(tiny.backbone).CONFIG
+    assert type(transformers.AutoConfig.for_model(tiny.backbone)) is type(loaded.config)
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
