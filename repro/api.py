@@ -17,11 +17,12 @@ from repro.config import ExpertsConfig, option_names, options_class
 from repro.errors import UserError, unknown
 from repro.moe import models, pretrained
 from repro.moe.backbones import base as backbones
-from repro.moe.convert import MoESettings
 from repro.moe.convert import convert as replace_ffns
 from repro.moe.flops import Work
 from repro.moe.gates import base as gates
+from repro.moe.recognise import architecture_of_model, recognise
 from repro.moe.routing import record_routing
+from repro.moe.settings import MoESettings
 from repro.results.run import Flops
 
 __all__ = ["convert", "flops", "load", "record_routing"]
@@ -42,9 +43,9 @@ def convert(
     """Put MoE layers into the places of a model's feed-forward networks, in place, and return the model.
 
     Of a pretrained MoE model they take the places of its MoE blocks, with their experts and their routers'
-    rows. Family and head are recognised. Fresh routers, and experts that are not copies, draw from torch's global
-    generator. The model's class becomes a subclass of its own (`repro.moe.models`): it is saved, and loaded
-    again after `import repro.hf`, as any other model.
+    rows. Family and head are recognised. Fresh routers, and experts that are not copies, draw from torch's
+    global generator. The model's class becomes a subclass of its own (`repro.moe.models`): it is saved, and
+    loaded again after `import repro.hf`, as any other model.
 
     Args:
         gate: `adaptive`, `top-2`, ...: docs/gates.md.
@@ -60,7 +61,7 @@ def convert(
     Raises:
         UserError: the model is not supported or has MoE layers already, or an option is not valid.
     """
-    backbone, head = models.recognise(model)
+    backbone, head = recognise(model)
     if models.is_converted(model):
         raise UserError("model: has MoE layers already; convert a dense one, or load it with another gate")
     member, chosen = _gate_options(gate, options)
@@ -158,8 +159,8 @@ def flops(model: PreTrainedModel, batch: Mapping[str, Any]) -> Flops:
     Raises:
         UserError: the model is not supported, or ids are missing.
     """
-    architecture = models.architecture(model)
-    masks = _masks(models.recognise(model)[0], batch)
+    architecture = architecture_of_model(model)
+    masks = _masks(recognise(model)[0], batch)
     was_training = model.training
     model.eval()
     try:

@@ -13,10 +13,11 @@ from volumes import encoded, mask_of
 from repro import plugins
 from repro.config import ExpertsConfig
 from repro.moe.backbones import bert
-from repro.moe.convert import MoESettings, convert
+from repro.moe.convert import convert
 from repro.moe.flops import Architecture, Work
 from repro.moe.gates import base as gates
 from repro.moe.routing import RoutingTape, RoutingTotals, record_routing
+from repro.moe.settings import MoESettings
 
 CPU = torch.device("cpu")
 HEADS = sorted(bert.HEADS)

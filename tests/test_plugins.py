@@ -123,4 +123,5 @@ def test_settings_of_experts_have_the_papers_count() -> None:
         "activation": "model",
         "backend": "auto",
         "every": 1,
+        "parallel": None,
     }

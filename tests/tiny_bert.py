@@ -10,10 +10,11 @@ from repro import plugins
 from repro.config import ExpertsConfig
 from repro.moe.backbones import bert
 from repro.moe.backbones.base import FFNSite
-from repro.moe.convert import MoESettings, convert
+from repro.moe.convert import convert
 from repro.moe.flops import Architecture
 from repro.moe.gates import base as gates
 from repro.moe.layer import MoELayer
+from repro.moe.settings import MoESettings
 
 CPU = torch.device("cpu")
 HEADS = sorted(bert.HEADS)

@@ -9,13 +9,14 @@ from torch import nn
 from repro import plugins
 from repro.config import ExpertsConfig
 from repro.moe.backbones import base as backbones
-from repro.moe.convert import MoESettings, convert
+from repro.moe.convert import convert
 from repro.moe.experts import base as backends
 from repro.moe.ffn import FFN
 from repro.moe.flops import Architecture
 from repro.moe.gates import base as gates
 from repro.moe.gates.shared.softmax import Router
 from repro.moe.layer import MoELayer
+from repro.moe.settings import MoESettings
 from repro.results.run import Flops
 
 CPU = torch.device("cpu")

@@ -15,10 +15,11 @@ from repro.errors import UserError, named_line, one_line, unknown
 from repro.moe import models
 from repro.moe.backbones import base as backbones
 from repro.moe.backbones.base import Backbone, OwnRouter
-from repro.moe.convert import MoESettings, SavedSettings, convert
+from repro.moe.convert import convert
 from repro.moe.flops import Architecture
 from repro.moe.folder import CONFIG_KEY, configuration, family_of, read_configuration, read_weights
 from repro.moe.gates.shared.softmax import cycled
+from repro.moe.settings import MoESettings, SavedSettings
 from repro.moe.sizes import refuse_too_large
 
 

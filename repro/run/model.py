@@ -9,19 +9,20 @@ from transformers import PreTrainedModel
 
 from repro.config import RunConfig
 from repro.errors import UserError, named_line
-from repro.moe import convert, hub, pretrained
+from repro.moe import hub, pretrained
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
 from repro.moe.folder import family_of, read_configuration
+from repro.moe.settings import MoESettings
 from repro.moe.sizes import refuse_too_large
 from repro.results.files import RunPaths
 from repro.tasks.base import TaskModule
 from repro.tasks.base import load as load_task
 
 
-def settings_of(config: RunConfig) -> convert.MoESettings:
+def settings_of(config: RunConfig) -> MoESettings:
     """Pick what `moe.convert` needs out of a configuration."""
-    return convert.MoESettings(
+    return MoESettings(
         backbone=config.model.backbone,
         head=load_task(config.task).HEAD,
         gate=config.gate,

@@ -5,7 +5,6 @@ import os
 import statistics
 from collections.abc import Callable
 
-
 from repro.machine import peak_memory_bytes
 from repro.metrics.base import load as load_metric
 from repro.moe.flops import Architecture

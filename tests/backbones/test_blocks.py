@@ -16,11 +16,12 @@ from repro.errors import UserError
 from repro.moe import pretrained
 from repro.moe.backbones import base as backbones
 from repro.moe.backbones import mixtral
-from repro.moe.convert import MoESettings, convert, convert_measured
+from repro.moe.convert import convert, convert_measured
 from repro.moe.flops import Architecture, Work
 from repro.moe.folder import read_weights
 from repro.moe.gates import top_k
 from repro.moe.routing import record_routing
+from repro.moe.settings import MoESettings
 from repro.moe.volume import Volume
 from repro.run.contradictions import Override
 from repro.run.resolve import resolve

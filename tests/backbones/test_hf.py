@@ -236,7 +236,9 @@ def test_folders_of_older_runs_load(tiny: Tiny, tmp_path: Path) -> None:
     settings = {key: value for key, value in plain["repro_moe"].items() if key != "schema_version"}
     change(tmp_path, repro_moe=settings)
     auto_class = getattr(transformers, models.AUTO_CLASSES[tiny.head])
-    with pytest.raises(UserError, match=rf"^{tmp_path}: a model of an older version.*; repro\.load loads it$"):
+    with pytest.raises(
+        UserError, match=r": a model of an older version of repro; repro\.load loads it$"
+    ):
         auto_class.from_pretrained(tmp_path)
     loaded = repro.load(tmp_path)
     for name, value in logits_of(model, tiny.batch()).items():
