@@ -10,6 +10,7 @@ from repro.report.tables import (
     claims,
     gates,
     learning_rate,
+    parallel,
     runs,
     table1,
     table3,
@@ -20,6 +21,7 @@ from repro.report.tables import (
     table5_detail,
     table6,
     table6_detail,
+    thinning,
     weights,
 )
 from repro.report.tables.base import ShownTable, Table, load, load_shown
@@ -30,11 +32,13 @@ SHOWN: dict[str, ShownTable] = {
     "adamoe": adamoe,
     "gates": gates,
     "learning_rate": learning_rate,
+    "parallel": parallel,
     "table1": table1,
     "table3": table3,
     "table4": table4,
     "table5_detail": table5_detail,
     "table6_detail": table6_detail,
+    "thinning": thinning,
     "weights": weights,
 }
 TABLES: dict[str, Table] = SHOWN | {

@@ -1,5 +1,6 @@
 """`repro ablate`: the runs of studies and their tables."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,13 @@ def command(
         typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
     ] = None,
     turns: Turns = 10,
+    no_train: Annotated[
+        bool,
+        typer.Option(
+            "--no-train",
+            help="With threshold and --model: a pretrained MoE model as it is, tasks wikitext by default.",
+        ),
+    ] = False,
     lanes: LaneCount = None,
     threads: Threads = None,
     at_once: AtOnce = None,
@@ -80,6 +88,18 @@ def command(
     tables beside those asked for. Studies given together share the runs that they have in common.
     """
     quiet_libraries()
+    if no_train:
+        from repro.cli.thinning import request, run_curves
+
+        unused = {"--seeds": seeds > 1, "--variants": variants, "--lanes": lanes, "--threads": threads}
+        pretrained = _to_thin(studies, model, unused | {"--at-once": at_once, "--dry-run": dry_run})
+        options = settings_by_option({}, settings)
+        asked = [
+            request(pretrained, task=task, scale=scale, data=data, split="validation", options=options)
+            for task in comma_separated(tasks) or ["wikitext"]
+        ]
+        run_curves(asked, numbers("--values", values), out_folder / scale, as_json)
+        return
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
     from repro.run.scales import read_scale, threads_of
@@ -123,3 +143,23 @@ def command(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _to_thin(studies: list[str], model: str | None, unused: Mapping[str, object]) -> str:
+    """Return the model of `--no-train`.
+
+    Args:
+        unused: option -> what was given, of those that mean something to trainings alone.
+
+    Raises:
+        UserError: with every option that is missing, or has no effect.
+    """
+    problems = [f"{option}: has no effect with --no-train" for option, given in unused.items() if given]
+    if [study.replace("_", "-") for study in studies] != ["threshold"]:
+        problems.append(f"--no-train: shows the study threshold alone, not {', '.join(studies)}")
+    if model is None:
+        problems.append("--no-train: give a pretrained MoE model with --model")
+    if problems:
+        raise UserError(*problems)
+    assert model is not None
+    return model
