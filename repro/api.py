@@ -75,7 +75,7 @@ def convert(
         experts=_checked(
             ExpertsConfig,
             {
-                "count": experts or (16 if own is None else own.experts),
+                "count": (16 if own is None else own.experts) if experts is None else experts,
                 "init": init,
                 "scale": scale or ("fitted" if init == "upcycle" else "none"),
                 "activation": activation,

@@ -102,12 +102,14 @@ def load_checkpoint(
     model_class: type[PreTrainedModel],
     options: Mapping[str, Any],
     where: str,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
     """Load a pretrained model, to be converted and trained on; a head that it lacks is fresh.
 
     Args:
         options: entries of its configuration that take the place of its own.
         where: the option that named the folder, for messages.
+        dtype: of its weights in memory.
 
     Raises:
         UserError: the folder holds no such model, or it does not fit into memory.
@@ -116,7 +118,7 @@ def load_checkpoint(
     weights = read_weights(folder, where, pickled=True)
     try:
         refuse_too_large(backbone, model_class, config, f"{where}{folder}", weights=weights)
-        model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+        model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
         _load_generation(model, folder)
     except UserError:
         raise

@@ -93,7 +93,7 @@ def launched(
         check_config(folder, config)
     _check_writable(paths.results)
     accelerator = make_accelerator(config, paths.model, folder if tensorboard else None)
-    parallel_of(config, accelerator.num_processes)
+    _check_lora(config, accelerator.num_processes)
     reset_peak_memory(accelerator.device)
     prepared = prepare(config, paths, accelerator.device)
     launch = Launch(
@@ -106,6 +106,28 @@ def launched(
     )
     with _claimed(folder, paths), _storage_errors(folder), _peer_errors(accelerator):
         yield launch
+
+
+def _check_lora(config: RunConfig, processes: int) -> None:
+    """Refuse additions to weights that are in parts, and training weights that are too coarse.
+
+    Raises:
+        UserError: they are; or experts cannot be spread so.
+    """
+    parallel = parallel_of(config, processes)
+    if config.training.lora_rank is None:
+        if config.model.dtype != "fp32":
+            raise UserError("model.dtype: weights in bf16 lose small updates; set training.lora_rank, too")
+        return
+    if processes == 1:
+        return
+    problems = []
+    if parallel > 1:
+        problems.append("training.lora_rank: experts that are spread have none; set experts.parallel=1")
+    if config.training.shard != "none":
+        problems.append("training.lora_rank: sharded weights have none; set training.shard=none")
+    if problems:
+        raise UserError(*problems)
 
 
 def begin(launch: Launch, paths: RunPaths, *, fresh: bool = False, tensorboard: bool = False) -> None:

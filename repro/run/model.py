@@ -143,7 +143,12 @@ def dense_model(config: RunConfig, task: TaskModule, tokenizer: Any, paths: RunP
     folder = checkpoint_folder(config.model.checkpoint, paths.model)
     backbone = load_backbone(config.model.backbone)
     return pretrained.load_checkpoint(
-        folder, backbone, backbone.HEADS[task.HEAD], {**options, **task.MODEL_OPTIONS}, "--model "
+        folder,
+        backbone,
+        backbone.HEADS[task.HEAD],
+        {**options, **task.MODEL_OPTIONS},
+        "--model ",
+        torch.bfloat16 if config.model.dtype == "bf16" else torch.float32,
     )
 
 
@@ -160,6 +165,7 @@ def converted_model(config: RunConfig, paths: RunPaths, device: torch.device) ->
             ("model.config", bool(config.model.config), "its sizes"),
             ("experts.init", config.experts.init != "random", "its experts"),
             ("experts.scale", config.experts.scale != "none", "its experts"),
+            ("model.dtype", config.model.dtype != "fp32", "the type of its weights"),
             ("--gate dense", config.gate == "dense", "MoE layers; give another gate"),
         )
         if is_set

@@ -14,7 +14,7 @@ from repro.data.features import cached_features, report_special_tokens
 from repro.data.rows import load_rows, load_training, rows_fingerprint
 from repro.data.tokenizers import pretrained_tokenizer, trained_tokenizer
 from repro.errors import UserError
-from repro.moe import convert, pretrained
+from repro.moe import convert, lora, pretrained
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
 from repro.moe.gates.base import load as load_gate
@@ -114,6 +114,9 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
     if not converted:
         architecture, output_scale = convert.convert_measured(model, settings_of(config), device)
     _tell_frequencies(config, model, task, features["train"])
+    rank, alpha = config.training.lora_rank, config.training.lora_alpha
+    if rank is not None:
+        lora.add_low_rank(model, rank, 2 * rank if alpha is None else alpha)
     # From here on only dropout is random: the same stream for every gate, another for every process.
     set_seed(config.seed, device_specific=True)
     return Prepared(

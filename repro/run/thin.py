@@ -107,7 +107,7 @@ def thin(request: Request, gates: Sequence[tuple[str, Overrides]]) -> Thinning:
         model=config.model.checkpoint,
         task=config.task,
         split=request.split,
-        precision="bf16" if opened.accelerator.mixed_precision == "bf16" else "fp32",
+        precision="bf16" if "bf16" in (opened.accelerator.mixed_precision, config.model.dtype) else "fp32",
         own=points[0],
         points=points[1:],
         data=RowsRead(fingerprint=rows_fingerprint(opened.rows), count=len(opened.rows)),
