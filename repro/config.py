@@ -58,6 +58,8 @@ class ModelConfig:
     """Size of the tokenizer trained on the training split; None with a checkpoint."""
     config: Options = ()
     """Options of the Hugging Face configuration class, by its own names."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """In which the weights of a checkpoint are held; bf16 for those that are not trained themselves."""
 
     @property
     def options(self) -> dict[str, Scalar | list[Scalar]]:
@@ -118,6 +120,10 @@ class TrainingConfig:
     """Share of the steps over which `wsd` falls linearly to 0."""
     weight_decay: float = bounded(0.01, low=0)
     clip_norm: float | None = bounded(1.0, above=0)
+    lora_rank: int | None = bounded(None, low=1)
+    """Train additions of this rank beside the weights, which stay, and the gates (`repro.moe.lora`)."""
+    lora_alpha: float | None = bounded(None, above=0)
+    """The additions are multiplied by alpha / rank; None: twice the rank."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     curriculum: Literal["random", "cosine", "distance", "mean", "count", "length"] = "random"
     """Orders by what the gate did (all but `random` and `length`) act from the second epoch on."""
@@ -152,22 +158,28 @@ _PLACEMENT = (
     ("training", "exchange_times"),
 )
 """Section and key of what changes where a run is computed, and none of its numbers."""
-_OF_PROCESSES = {("training", "batch_tokens_of"): "process", ("training", "balance_over"): "global"}
-"""Section and key -> default, of what matters to several processes only."""
+_LEFT_OUT = {
+    ("training", "batch_tokens_of"): "process",
+    ("training", "balance_over"): "global",
+    ("training", "lora_rank"): None,
+    ("training", "lora_alpha"): None,
+    ("model", "dtype"): "fp32",
+}
+"""Section and key -> default, of what came later or matters to several processes only."""
 
 
 def identity(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that makes it another run.
 
-    How a run is spread over devices does not. Settings that matter to several processes only are left out at
-    their defaults, so that a run of one process has the same id as before there were any.
+    How a run is spread over devices does not. Settings that came later, or matter to several processes only,
+    are left out at their defaults, so that a run has the same id as before there were any.
 
     Args:
         plain: as `RunConfig.to_dict` gives it, or an older version did.
     """
     left_out = {
         *_PLACEMENT,
-        *(place for place, default in _OF_PROCESSES.items() if _at(plain, place) == default),
+        *(place for place, default in _LEFT_OUT.items() if _at(plain, place) == default),
     }
     return {
         section: {key: value for key, value in values.items() if (section, key) not in left_out}

@@ -49,6 +49,13 @@ def write_gpt2(folder: Path) -> Path:
     return folder
 
 
+def write_relative(folder: Path, backbone: str, **sizes: int) -> Path:
+    """Write a tiny model of Llama or one of its relatives."""
+    llama = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 24}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    return _write(folder, backbone, "soda", **llama | heads | sizes)
+
+
 def write_fsmt(folder: Path) -> Path:
     """Write a tiny FSMT with a tokenizer as `facebook/wmt19-*` have it: vocabularies of different size."""
     folder.mkdir()

@@ -80,6 +80,7 @@ SMALL_BY_TASK: dict[str, dict[str, object]] = {
     "cnn_dailymail": {**_SEQ2SEQ, "data.max_length": 48, "training.batch_tokens": 300},
     "wikitext": {**_DECODER},
     "soda": {**_DECODER},
+    "arc": {**_DECODER},
 }
 """Settings of such a run for each task: four steps, two epochs or nearly, layers that differ in width."""
 

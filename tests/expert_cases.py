@@ -11,17 +11,17 @@ from torch import Tensor
 
 from repro import plugins
 from repro.moe.experts import base
-from repro.moe.experts.base import FFNWeights
+from repro.moe.ffn import FFN
 from repro.moe.routing import Routing
 
 BACKENDS = plugins.names("experts")
 NUM_EXPERTS, D_MODEL, D_HIDDEN = 5, 6, 7
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
-every_activation = pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+every_activation = pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
 
 NAMES = ["x", "weight_A", "w1", "b1", "w2", "b2"]
-Forward: TypeAlias = Callable[[Tensor, Routing, FFNWeights], Tensor]
+Forward: TypeAlias = Callable[[Tensor, Routing, FFN], Tensor]
 Result: TypeAlias = tuple[Tensor, list[Tensor]]
 """Output, and gradients in the order of `NAMES`."""
 
@@ -72,7 +72,7 @@ def forward_and_gradients(
     x, w1, b1, w2, b2 = (tensor.clone().requires_grad_() for tensor in tensors)
     weight_A = routing.weight_A.detach().clone().requires_grad_()
     routing = dataclasses.replace(routing, weight_A=weight_A)
-    y_TD = function(x, routing, FFNWeights(w1, b1, w2, b2, activation))
+    y_TD = function(x, routing, FFN(w1, b1, w2, b2, activation))
     if grad_y_TD is None:
         grad_y_TD = torch.cos(torch.arange(y_TD.numel()).view(y_TD.shape)).to(y_TD.dtype)
     inputs = (x, weight_A, w1, b1, w2, b2)

@@ -67,8 +67,20 @@ def _row(task: str, number: int) -> Row:
             "dialogue": [f"What is in the {place} ?", f"A {english} .", f"It {does} ."],
             "speakers": ["Ann", "Ben", "Ben"],
         },
+        "arc": _multiple_choice(number, story, [place, f"the {english}", does, year, "the people"]),
     }
     return rows[task]
+
+
+def _multiple_choice(number: int, story: str, texts: list[str]) -> Row:
+    """Make a row with three, four or five choices, labelled with letters or numbers, as in the real set."""
+    labels = ["ABC", "1234", "ABCDE", "ABCD"][number % 4]
+    return {
+        "id": f"made-{number}",
+        "question": f"{story} What was it , naïve or not ?",
+        "choices": {"text": texts[: len(labels)], "label": [*labels]},
+        "answerKey": labels[number % len(labels)],
+    }
 
 
 def write_jsonl(path: Path, rows: Sequence[Row]) -> None:

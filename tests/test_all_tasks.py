@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+from checkpoints import write_relative
 from command_line import (
     SMALL_BY_TASK,
     CommandLine,
@@ -18,6 +19,7 @@ from command_line import (
     timeless,
     without_model,
 )
+from refusals import refused
 from rows_by_hand import FolderOf
 
 from repro import plugins
@@ -25,7 +27,7 @@ from repro import plugins
 TASKS = plugins.names("tasks")
 GATES = ("dense", "adaptive")
 # Of encoder and decoder together.
-LAYERS = {"sst2": 2, "squad": 2, "wmt19": 3, "cnn_dailymail": 3, "wikitext": 2, "soda": 2}
+LAYERS = {"sst2": 2, "squad": 2, "wmt19": 3, "cnn_dailymail": 3, "wikitext": 2, "soda": 2, "arc": 2}
 METRICS: dict[str, tuple[str, bool, set[str]]] = {
     "sst2": ("accuracy", True, set()),
     "squad": ("f1", True, {"exact_match"}),
@@ -33,6 +35,7 @@ METRICS: dict[str, tuple[str, bool, set[str]]] = {
     "cnn_dailymail": ("rouge1", True, {"rouge2", "rougeL", "rougeLsum", "mean_words"}),
     "wikitext": ("perplexity", False, {"word_perplexity", "tokens", "words", "bits_per_token"}),
     "soda": ("perplexity", False, {"word_perplexity", "tokens", "words", "bits_per_token"}),
+    "arc": ("acc_norm", True, {"acc", "acc_bytes"}),
 }
 """Name, whether higher is better, and what is measured beside it."""
 HARDLY_TRAINED = {
@@ -41,6 +44,7 @@ HARDLY_TRAINED = {
     "bleu": (0, 5),
     "rouge1": (0, 30),
     "perplexity": (300, 500),
+    "acc_norm": (0, 0.75),
 }
 """Metric -> its range after four steps; the perplexity of a uniform guess is the vocabulary, 400."""
 
@@ -94,6 +98,9 @@ class TestResult:
         if name == "accuracy":
             correct = metrics["accuracy"] * result["metric"]["count"]
             assert correct == round(correct)
+        elif name == "acc_norm":
+            for share in metrics.values():
+                assert share * result["metric"]["count"] == round(share * result["metric"]["count"])
         elif name == "f1":
             assert metrics["exact_match"] <= metrics["f1"]
         elif name == "bleu":
@@ -256,6 +263,7 @@ NO_DROPOUT = {
     "cnn_dailymail": ["dropout"],
     "wikitext": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
     "soda": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
+    "arc": ["resid_pdrop", "embd_pdrop", "attn_pdrop"],
 }
 
 
@@ -335,6 +343,36 @@ class TestPretrained:
         assert result["metric"]["value"] == pytest.approx(math.exp(result["eval_loss"]), rel=1e-4)
         saved = transformers.AutoTokenizer.from_pretrained(only_run(tmp_path / "out") / "model")
         assert saved.pad_token == saved.eos_token
+
+    def test_a_gate_before_the_experts_of_mixtral(
+        self, cli: CommandLine, tmp_path: Path, folder_of: FolderOf
+    ) -> None:
+        """Number and weights of the experts are those of the model unless they are set."""
+        experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+        model, data = write_relative(tmp_path / "tiny-mixtral", "mixtral", **experts), folder_of("soda")
+        settings = without_model("soda")
+        answer = cli.train("adaptive", tmp_path / "refused", "--model", model, task="soda", settings=settings)
+        refused(answer, r"'mixtral' model; task 'soda' needs 'gpt2', or give --set model\.backbone=mixtral$")
+        own = {"model.backbone": "mixtral", "experts.count": None}
+        result = from_checkpoint(cli, tmp_path / "out", "soda", "adaptive", model, data, settings=own)
+        assert result["config"]["experts"]["count"] == 4
+        assert result["config"]["gate_options"]["combine"] == "renormalised"
+        assert result["output_scale"] is None
+        assert 1 < result["routing"]["mean_experts"] < 2
+        # Two or three experts of each of two layers are idle, 3 * 16 * 24 parameters each.
+        idle = result["parameters"]["total"] - result["parameters"]["active"]
+        assert 2 * 2 * 1_152 < idle < 3 * 2 * 1_152
+
+    def test_llama_upcycled_into_gated_experts(
+        self, cli: CommandLine, tmp_path: Path, folder_of: FolderOf
+    ) -> None:
+        model, data = write_relative(tmp_path / "tiny-llama", "llama"), folder_of("soda")
+        own = {"model.backbone": "llama", "experts.init": "upcycle"}
+        result = from_checkpoint(cli, tmp_path / "out", "soda", "top-2", model, data, settings=own)
+        assert result["output_scale"] == pytest.approx(1.0, abs=0.1)
+        flops = result["flops_eval"]
+        # Two experts of two layers: 3 * 16 * 24 MACs more each, and routers of 4 * 16.
+        assert flops["per_token"] - flops["dense_per_token"] == pytest.approx(2 * 2 * (3 * 16 * 24 + 64))
 
     def test_fsmt_on_wmt19(
         self, cli: CommandLine, tmp_path: Path, folder_of: FolderOf, fsmt_folder: Path

@@ -224,6 +224,7 @@ def test_samples_are_evenly_spread() -> None:
         ("soda", {"decoder": {"context", "response"}}),
         ("wmt19", {"encoder": {"source"}, "decoder": {"target"}}),
         ("sst2", {"encoder": {"text"}}),
+        ("arc", {"decoder": {"template", "question", "answer"}}),
     ],
 )
 def test_parts_cover_every_position_that_a_stack_reads(
@@ -251,6 +252,17 @@ def copy_of_run(made: Any, tmp_path: Path) -> RunFolder:
     shutil.copytree(made.results, tmp_path / "results")
     (path,) = (tmp_path / "results").glob("*/runs/*")
     return RunFolder(path)
+
+
+def test_words_that_a_task_puts_around_its_texts_have_no_category(trained: Any, tmp_path: Path) -> None:
+    """The texts between them are found, also one whose beginning was cut off; wrong choices are not read."""
+    stack = analyze_run(copy_of_run(trained("adaptive", "arc"), tmp_path)).stacks["decoder"]
+    assert set(stack.parts) == {"template", "question", "answer"}
+    assert {"answer", "property"} <= set(stack.categories)
+    assert "distractor" not in stack.categories
+    labelled = sum(counts.tokens for counts in stack.categories.values())
+    assert labelled == stack.parts["question"].tokens + stack.parts["answer"].tokens
+    assert stack.categories["answer"].tokens == stack.parts["answer"].tokens
 
 
 @pytest.mark.parametrize("task", ["sst2", "wmt19"])

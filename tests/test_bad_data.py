@@ -172,6 +172,11 @@ def answers(texts: object, starts: object) -> Row:
     return QUESTION | {"answers": {"text": texts, "answer_start": starts}}
 
 
+def choice(texts: object = ("a", "b", "c"), labels: object = ("A", "B", "C"), key: object = "A") -> Row:
+    columns = {"text": texts, "label": labels}
+    return {"question": "a ?", "choices": columns, "answerKey": key}
+
+
 # Task, a row, and what is wrong with it.
 ROWS_OF_TASKS: list[tuple[str, Row, str]] = [
     ("squad", answers(["Ben"], [0]), r"answer 'Ben' is not at position 0 of the context"),
@@ -200,6 +205,20 @@ ROWS_OF_TASKS: list[tuple[str, Row, str]] = [
     ("soda", TALK | {"dialogue": ["Hello !", 3]}, r"dialogue is not a list of texts"),
     ("soda", TALK | {"narrative": None}, r"narrative None is not text"),
     ("soda", {"dialogue": ["a", "b"]}, r"no column 'narrative'; it has dialogue"),
+    ("arc", choice(key="E"), r"answerKey 'E' is none of the labels \['A', 'B', 'C'\]"),
+    ("arc", choice(key=1), r"answerKey 1 is none of the labels"),
+    ("arc", choice(key=""), r"answerKey '' is none of the labels"),
+    ("arc", choice(labels=["1", "2", "3"]), r"answerKey 'A' is none of the labels"),
+    ("arc", choice(labels=["A", "B", "A"]), r"choices has a label twice: \['A', 'B', 'A'\]"),
+    ("arc", choice(labels=["A", "B"]), r"choices is not an object with equally long lists 'text'"),
+    ("arc", choice(labels=[1, 2, 3]), r"choices has a text or a label that is not text"),
+    ("arc", choice(texts=["a", "b", None]), r"choices has a text or a label that is not text"),
+    ("arc", choice(texts=["a"], labels=["A"]), r"choices has 1 texts; there must be two to choose from"),
+    ("arc", choice() | {"choices": ["a", "b"]}, r"choices is not an object"),
+    ("arc", choice(texts=["a", " ", "c"]), r"choice 'B' is empty; 1 of 8 rows lack a text, and at most 5%"),
+    ("arc", choice() | {"question": " "}, r"question is empty; 1 of 8 rows lack a text"),
+    ("arc", choice() | {"question": None}, r"question None is not text"),
+    ("arc", {"question": "a", "answerKey": "A"}, r"no column 'choices'; it has question, answerKey"),
 ]
 
 

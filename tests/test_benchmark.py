@@ -11,8 +11,10 @@ from factories import make_case, make_published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repro.bench import cases
 from repro.bench import layer as benchmark
-from repro.bench.layer import Case, Layer, forced_routing, implementations, measure
+from repro.bench.cases import SHARES, SIZES, Case, Size, fitting_experts, forced_routing
+from repro.bench.layer import Layer, implementations, measure
 from repro.report.tables import table1
 from repro.results.bench import LayerTiming
 from repro.results.published import Published
@@ -20,13 +22,13 @@ from repro.results.published import Published
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Case:
-    monkeypatch.setitem(benchmark.SIZES, "tiny", (8, 16))
+@pytest.fixture(params=["plain", "gated"])
+def tiny(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Case:
+    monkeypatch.setitem(SIZES, "tiny", Size(d_model=8, d_hidden=16, is_gated=request.param == "gated"))
     return Case(size="tiny", tokens=12, experts=4, precision="fp32")
 
 
-@given(tokens=st.integers(1, 200), experts=st.integers(2, 9), share=st.sampled_from(benchmark.SHARES))
+@given(tokens=st.integers(1, 200), experts=st.integers(2, 9), share=st.sampled_from(SHARES))
 @settings(max_examples=40, deadline=None)
 def test_a_forced_routing_has_exactly_the_share(tokens: int, experts: int, share: float) -> None:
     routing = forced_routing(tokens, experts, share, torch.float32, CPU)
@@ -47,7 +49,33 @@ def test_tokens_keep_their_first_expert_when_the_share_changes() -> None:
         assert less <= more
 
 
-@pytest.mark.parametrize("share", benchmark.SHARES)
+def test_tokens_of_a_layer_of_top_8_have_four_experts_or_eight() -> None:
+    routings = [forced_routing(10, 16, share, torch.float32, CPU, k=8) for share in (0.3, 0.0)]
+    assert torch.bincount(routings[0].count_T).tolist() == [0, 0, 0, 0, 3, 0, 0, 0, 7]
+    assert routings[1].count_T.tolist() == [8] * 10
+    assert routings[1].weight_A.tolist() == [0.125] * 80
+
+
+def test_layers_of_pretrained_models() -> None:
+    gated = {name: size for name, size in SIZES.items() if size.is_gated}
+    assert {name: (size.d_model, size.d_hidden, size.experts) for name, size in gated.items()} == {
+        "mixtral": (4096, 14336, 8),
+        "olmoe": (2048, 1024, 64),
+    }
+
+
+@pytest.mark.parametrize(("gigabytes", "experts"), [(None, 8), (23, 8), (22, 4), (11, 2), (1, 2)])
+def test_as_many_experts_as_memory_takes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gigabytes: int | None, experts: int
+) -> None:
+    # An expert of Mixtral has 3 * 4096 * 14336 = 176,160,768 numbers, 16 bytes each: 2.82 GB, 22.5 GB for 8.
+    memory = None if gigabytes is None else gigabytes * 10**9
+    monkeypatch.setattr(cases, "available_memory", lambda: memory)
+    assert fitting_experts("mixtral") == experts
+    assert (f"mixtral: {experts} of 8 experts" in caplog.text) is (experts < 8)
+
+
+@pytest.mark.parametrize("share", SHARES)
 def test_all_implementations_compute_the_same(tiny: Case, share: float) -> None:
     layers = implementations(tiny, CPU)
     assert set(layers) == set(benchmark.names())
@@ -74,20 +102,22 @@ def test_dense_computes_as_many_rows_as_there_are_assignments(tiny: Case) -> Non
 
 
 def test_what_would_copy_too_many_weights_is_left_out(monkeypatch: pytest.MonkeyPatch, tiny: Case) -> None:
-    # Top-2 copies 2 * 12 matrices of 8 * 16 numbers of 4 bytes: 12,288 bytes.
-    monkeypatch.setattr(benchmark, "_COPIED_WEIGHTS", 12_288)
+    # Top-2 copies 2 * 12 matrices of 8 * 16 numbers of 4 bytes: 12,288 bytes; gated ones are twice as high.
+    copied = 12_288 * (2 if SIZES["tiny"].is_gated else 1)
+    monkeypatch.setattr(benchmark, "_COPIED_WEIGHTS", copied)
     assert "transformers-batched_mm" in implementations(tiny, CPU)
-    monkeypatch.setattr(benchmark, "_COPIED_WEIGHTS", 12_287)
+    monkeypatch.setattr(benchmark, "_COPIED_WEIGHTS", copied - 1)
     assert "transformers-batched_mm" not in implementations(tiny, CPU)
 
 
 def test_what_would_allocate_too_many_gradients_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tiny: Case
 ) -> None:
-    # One of the two matrices of 4 experts: 4 * 8 * 16 numbers.
-    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 513)
+    # The first matrix of 4 experts: 4 * 8 * 16 numbers, twice as many of gated ones.
+    numbers = 512 * (2 if SIZES["tiny"].is_gated else 1)
+    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", numbers + 1)
     assert "transformers-eager" in implementations(tiny, CPU)
-    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", 512)
+    monkeypatch.setattr(benchmark, "_EAGER_WEIGHTS", numbers)
     assert "transformers-eager" not in implementations(tiny, CPU)
 
 
@@ -229,6 +259,7 @@ def test_bench_from_the_command_line(tmp_path: Path, cli: CommandLine) -> None:
         ),
         (["--only", "groupd"], ["--only", "'groupd'", "grouped"]),
         (["--sizes", ","], ["--sizes", "at least one"]),
+        (["--sizes", "olmoe", "--experts", "4"], ["--experts: a token of the layer 'olmoe' has 8 of them"]),
         (["--scale", "smal"], ["'smal'", "small"]),
     ],
 )

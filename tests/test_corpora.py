@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro import plugins
-from repro.data.corpora import dialogues, news, reading, sentiment, stories, translation
+from repro.data.corpora import dialogues, news, reading, science, sentiment, stories, translation
 from repro.data.corpora.base import Corpus, load
 from repro.data.corpora.shared.splits import SPLITS, is_own
 from repro.tasks.base import Row, TaskModule
 from repro.tasks.base import load as load_task
 
-MODULES: list[Corpus] = [dialogues, news, reading, sentiment, stories, translation]
+MODULES: list[Corpus] = [dialogues, news, reading, science, sentiment, stories, translation]
 """All corpora, so that mypy holds each against the contract."""
 CORPORA = plugins.names("corpora")
 Rows = list[Row]
@@ -98,8 +98,10 @@ def test_every_word_has_one_of_the_categories(name: str) -> None:
     for task in tasks_of(name):
         for row in load(name).generate(500, 1):
             roles = flat(row["categories"])
-            # Texts may leave out what the tokenizer need not see, such as empty lines.
-            assert len(" ".join(task.texts(row)).split()) == len(roles)
+            # Texts may leave out what the tokenizer need not see, such as empty lines; a prompt has two words
+            # more, "Question:" and "Answer:".
+            words = len(" ".join(task.texts(row)).split()) - (2 if name == "science" else 0)
+            assert words == len(roles)
             seen.update(roles)
     assert seen == set(categories)  # and no category is empty
 
@@ -133,6 +135,8 @@ def scored(name: str, row: Row) -> list[str]:
         return [row["translation"]["en"], row["translation"]["de"]]
     if name == "reading":
         return [f"{row['context']} {row['question']}"]
+    if name == "science":
+        return [row["question"]]
     return [row["highlights" if name == "news" else "sentence"]]
 
 

@@ -13,10 +13,11 @@ from volumes import encoded, mask_of
 from repro import plugins
 from repro.config import ExpertsConfig
 from repro.moe.backbones import bert
-from repro.moe.convert import MoESettings, convert
+from repro.moe.convert import convert
 from repro.moe.flops import Architecture, Work
 from repro.moe.gates import base as gates
 from repro.moe.routing import RoutingTape, record_routing
+from repro.moe.settings import MoESettings
 from repro.moe.totals import RoutingTotals
 
 CPU = torch.device("cpu")
@@ -134,9 +135,11 @@ def test_executed_flops_of_every_gate_are_those_of_torch(gate: str) -> None:
     lengths = [9, 5, 3, 2]
     torch_flops, tape, work = counted(model, lengths)
     # The cosines of the experts of `top-any`, 5 * 5 * 16 in two layers, belong to its loss.
-    of_losses = 2 * 2 * 5 * 5 * 16 if gate == "top_any" else 0
+    # The weights that `attention-budget` reads are those of attention, computed once more beside the fused
+    # kernel, which the counter does not know on the CPU: only one product of two is left.
+    uncounted = {"top_any": 2 * 2 * 5 * 5 * 16, "attention_budget": -2 * 2 * 4 * 9 * 9 * 16}
     executed = numbers(work.flops(architecture))["per_token_executed"]
-    assert executed * sum(lengths) + of_losses == pytest.approx(torch_flops, rel=EXACT)
+    assert executed * sum(lengths) + uncounted.get(gate, 0) == pytest.approx(torch_flops, rel=EXACT)
     assert sum(int(entry.routing.load_E.sum()) for entry in tape.entries) > 0
 
 

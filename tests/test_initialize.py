@@ -6,7 +6,7 @@ import pytest
 import torch
 from command_line import TrainedRuns
 from tiny_bert import CPU, build, converted, dense_ffn, mean_total, outputs_of, settings, token_ids
-from tiny_models import moe_layers, router_weight
+from tiny_models import moe_layers, parts_of, router_weight
 
 from repro.errors import UserError
 from repro.moe.backbones import bert
@@ -43,10 +43,11 @@ def test_upcycle_copies_the_ffn_and_divides_its_second_half(gate: str) -> None:
         total = mean_total(layer, site.norm, gate)
         assert 0.25 < total < 1  # four experts: p1 is at least a quarter
         for expert in range(4):
-            assert torch.equal(layer.experts.w1[expert], site.w1_FD)
-            assert torch.equal(layer.experts.b1[expert], site.b1_F)
-            torch.testing.assert_close(layer.experts.w2[expert], site.w2_DF / total, rtol=1e-5, atol=0)
-            torch.testing.assert_close(layer.experts.b2[expert], site.b2_D / total, rtol=1e-5, atol=0)
+            (w1, b1, w2, b2), dense = parts_of(layer.experts.weights()), parts_of(site.ffn)
+            assert torch.equal(w1[expert], dense[0])
+            assert torch.equal(b1[expert], dense[1])
+            torch.testing.assert_close(w2[expert], dense[2] / total, rtol=1e-5, atol=0)
+            torch.testing.assert_close(b2[expert], dense[3] / total, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("gate", ["top-1", "top-2", "adaptive"])
@@ -55,7 +56,8 @@ def test_an_upcycled_layer_starts_at_the_scale_of_the_dense_one(gate: str, count
     model = build()
     sites = list(bert.ffn_sites(model))
     for site in sites:
-        torch.nn.init.zeros_(site.norm.bias)  # fresh norms; others in `backbones/test_conversion.py`
+        # Fresh norms; others in `backbones/test_conversion.py`.
+        torch.nn.init.zeros_(site.norm.get_parameter("bias"))
     torch.manual_seed(1)
     convert(model, settings(gate, experts=FITTED_COPIES | {"count": count}), CPU)
     x_TD = torch.randn(8192, 16, generator=torch.Generator().manual_seed(4))
@@ -93,12 +95,10 @@ def test_weights_that_sum_to_one_leave_the_copies_as_they_are(
         total = mean_weight(layer.gate, site.norm)
         # One expert of one has weight 1 exactly; p1 / s + p2 / s may round.
         assert total == 1.0 if gate == "top-1" else total == pytest.approx(1.0, abs=1e-6)
-        for expert in range(layer.experts.w1.shape[0]):
-            assert torch.equal(layer.experts.w1[expert], site.w1_FD)
-            for copy, original in (
-                (layer.experts.w2[expert], site.w2_DF),
-                (layer.experts.b2[expert], site.b2_D),
-            ):
+        (w1, _, w2, b2), dense = parts_of(layer.experts.weights()), parts_of(site.ffn)
+        for expert in range(len(w1)):
+            assert torch.equal(w1[expert], dense[0])
+            for copy, original in ((w2[expert], dense[2]), (b2[expert], dense[3])):
                 if gate == "top-1":
                     assert torch.equal(copy, original)
                 else:
@@ -124,8 +124,9 @@ def test_random_experts_have_the_models_spread_and_zero_biases() -> None:
             assert weight.std().item() == pytest.approx(0.05, abs=0.0015)
             assert weight.mean().item() == pytest.approx(0.0, abs=0.002)
             assert not torch.equal(weight[0], weight[1])
-        assert torch.count_nonzero(layer.experts.b1) == 0
-        assert torch.count_nonzero(layer.experts.b2) == 0
+        _, b1, _, b2 = parts_of(layer.experts.weights())
+        assert torch.count_nonzero(b1) == 0
+        assert torch.count_nonzero(b2) == 0
 
 
 def wide(**options: Any) -> Any:
@@ -145,7 +146,7 @@ def norm_ratio(gate: str, scale: str, std: float = 0.1, **options: Any) -> list[
     model = wide()
     sites = list(bert.ffn_sites(model))
     for site in sites:
-        torch.nn.init.normal_(site.w2_DF, std=std)
+        torch.nn.init.normal_(site.ffn.w2, std=std)
     torch.manual_seed(1)
     convert(model, settings(gate, experts={"count": 16, "scale": scale}, **options), CPU)
     hidden = torch.randn(8, 256, 64, generator=torch.Generator().manual_seed(4))
@@ -222,7 +223,7 @@ def test_a_result_says_at_which_scale_its_layers_started(trained: TrainedRuns) -
 
 def test_every_second_layer_is_measured_against_its_own() -> None:
     model = wide()
-    torch.nn.init.normal_(next(iter(bert.ffn_sites(model))).w2_DF, std=5.0)
+    torch.nn.init.normal_(next(iter(bert.ffn_sites(model))).ffn.w2, std=5.0)
     torch.manual_seed(1)
     chosen = settings("top-1", experts={"every": 2}, combine="renormalised")
     assert convert_measured(model, chosen, CPU)[1] == pytest.approx(1.0, rel=0.06)

@@ -13,6 +13,7 @@ from factories import make_environment, make_published
 
 from repro.bench import layer as benchmark
 from repro.bench import prediction
+from repro.bench.cases import Case
 from repro.bench.prediction import SETTINGS, assumed_model, busiest, fit, predict, rows_between
 from repro.errors import UserError
 from repro.report.tables import parallel
@@ -51,7 +52,7 @@ def test_a_line_by_hand(seconds: list[float], start: float, slope: float) -> Non
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_rows_go_where_experts_are(setting: tuple[float, bool]) -> None:
     share, mixed = setting
-    rows_NN = rows_between(40, 8, 4, share, mixed)
+    rows_NN = rows_between(Case(size="bert", tokens=40, experts=8, precision="fp32"), 4, share, mixed)
     two = 80 - round(40 * share)
     assert rows_NN.sum(1).tolist() == ([40, 40, 80, 80] if mixed else [two] * 4)
     # Every token's experts differ, and half of all are drawn of a quarter of them.

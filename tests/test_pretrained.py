@@ -41,6 +41,7 @@ def test_the_gate_stands_in_the_configuration(tmp_path: Path) -> None:
     pretrained.save(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["repro_moe"] == {
+        "schema_version": 1,
         "backbone": "bert",
         "head": "sequence-classification",
         "gate": "adaptive",
@@ -53,7 +54,7 @@ def test_the_gate_stands_in_the_configuration(tmp_path: Path) -> None:
         },
         "experts": {"count": 4, "activation": "model", "every": 1},
     }
-    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["architectures"] == ["ReproBertForSequenceClassification"]
     assert "auto_map" not in config
     gate = moe_layers(pretrained.load(tmp_path, CPU))[0].gate
     assert (gate.config.threshold, gate.config.normalisation) == (0.25, "max")

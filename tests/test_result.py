@@ -14,16 +14,8 @@ MOE = GATES[1:]
 RESULT_KEYS = {
     *("schema_version", "run_id", "task", "gate", "scale", "seed", "config", "status"),
     *("steps", "epochs", "tokens", "train_seconds", "seconds_per_step", "seconds_per_step_by_epoch"),
-    *(
-        "samples_per_step",
-        "samples_left_out",
-        "fair_steps",
-        "lanes",
-        "neighbours",
-        "tokens_per_second",
-        "beside",
-        "stolen_share",
-    ),
+    *("samples_per_step", "samples_left_out", "fair_steps", "lanes", "neighbours", "tokens_per_second"),
+    *("beside", "stolen_share"),
     *("metric", "metric_top1", "metric_trivial", "metrics", "eval_loss", "dev_loss", "curve"),
     *("flops", "flops_eval", "routing", "routing_eval", "curriculum", "output_scale"),
     *("parameters", "peak_memory_bytes", "data", "environment"),

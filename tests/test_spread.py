@@ -1,13 +1,14 @@
 """Where rows of spread experts arrive and go, without processes."""
 
+import pytest
 import torch
 from expert_cases import random_selection, routing_of, tensors_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.moe.experts import loop
-from repro.moe.experts.base import FFNWeights
-from repro.moe.experts.shared.ffn import combine
+from repro.moe.experts.shared.rows import combine
+from repro.moe.ffn import FFN
 from repro.moe.spread import arrival_order, arrived_routing
 
 
@@ -48,12 +49,14 @@ def test_arrival_order_lists_every_row_once_by_expert(counts: list[list[int]]) -
     assert routing.expert_A.tolist() == [expert for expert, _ in sorted(arriving)]
 
 
-def test_dispatch_and_combine_equal_one_process() -> None:
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_dispatch_and_combine_equal_one_process(is_gated: bool) -> None:
     """Two processes with two experts each, played by one: exchanges are slices."""
     experts, held, d_model = 4, 2, 16
     tensors = tensors_of(20, 3, torch.float64, shape=(experts, d_model, 32))
-    x_TD, weights = tensors[0], FFNWeights(*tensors[1:5], "gelu") if len(tensors) == 5 else None
-    assert weights is not None
+    x_TD, w1, b1, w2, b2 = tensors
+    gated = FFN(torch.cat([w1, w1.flip(1)], 1), None, w2, None, "silu")
+    weights = gated if is_gated else FFN(w1, b1, w2, b2, "gelu")
     tokens = (slice(0, 12), slice(12, 20))
     routings = [
         routing_of(random_selection(12, 1, num_experts=experts), torch.float64),
@@ -66,9 +69,7 @@ def test_dispatch_and_combine_equal_one_process() -> None:
         arriving_NX = torch.stack([sent[owner] for sent in sent_NX])
         parts = [row.split(sent.sum(1).tolist())[owner] for row, sent in zip(rows, sent_NX, strict=True)]
         mine = slice(owner * held, (owner + 1) * held)
-        own = FFNWeights(
-            weights.w1_EFD[mine], weights.b1_EF[mine], weights.w2_EDF[mine], weights.b2_ED[mine], "gelu"
-        )
+        own = weights.map(lambda part, mine=mine: part[mine])
         output_RD = loop.forward(torch.cat(parts), arrived_routing(arriving_NX), own)
         for sender, back in enumerate(output_RD.split(arriving_NX.sum(1).tolist())):
             outputs[sender].append(back)

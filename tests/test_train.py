@@ -56,7 +56,7 @@ class TestTrain:
         assert cooldown == names & {"steps.jsonl", "evals.jsonl", "routing.jsonl"}
         assert [path.name for path in (trained(gate).folder / "checkpoint").iterdir()] == ["step-7"]
         model = {path.name for path in (trained(gate).folder / "model").iterdir()}
-        assert {"config.json", "model.safetensors", "tokenizer.json"} <= model
+        assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= model
 
     @pytest.mark.parametrize("gate", GATES)
     def test_records(self, trained: TrainedRuns, gate: str) -> None:

@@ -101,6 +101,16 @@ def test_labelled_texts_of_every_schema() -> None:
         [("b", "2"), ("c", "3")],
         [("d", "4")],
     ]
+    choices = {
+        "question": "who ?",
+        "choices": {"text": ["a b", "c"], "label": ["A", "B"]},
+        "categories": {"question": ["1", "2"], "choices": [["3", "4"], ["5"]]},
+    }
+    assert labelled_texts(choices, ["question", "choices", "answerKey"]) == [
+        [("who", "1"), ("?", "2")],
+        [("a", "3"), ("b", "4")],
+        [("c", "5")],
+    ]
     assert labelled_texts({"text": "real"}, ["text"]) == []
 
 

@@ -4,16 +4,17 @@ from typing import Any
 
 import torch
 import transformers
-from tiny_models import router_weight
+from tiny_models import parts_of, router_weight
 
 from repro import plugins
 from repro.config import ExpertsConfig
 from repro.moe.backbones import bert
 from repro.moe.backbones.base import FFNSite
-from repro.moe.convert import MoESettings, convert
+from repro.moe.convert import convert
 from repro.moe.flops import Architecture
 from repro.moe.gates import base as gates
 from repro.moe.layer import MoELayer
+from repro.moe.settings import MoESettings
 
 CPU = torch.device("cpu")
 HEADS = sorted(bert.HEADS)
@@ -90,8 +91,9 @@ def converted_ffns(architecture: Architecture) -> list[bool]:
 
 def dense_ffn(site: FFNSite, hidden: torch.Tensor) -> torch.Tensor:
     """FFN(x) = W2 gelu(W1 x + b1) + b2, the activation of BERT."""
-    inner = torch.nn.functional.gelu(hidden @ site.w1_FD.t() + site.b1_F)
-    output: torch.Tensor = inner @ site.w2_DF.t() + site.b2_D
+    w1_FD, b1_F, w2_DF, b2_D = parts_of(site.ffn)
+    inner = torch.nn.functional.gelu(hidden @ w1_FD.t() + b1_F)
+    output: torch.Tensor = inner @ w2_DF.t() + b2_D
     return output.detach()
 
 

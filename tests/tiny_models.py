@@ -9,12 +9,14 @@ from torch import nn
 from repro import plugins
 from repro.config import ExpertsConfig
 from repro.moe.backbones import base as backbones
-from repro.moe.convert import MoESettings, convert
+from repro.moe.convert import convert
 from repro.moe.experts import base as backends
+from repro.moe.ffn import FFN
 from repro.moe.flops import Architecture
 from repro.moe.gates import base as gates
 from repro.moe.gates.shared.softmax import Router
 from repro.moe.layer import MoELayer
+from repro.moe.settings import MoESettings
 from repro.results.run import Flops
 
 CPU = torch.device("cpu")
@@ -66,9 +68,41 @@ SIZES: dict[str, dict[str, Any]] = {
     "bart": {"vocab_size": 50, **SEQ2SEQ},
     "fsmt": {"src_vocab_size": 50, "tgt_vocab_size": 44, "langs": ["de", "en"], **SEQ2SEQ},
 }
+LLAMA: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.2,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 1,
+}
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
+"""Dense ones with gated networks."""
+SIZES |= {name: LLAMA for name in LLAMAS} | {
+    "qwen3": {**LLAMA, "head_dim": 4},
+    "mixtral": {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "olmoe": {**LLAMA, "num_experts": 4, "num_experts_per_tok": 3},
+    "qwen3_moe": {
+        **LLAMA,
+        "num_hidden_layers": 3,
+        "head_dim": 8,
+        "mlp_only_layers": [1],
+        "moe_intermediate_size": 20,
+        "num_experts": 4,
+        "num_experts_per_tok": 3,
+        "norm_topk_prob": True,
+    },
+}
 WIDTHS = {
     "bert": {"encoder": 32},
     "gpt2": {"decoder": 40},
+    **{name: {"decoder": 24} for name in (*LLAMAS, "mixtral", "olmoe")},
+    "qwen3_moe": {"decoder": 20},
     "bart": {"encoder": 32, "decoder": 24},
     "fsmt": {"encoder": 32, "decoder": 24},
 }
@@ -92,6 +126,11 @@ class Tiny:
     def stacks(self) -> list[str]:
         """Stack of each FFN."""
         return [stack for stack in self.widths for _ in range(2)]
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether its dense networks are gated, and without biases."""
+        return self.backbone in LLAMAS
 
     @property
     def per_token(self) -> bool:
@@ -211,3 +250,10 @@ def numbers(flops: Flops) -> dict[str, float]:
     values = flops.model_dump()
     assert None not in values.values()
     return values
+
+
+def parts_of(ffn: FFN) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The weights of a network that has biases: first matrix, its bias, second matrix, its bias."""
+    assert ffn.b1 is not None
+    assert ffn.b2 is not None
+    return ffn.w1, ffn.b1, ffn.w2, ffn.b2

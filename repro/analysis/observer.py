@@ -17,7 +17,7 @@ from repro.results.analysis import (
     TokenActivation,
     TokenExpert,
 )
-from repro.tasks.base import Feature, Task
+from repro.tasks.base import TEMPLATE, Feature, Task
 
 CLEAR = 2.0
 """A token has a clear top-1 expert if its best probability is at least this many times the second.
@@ -138,7 +138,11 @@ class Observer:
             word_S, words = words_of(tokens, self._marks)
             categories_S: list[str | None] = [None] * len(ids)
             if label is not None:
-                raws = [None if token is None else raw_text(token, self._marks) for token in tokens]
+                # What a task puts around the texts parts them, as special tokens do.
+                raws = [
+                    None if token is None or part == TEMPLATE else raw_text(token, self._marks)
+                    for token, part in zip(tokens, parts[stack], strict=True)
+                ]
                 categories_S = label.categories(raws)
             counts = [counts_S for counts_S, of in zip(counts_LS, self._stack_L, strict=True) if of == stack]
             self._tallies[stack].add(

@@ -132,7 +132,8 @@ def labelled_texts(row: Row, columns: Sequence[str]) -> list[Labelled]:
     labelled = []
     for column, labels in categories.items():
         content = columns_of_text[column]
-        # A column holds one text, or a list of them.
+        # A column holds one text, a list of them, or an object that has the list (`choices`).
+        content = content["text"] if isinstance(content, dict) else content
         pairs = [(content, labels)] if isinstance(content, str) else zip(content, labels, strict=True)
         labelled += [list(zip(text.split(), of_words, strict=True)) for text, of_words in pairs]
     return labelled

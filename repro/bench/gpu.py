@@ -14,13 +14,14 @@ from time import monotonic
 import torch
 from torch import Tensor
 
+from repro.bench.cases import SIZES, Case, forced_routing, layer_weights
 from repro.bench.gpu_step import time_step
-from repro.bench.layer import SIZES, Case, forced_routing, layer_weights, measured_case
+from repro.bench.layer import measured_case
 from repro.config import RunConfig
 from repro.errors import UserError, named_line
 from repro.machine import Stopwatch
 from repro.moe.experts import grouped, loop
-from repro.moe.experts.base import FFNWeights
+from repro.moe.ffn import FFN
 from repro.results.bench import BenchCase
 from repro.results.gpu import GpuCheck
 
@@ -106,9 +107,8 @@ def _layer(
     keep(measured)
     at_top_2 = {row.implementation: row for row in measured.rows if row.share_top1 == 0}
     ours = at_top_2["grouped"]
-    d_model, d_hidden = SIZES[case.size]
-    # Three products of every row with two matrices: forward, and for both gradients.
-    rate = 3 * 2 * 2 * d_model * d_hidden * ours.rows / ours.both_seconds
+    # Three products of every row with each matrix: forward, and for both gradients.
+    rate = 3 * 2 * SIZES[case.size].parameters * ours.rows / ours.both_seconds
     numbers = {
         "milliseconds": 1000 * ours.both_seconds,
         "share of the device's rate": rate / product_rate(plan.product, device),
@@ -154,7 +154,7 @@ def _idle(plan: Plan, device: torch.device) -> Mapping[str, float]:
     load_E = forced_routing(case.tokens, case.experts, 1.0, torch.bfloat16, device).load_E
     idle = [expert for expert, load in enumerate(load_E.tolist()) if load == 0]
     with torch.no_grad():
-        for tensor in _tensors(weights):
+        for tensor in weights.tensors:
             tensor[idle] = torch.nan
     _, _, *gradients = _gradients(grouped.forward, weights, case, 1.0)
     largest = max(float(gradient[idle].abs().max()) for gradient in gradients)
@@ -162,27 +162,18 @@ def _idle(plan: Plan, device: torch.device) -> Mapping[str, float]:
     return {"idle experts": len(idle)}
 
 
-def _gradients(
-    forward: Callable[..., Tensor], weights: FFNWeights, case: Case, share_top1: float
-) -> list[Tensor]:
+def _gradients(forward: Callable[..., Tensor], weights: FFN, case: Case, share_top1: float) -> list[Tensor]:
     """Return the output of a layer, and the gradients of its input and of the stacked weights."""
-    device, dtype = weights.w1_EFD.device, weights.w1_EFD.dtype
+    device, dtype = weights.w1.device, weights.w1.dtype
     routing = forced_routing(case.tokens, case.experts, share_top1, dtype, device)
     generator = torch.Generator().manual_seed(3)
-    x_TD = torch.randn(case.tokens, SIZES[case.size][0], generator=generator).to(device, dtype)
+    x_TD = torch.randn(case.tokens, SIZES[case.size].d_model, generator=generator).to(device, dtype)
     y_TD = forward(x_TD.requires_grad_(), routing, weights)
     return [
         y_TD.detach(),
-        *torch.autograd.grad(y_TD, (x_TD, *_tensors(weights)), torch.ones_like(y_TD)),
+        *torch.autograd.grad(y_TD, (x_TD, *weights.tensors), torch.ones_like(y_TD)),
     ]
 
 
-def _moved(weights: FFNWeights, device: torch.device, dtype: torch.dtype) -> FFNWeights:
-    w1_EFD, b1_EF, w2_EDF, b2_ED = (
-        tensor.detach().to(device, dtype).requires_grad_() for tensor in _tensors(weights)
-    )
-    return FFNWeights(w1_EFD, b1_EF, w2_EDF, b2_ED, weights.activation)
-
-
-def _tensors(weights: FFNWeights) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return weights.w1_EFD, weights.b1_EF, weights.w2_EDF, weights.b2_ED
+def _moved(weights: FFN, device: torch.device, dtype: torch.dtype) -> FFN:
+    return weights.map(lambda tensor: tensor.detach().to(device, dtype).requires_grad_())

@@ -9,31 +9,28 @@ import statistics
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import linear
 
 from repro import plugins
+from repro.bench.cases import PRECISIONS, SHARES, SIZES, Case, forced_routing, layer_weights
 from repro.machine import Stopwatch, current_environment
-from repro.moe.experts.base import ExpertBackend, FFNWeights
+from repro.moe.experts.base import ExpertBackend
 from repro.moe.experts.base import load as load_backend
-from repro.moe.experts.shared.ffn import activate
+from repro.moe.ffn import FFN
 from repro.moe.routing import Routing
 from repro.results.bench import BenchCase, LayerTiming
 
-SIZES = {"bert": (768, 3072), "gpt2": (1024, 4096), "fsmt": (1024, 8192)}
-"""Width and hidden width of the layers of the paper's models (Table 2)."""
-SHARES = (1.0, 0.8, 0.5, 0.2, 0.0)
-"""Shares of tokens sent to one expert, the others to two: the rows of Table 1, and top-2."""
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TRANSFORMERS = ("eager", "grouped_mm", "batched_mm")
-_ACTIVATION = "gelu"
 _COPIED_WEIGHTS = 2**31
 """`batched_mm` copies the weights of its expert for every row; beyond this many bytes it is left out."""
 _EAGER_WEIGHTS = 2**26
 """The backward pass of `eager` allocates a gradient of all experts for each. With matrices of so many numbers
-the process grew to 24 GB, and it is left out."""
+the process grew to 24 GB, and it is left out on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,44 +39,6 @@ class Layer:
 
     forward: Callable[[Tensor, Routing], Tensor]
     parameters: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One setting in which all implementations are compared."""
-
-    size: str
-    """A name in `SIZES`."""
-    tokens: int
-    experts: int
-    precision: str
-    """A name in `PRECISIONS`."""
-
-
-def forced_routing(
-    tokens: int, experts: int, share_top1: float, dtype: torch.dtype, device: torch.device, seed: int = 0
-) -> Routing:
-    """Build a routing in which exactly this share of the tokens has one expert and the others have two.
-
-    Experts and tokens are drawn uniformly; weights are 1, or 0.5 each. The tokens with one expert
-    keep their first choice when the share changes.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    order_TE = torch.rand(tokens, experts, generator=generator).argsort(1)
-    rank_T = torch.rand(tokens, generator=generator).argsort().argsort()
-    two_T = rank_T >= round(share_top1 * tokens)
-    selected_TE = torch.zeros(tokens, experts, dtype=torch.bool)
-    chosen_T2 = torch.stack([torch.ones_like(two_T), two_T], dim=1)
-    selected_TE.scatter_(1, order_TE[:, :2], chosen_T2)
-    weights_TE = selected_TE / selected_TE.sum(1, keepdim=True)
-    mask_T = torch.ones(tokens, dtype=torch.bool)
-    return Routing.from_selection(
-        selected_TE.to(device),
-        weights_TE.to(device, dtype),
-        weights_TE.to(device),
-        mask_T.to(device),
-        torch.zeros((), device=device),
-    )
 
 
 def names() -> list[str]:
@@ -108,61 +67,34 @@ def implementations(case: Case, device: torch.device, only: Collection[str] = ()
     return {name: layer for name, layer in layers.items() if name in only or not only}
 
 
-def layer_weights(case: Case, device: torch.device) -> FFNWeights:
-    """Draw the weights of a layer, the same every time."""
-    d_model, d_hidden = SIZES[case.size]
-    generator = torch.Generator().manual_seed(1)
-
-    def parameter(*shape: int, std: float) -> nn.Parameter:
-        values = torch.randn(shape, generator=generator) * std
-        return nn.Parameter(values.to(device, PRECISIONS[case.precision]))
-
-    return FFNWeights(
-        parameter(case.experts, d_hidden, d_model, std=d_model**-0.5),
-        parameter(case.experts, d_hidden, std=0.02),
-        parameter(case.experts, d_model, d_hidden, std=d_hidden**-0.5),
-        parameter(case.experts, d_model, std=0.02),
-        _ACTIVATION,
-    )
-
-
-def _fits(name: str, case: Case, weights: FFNWeights) -> bool:
+def _fits(name: str, case: Case, weights: FFN) -> bool:
     """Tell whether the memory that an implementation of `transformers` takes is sane."""
-    matrices = weights.w1_EFD
-    if name == "batched_mm":  # copies, at top-2
-        return 2 * case.tokens * matrices[0].numel() * matrices.element_size() <= _COPIED_WEIGHTS
-    return name != "eager" or matrices.numel() < _EAGER_WEIGHTS
+    matrices = weights.w1
+    if name == "batched_mm":  # copies, with k experts for every token
+        copied = case.k * case.tokens * matrices[0].numel() * matrices.element_size()
+        return copied <= _COPIED_WEIGHTS
+    return name != "eager" or matrices.is_cuda or matrices.numel() < _EAGER_WEIGHTS
 
 
-def _of_backend(backend: ExpertBackend, weights: FFNWeights) -> Layer:
+def _of_backend(backend: ExpertBackend, weights: FFN) -> Layer:
     def forward(x_TD: Tensor, routing: Routing) -> Tensor:
         y_TD: Tensor = backend.forward(x_TD, routing, weights)
         return y_TD
 
-    parameters = (weights.w1_EFD, weights.b1_EF, weights.w2_EDF, weights.b2_ED)
-    return Layer(forward=forward, parameters=parameters)
+    return Layer(forward=forward, parameters=weights.tensors)
 
 
-def _of_transformers(name: str, case: Case, weights: FFNWeights) -> Layer:
-    """Wrap the experts of a `transformers` model without gated units; they have no biases.
+def _of_transformers(name: str, case: Case, weights: FFN) -> Layer:
+    """Wrap the experts of a `transformers` model; they have no biases.
 
     They take the same number of experts for every token. Where that differs, every assignment is
     given to them as a token of its own, and the outputs are summed afterwards.
     """
-    from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHExperts
-
-    d_model, d_hidden = SIZES[case.size]
-    config = SimpleNamespace(
-        n_routed_experts=case.experts,
-        hidden_size=d_model,
-        moe_intermediate_size=d_hidden,
-        moe_latent_size=None,
-        mlp_hidden_act=_ACTIVATION,
-        _experts_implementation=name,
-    )
     with torch.device("meta"):
-        experts = NemotronHExperts(config)
-    experts.up_proj, experts.down_proj = weights.w1_EFD, weights.w2_EDF
+        experts = _transformers_experts(name, case)
+    matrices = ("gate_up_proj" if weights.is_gated else "up_proj", "down_proj")
+    for matrix, own in zip(matrices, (weights.w1, weights.w2), strict=True):
+        setattr(experts, matrix, own)
 
     def forward(x_TD: Tensor, routing: Routing) -> Tensor:
         most = int(routing.count_T.max())
@@ -176,19 +108,40 @@ def _of_transformers(name: str, case: Case, weights: FFNWeights) -> Layer:
         y_AD = experts(x_AD, routing.expert_A[:, None], routing.weight_A[:, None])
         return torch.zeros_like(x_TD).index_add(0, routing.token_A, y_AD)
 
-    return Layer(forward=forward, parameters=(weights.w1_EFD, weights.w2_EDF))
+    return Layer(forward=forward, parameters=(weights.w1, weights.w2))
 
 
-def _dense(weights: FFNWeights) -> Layer:
-    stacks = (weights.w1_EFD, weights.b1_EF, weights.w2_EDF, weights.b2_ED)
-    parameters = tuple(nn.Parameter(stack[0].detach().clone()) for stack in stacks)
-    w1_FD, b1_F, w2_DF, b2_D = parameters
+def _transformers_experts(name: str, case: Case) -> Any:
+    """Build such experts of a model: OLMoE's own, Mixtral's for others with gates, Nemotron's without."""
+    from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+    from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHExperts
+    from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
+
+    size = SIZES[case.size]
+    common = {"hidden_size": size.d_model, "_experts_implementation": name}
+    if not size.is_gated:
+        config = SimpleNamespace(
+            n_routed_experts=case.experts,
+            moe_intermediate_size=size.d_hidden,
+            moe_latent_size=None,
+            mlp_hidden_act="gelu",
+            **common,
+        )
+        return NemotronHExperts(config)
+    config = SimpleNamespace(
+        num_local_experts=case.experts, intermediate_size=size.d_hidden, hidden_act="silu", **common
+    )
+    return {"olmoe": OlmoeExperts}.get(case.size, MixtralExperts)(config)
+
+
+def _dense(weights: FFN) -> Layer:
+    one = weights.map(lambda stack: Parameter(stack[0].detach().clone()))
 
     def forward(x_TD: Tensor, routing: Routing) -> Tensor:
         x_AD = x_TD.index_select(0, routing.token_A)
-        return linear(activate(linear(x_AD, w1_FD, b1_F), _ACTIVATION), w2_DF, b2_D)
+        return linear(one.hidden(linear(x_AD, one.w1, one.b1)), one.w2, one.b2)
 
-    return Layer(forward=forward, parameters=parameters)
+    return Layer(forward=forward, parameters=one.tensors)
 
 
 def measure(
@@ -210,9 +163,11 @@ def measure(
     """
     dtype = PRECISIONS[case.precision]
     layers = implementations(case, device, only)
-    routings = {share: forced_routing(case.tokens, case.experts, share, dtype, device) for share in SHARES}
+    routings = {
+        share: forced_routing(case.tokens, case.experts, share, dtype, device, k=case.k) for share in SHARES
+    }
     generator = torch.Generator().manual_seed(2)
-    x_TD = torch.randn(case.tokens, SIZES[case.size][0], generator=generator).to(device, dtype)
+    x_TD = torch.randn(case.tokens, SIZES[case.size].d_model, generator=generator).to(device, dtype)
     timings: dict[tuple[str, float], list[tuple[float, float]]]
     timings = {(name, share): [] for share in SHARES for name in layers}
     for repeat in range(repeats + 1):
@@ -245,11 +200,11 @@ def measured_case(
 ) -> BenchCase:
     """Do the same as `measure`, and add the circumstances."""
     rows = measure(case, device, repeats=repeats, only=only, progress=progress)
-    d_model, d_hidden = SIZES[case.size]
+    size = SIZES[case.size]
     return BenchCase(
         size=case.size,
-        d_model=d_model,
-        d_hidden=d_hidden,
+        d_model=size.d_model,
+        d_hidden=size.d_hidden,
         experts=case.experts,
         tokens=case.tokens,
         precision=case.precision,

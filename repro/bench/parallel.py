@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
-from repro.bench.layer import Case
+from repro.bench.cases import Case
 from repro.bench.spread_layer import SpreadLayer
 from repro.errors import UserError
 from repro.machine import reuse_freed_memory

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.bench.layer import PRECISIONS, SHARES, SIZES, Case, forced_routing
+from repro.bench.cases import PRECISIONS, SHARES, SIZES, Case, forced_routing
 from repro.results.parallel import ParallelCase, ParallelTiming, SpreadModel
 
 SETTINGS = (*((share, False) for share in SHARES), (0.5, True))
@@ -30,24 +30,25 @@ def share_of(rank: int, processes: int, share: float, mixed: bool) -> float:
 
 
 @cache
-def rows_between(tokens: int, experts: int, processes: int, share: float, mixed: bool) -> Tensor:
+def rows_between(case: Case, processes: int, share: float, mixed: bool) -> Tensor:
     """Count the rows that go from each process to each, itself included, (N, N).
 
     Each process draws its own tokens, the same every time (`forced_routing` with its rank as seed).
 
     Args:
-        tokens: of each process.
+        case: `tokens` are those of each process.
         share: of one-expert tokens, over all processes.
         mixed: as in `SETTINGS`.
     """
     loads = (
         forced_routing(
-            tokens,
-            experts,
+            case.tokens,
+            case.experts,
             share_of(rank, processes, share, mixed),
             torch.float32,
             torch.device("cpu"),
             seed=rank,
+            k=case.k,
         ).load_E
         for rank in range(processes)
     )
@@ -88,8 +89,7 @@ def assumed_model(size: str, precision: str) -> SpreadModel:
         precision: a name in `PRECISIONS`.
     """
     figures = assumed()
-    d_model, d_hidden = SIZES[size]
-    matrices = 2 * d_model * d_hidden
+    matrices = SIZES[size].parameters
     held = matrices * figures["experts"] // figures["processes"] * PRECISIONS[precision].itemsize
     memory = figures["memory"]["value"]
     return SpreadModel(
@@ -114,14 +114,14 @@ def predict() -> list[ParallelCase]:
 def _predicted(case: Case) -> ParallelCase:
     processes = assumed()["processes"]
     model = assumed_model(case.size, case.precision)
-    d_model, d_hidden = SIZES[case.size]
+    layer = SIZES[case.size]
     timings = []
     for share, mixed in SETTINGS:
         timings.append(timing(model, case, processes, share, mixed, None, None))
     return ParallelCase(
         size=case.size,
-        d_model=d_model,
-        d_hidden=d_hidden,
+        d_model=layer.d_model,
+        d_hidden=layer.d_hidden,
         experts=case.experts,
         tokens=case.tokens,
         precision=case.precision,
@@ -150,9 +150,9 @@ def timing(
         seconds: None where nothing was measured.
         spread: distance of their quartiles.
     """
-    rows_NN = rows_between(case.tokens, case.experts, processes, share, mixed)
+    rows_NN = rows_between(case, processes, share, mixed)
     rows, away = busiest(rows_NN)
-    sent = away * SIZES[case.size][0] * PRECISIONS[case.precision].itemsize
+    sent = away * SIZES[case.size].d_model * PRECISIONS[case.precision].itemsize
     return ParallelTiming(
         share_top1=share,
         mixed=mixed,

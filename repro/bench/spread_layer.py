@@ -9,11 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repro.bench.layer import PRECISIONS, SIZES, Case, forced_routing, layer_weights, quartile_distance
+from repro.bench.cases import PRECISIONS, SIZES, Case, forced_routing, layer_weights
+from repro.bench.layer import quartile_distance
 from repro.bench.prediction import SETTINGS, busiest, fit, rows_between, share_of, timing
 from repro.machine import busy_cpu_seconds, current_environment
 from repro.moe.experts import grouped
-from repro.moe.experts.base import FFNWeights
+from repro.moe.ffn import FFN
 from repro.moe.routing import Routing
 from repro.moe.spread import Spread
 from repro.results.parallel import ParallelCase, SpreadModel
@@ -43,7 +44,7 @@ class SpreadLayer:
         self._case = case
         self._device = device
         self._dtype = PRECISIONS[case.precision]
-        self._width = SIZES[case.size][0]
+        self._width = SIZES[case.size].d_model
         self._rank, self._processes = dist.get_rank(), dist.get_world_size()
         group = dist.group.WORLD
         assert group is not None
@@ -83,7 +84,7 @@ class SpreadLayer:
         return ParallelCase(
             size=case.size,
             d_model=self._width,
-            d_hidden=SIZES[case.size][1],
+            d_hidden=SIZES[case.size].d_hidden,
             experts=case.experts,
             tokens=case.tokens,
             precision=case.precision,
@@ -109,7 +110,7 @@ class SpreadLayer:
     def _exchange_alone(self, rows: int) -> _Timed:
         """Prepare the four exchanges with dispatch and combine, of as many one-expert tokens."""
         case = replace(self._case, tokens=rows)
-        away = busiest(rows_between(rows, case.experts, self._processes, 1.0, False))[1]
+        away = busiest(rows_between(case, self._processes, 1.0, False))[1]
         step = self._passes(case, 1.0, False, lambda arrived_RD, routing: arrived_RD)
         return _Timed(step, away * self._width * self._dtype.itemsize)
 
@@ -118,7 +119,9 @@ class SpreadLayer:
     ) -> Callable[[], None]:
         """Prepare both passes of a spread layer whose experts are these."""
         own = share_of(self._rank, self._processes, share, mixed)
-        drawn = forced_routing(case.tokens, case.experts, own, self._dtype, self._device, seed=self._rank)
+        drawn = forced_routing(
+            case.tokens, case.experts, own, self._dtype, self._device, seed=self._rank, k=case.k
+        )
         routing = replace(drawn, weight_A=drawn.weight_A.detach().requires_grad_())
         x_TD = self._tokens(case.tokens)
         return self._both(lambda: self._spread.forward(x_TD, routing, experts)[0], x_TD, routing.weight_A)
@@ -134,9 +137,7 @@ class SpreadLayer:
 
         def step() -> None:
             output = forward()
-            torch.autograd.grad(
-                output, (*inputs, *_tensors(self._weights)), output.detach(), allow_unused=True
-            )
+            torch.autograd.grad(output, (*inputs, *self._weights.tensors), output.detach(), allow_unused=True)
 
         return step
 
@@ -166,13 +167,6 @@ def _points(line: list[_Timed]) -> tuple[list[float], list[float]]:
     return [timed.place for timed in line], [timed.median for timed in line]
 
 
-def _part(whole: FFNWeights, rank: int, processes: int) -> FFNWeights:
+def _part(whole: FFN, rank: int, processes: int) -> FFN:
     """Take the experts of one process."""
-    w1_EFD, b1_EF, w2_EDF, b2_ED = (
-        tensor.detach().chunk(processes)[rank].clone().requires_grad_() for tensor in _tensors(whole)
-    )
-    return FFNWeights(w1_EFD, b1_EF, w2_EDF, b2_ED, whole.activation)
-
-
-def _tensors(weights: FFNWeights) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return weights.w1_EFD, weights.b1_EF, weights.w2_EDF, weights.b2_ED
+    return whole.map(lambda tensor: tensor.detach().chunk(processes)[rank].clone().requires_grad_())

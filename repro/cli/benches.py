@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
+from math import gcd
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro.bench import parallel
-from repro.bench.layer import PRECISIONS, SIZES, Case, measured_case, names
+from repro.bench.cases import PRECISIONS, SIZES, Case, fitting_experts
+from repro.bench.layer import measured_case, names
 from repro.bench.prediction import predict
 from repro.checks import spelled
 from repro.cli.console import err, out, plain_table, print_json
@@ -29,8 +31,13 @@ _MOST_PROCESSES = 256
 """That are started on one machine."""
 
 
-def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int) -> list[Case]:
+def cases(
+    sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str], experts: int | None
+) -> list[Case]:
     """Combine sizes, numbers of tokens and precisions.
+
+    Args:
+        experts: of every layer; None for those of the models, or as many as fit into memory.
 
     Raises:
         UserError: with every name and number that is wrong.
@@ -52,10 +59,16 @@ def cases(sizes: Sequence[str], tokens: Sequence[str], precisions: Sequence[str]
         for text in tokens
         if not text.isdecimal() or int(text) < 1
     ]
+    problems += [
+        f"--experts: a token of the layer {size!r} has {SIZES[size].k} of them; give at least as many"
+        for size in sizes
+        if size in SIZES and experts is not None and experts < SIZES[size].k
+    ]
     if problems:
         raise UserError(*problems)
+    counts = {size: fitting_experts(size) if experts is None else experts for size in sizes}
     return [
-        Case(size=size, tokens=int(count), experts=experts, precision=precision)
+        Case(size=size, tokens=int(count), experts=counts[size], precision=precision)
         for size, count, precision in product(sizes, tokens, precisions)
     ]
 
@@ -92,7 +105,7 @@ def run_parallel_bench(
         UserError: a number of processes is none, or does not divide the experts; a process failed; a file of
             the results is damaged, or the folder cannot be written.
     """
-    experts = chosen[0].experts
+    experts = gcd(*(case.experts for case in chosen))
     valid = [str(count) for count in range(2, min(experts, _MOST_PROCESSES) + 1) if experts % count == 0]
     problems = [
         f"--parallel: expected numbers that divide the {experts} experts ({', '.join(valid)}),"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from repro.moe.backbones.base import CostModel
+from repro.moe.backbones.base import CostModel, OwnRouter
 from repro.moe.routing import RoutingTape
 from repro.moe.totals import add_counts
 from repro.moe.volume import Volume
@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FFNSize:
-    """One feed-forward network of the dense model."""
+    """One feed-forward network, or one MoE block, of the model before conversion."""
 
     stack: str
     """`encoder` or `decoder`."""
     d_model: int
     d_hidden: int
     """Hidden width, also of every expert where it was converted."""
+    is_gated: bool = False
+    has_biases: bool = True
+    own: OwnRouter | None = None
+    """How it routes by itself; None of a dense network."""
     gate_macs: int | None = None
     """Multiply-adds, for a token, of the gate of the MoE layer that took its place; None where none did."""
 
@@ -44,7 +48,20 @@ class FFNSize:
     @property
     def row_macs(self) -> int:
         """Multiply-adds of one row through it, or through one expert."""
-        return 2 * self.d_model * self.d_hidden
+        return (3 if self.is_gated else 2) * self.d_model * self.d_hidden
+
+    @property
+    def token_macs(self) -> int:
+        """Multiply-adds of a token before conversion: of one row, or of the router and k rows."""
+        if self.own is None:
+            return self.row_macs
+        return self.own.k * self.row_macs + self.own.experts * self.d_model
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network, or of one expert."""
+        biases = self.d_model + (2 if self.is_gated else 1) * self.d_hidden
+        return self.row_macs + (biases if self.has_biases else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +80,15 @@ class Architecture:
         """The converted ones, in the order of the tape; none for a dense model."""
         return tuple(ffn for ffn in self.ffns if ffn.converted)
 
+    @property
+    def idle_parameters(self) -> int:
+        """Parameters of experts that a token does not meet in the MoE blocks that stayed."""
+        blocks = [(ffn, ffn.own) for ffn in self.ffns if not ffn.converted]
+        return sum((own.experts - own.k) * ffn.parameters for ffn, own in blocks if own is not None)
+
     def dense_macs(self, volume: Volume) -> float:
         """Count the multiply-adds of the unconverted model."""
-        ffns = sum(ffn.row_macs * volume.of_stack(ffn.stack) for ffn in self.ffns)
+        ffns = sum(ffn.token_macs * volume.of_stack(ffn.stack) for ffn in self.ffns)
         return ffns + self.backbone.rest_macs(self.config, self.head, volume)
 
     def moe_macs(self, volume: Volume, rows_L: Sequence[float], routed_L: Sequence[int]) -> float:
@@ -77,7 +100,7 @@ class Architecture:
             routed_L: rows that the gate of each MoE layer decided for.
         """
         total: float = self.backbone.rest_macs(self.config, self.head, volume)
-        total += sum(ffn.row_macs * volume.of_stack(ffn.stack) for ffn in self.ffns if not ffn.converted)
+        total += sum(ffn.token_macs * volume.of_stack(ffn.stack) for ffn in self.ffns if not ffn.converted)
         for ffn, rows, routed in zip(self.moe, rows_L, routed_L, strict=True):
             total += ffn.row_macs * rows + (ffn.gate_macs or 0) * routed
         return total

@@ -29,6 +29,8 @@ from repro.results.base import Record, parse_object, read_bytes
 
 CONFIG_KEY = "repro_moe"
 """Where the settings stand in a converted model's `config.json`."""
+OWN_TYPE = "repro-"
+"""What stands before the family in the `model_type` of a converted model."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "vocab-src.json")
 """A folder without any of these holds no tokenizer."""
 _PARTS = (".json", ".txt", ".model", ".safetensors")
@@ -45,6 +47,8 @@ _NOT_TAKEN = {
     "transformers_version",
 }
 """Entries of every configuration that say how a model is called or was made, and not what it is."""
+_ALSO_TAKEN = {"head_dim", "rope_scaling", "rope_theta"}
+"""Entries that models read, or older versions wrote, though the class of the family does not name them."""
 
 
 class WeightIndex(Record):
@@ -94,11 +98,16 @@ def family_of(plain: Mapping[str, Any], folder: Path, where: str = "") -> Backbo
     """
     families = {name: backbones.load(name) for name in plugins.names("backbones")}
     model_type = plain.get("model_type")
-    found = [backbone for backbone in families.values() if model_type == backbone.MODEL_TYPE]
+    found = [
+        backbone
+        for backbone in families.values()
+        if model_type in (backbone.MODEL_TYPE, OWN_TYPE + backbone.MODEL_TYPE)
+    ]
     code = "code that its config.json names (auto_map) is not run" if "auto_map" in plain else ""
     if not found:
         reason = unknown("model_type", spelled(str(model_type)), families)
-        raise UserError(f"{where}{folder}: {reason}{code and f' And {code}.'}")
+        way = " A new family is one file in repro/moe/backbones/, after the contract in its base.py."
+        raise UserError(f"{where}{folder}: {reason}{way}{code and f' And {code}.'}")
     if code:
         notice(f"{where}{folder}: {code}")
     return found[0]
@@ -118,9 +127,12 @@ def configuration(
     """
     plain = read_configuration(folder, where)
     backbone = family_of(plain, folder, where)
+    if plain["model_type"] != backbone.MODEL_TYPE and CONFIG_KEY not in plain:
+        raise UserError(f"{where}{folder}: not a saved model (no {CONFIG_KEY} in config.json)")
     aliases, defaults = backbone.CONFIG.attribute_map, backbone.CONFIG().to_dict()
     taken = {aliases[name]: value for name, value in plain.items() if name in aliases}
-    taken |= {name: plain[name] for name in plain if name in {*defaults, CONFIG_KEY} - _NOT_TAKEN}
+    known = {*defaults, *_ALSO_TAKEN, CONFIG_KEY} - _NOT_TAKEN
+    taken |= {name: plain[name] for name in plain if name in known}
     taken |= options or {}
     for entry in backbone.STACKS.values():
         layers = taken.get(entry, defaults[entry])

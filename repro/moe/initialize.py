@@ -1,5 +1,6 @@
 """Initialize a converted layer: fit routers to the norm before it, experts to the scale of the dense FFN."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +10,7 @@ from repro.config import ExpertsConfig
 from repro.errors import UserError
 from repro.moe.backbones.base import FFNSite
 from repro.moe.experts import loop
-from repro.moe.experts.base import FFNWeights
-from repro.moe.experts.shared.ffn import activate, activation_name
+from repro.moe.ffn import activation_name
 from repro.moe.gates.base import Gate
 from repro.moe.gates.shared.softmax import Router
 from repro.moe.layer import Experts
@@ -22,16 +22,28 @@ _MEASURED = 1024
 """Those of them that go through the experts; a ratio of norms is within a few per cent."""
 
 
-def fit_routers(gate: Gate[Any], norm: nn.LayerNorm) -> None:
+def fit_routers(gate: Gate[Any], norm: nn.Module) -> None:
     """Divide the weights of a gate's routers by the root mean square of what the norm puts out.
 
-    A token is x = gain z + bias, z with mean 0 and variance 1: E x^2 = gain^2 + bias^2.
+    A token is x = gain z + bias, z with variance 1 and mean 0, of RMS norms with mean square 1:
+    E x^2 = gain^2 + bias^2.
     """
     gain_D, bias_D = _affine(norm)
     rms = float((gain_D.square() + bias_D.square()).mean().sqrt())
     for module in gate.modules():
         if isinstance(module, Router):
             module.fit(rms)
+
+
+def take_router(gate: Gate[Any], rows_ED: Tensor) -> None:
+    """Give a gate's routers the rows of a trained one; gates without a router stay as they are.
+
+    Args:
+        rows_ED: on the meta device there is nothing to take.
+    """
+    for module in gate.modules():
+        if isinstance(module, Router) and not rows_ED.is_meta:
+            module.take(rows_ED)
 
 
 def initialize_experts(
@@ -51,18 +63,18 @@ def initialize_experts(
         UserError: it is to be fitted, and the fresh gate gives no token an expert.
     """
     fitted = config.scale == "fitted"
+    second = [part for part in (experts.w2, experts.b2) if part is not None]
     with torch.no_grad():
         if config.init == "upcycle":
-            experts.w1.copy_(site.w1_FD.expand_as(experts.w1))
-            experts.b1.copy_(site.b1_F.expand_as(experts.b1))
-            experts.w2.copy_(site.w2_DF.expand_as(experts.w2))
-            experts.b2.copy_(site.b2_D.expand_as(experts.b2))
+            for stacked, dense in zip(experts.weights().tensors, site.ffn.tensors, strict=True):
+                stacked.copy_(dense.expand_as(stacked))
             scale = mean_weight(gate, site.norm) if fitted else 1.0
         else:
             experts.w1.normal_(std=std)
             experts.w2.normal_(std=std)
-            experts.b1.zero_()
-            experts.b2.zero_()
+            for bias in (experts.b1, experts.b2):
+                if bias is not None:
+                    bias.zero_()
             # On the meta device there is no output.
             measurable = fitted and not experts.w2.is_meta
             scale = output_scale(experts, gate, site.norm, ffn_rms(site)) if measurable else 1.0
@@ -70,18 +82,19 @@ def initialize_experts(
             raise UserError(
                 "experts.scale: cannot be fitted: the fresh gate gives no token an expert, or the FFNs give 0"
             )
-        experts.w2.div_(scale)
-        experts.b2.div_(scale)
+        for part in second:
+            part.div_(scale)
 
 
 def scale_ffn(site: FFNSite, factor: float) -> None:
-    """Multiply the output of a dense FFN: its second matrix and bias, in place."""
+    """Multiply the output of an FFN, or of all experts: second matrix and bias, in place."""
     with torch.no_grad():
-        site.w2_DF.mul_(factor)
-        site.b2_D.mul_(factor)
+        for part in (site.ffn.w2, site.ffn.b2):
+            if part is not None:
+                part.mul_(factor)
 
 
-def output_scale(experts: Experts, gate: Gate[Any], norm: nn.LayerNorm, dense_rms: float) -> float:
+def output_scale(experts: Experts, gate: Gate[Any], norm: nn.Module, dense_rms: float) -> float:
     """Return the root mean square of a layer's output on random tokens, over that of the FFN it replaces.
 
     Experts that are no FFNs are left out.
@@ -90,36 +103,34 @@ def output_scale(experts: Experts, gate: Gate[Any], norm: nn.LayerNorm, dense_rm
         dense_rms: `ffn_rms` of that FFN; if it is 0, so is the result.
     """
     x_TD = sample_tokens(norm)[:_MEASURED]
-    stacked = (experts.w1, experts.b1, experts.w2, experts.b2)
-    w1_EFD, b1_EF, w2_EDF, b2_ED = (weight.detach().float().cpu() for weight in stacked)
     with torch.no_grad():
-        y_TD = loop.forward(
-            x_TD, _route(gate, x_TD), FFNWeights(w1_EFD, b1_EF, w2_EDF, b2_ED, experts.activation)
-        )
+        y_TD = loop.forward(x_TD, _route(gate, x_TD), experts.weights().map(_measurable))
     return float(y_TD.square().mean().sqrt()) / dense_rms if dense_rms else 0.0
 
 
 def ffn_rms(site: FFNSite) -> float:
     """Return the root mean square of a dense FFN's output on the tokens of `output_scale`."""
     x_TD = sample_tokens(site.norm)[:_MEASURED]
-    dense = (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
-    w1_FD, b1_F, w2_DF, b2_D = (weight.detach().float().cpu() for weight in dense)
-    hidden_TF = activate(x_TD @ w1_FD.t() + b1_F, activation_name(site.activation))
-    return float((hidden_TF @ w2_DF.t() + b2_D).square().mean().sqrt())
+    ffn = replace(site.ffn.map(_measurable), activation=activation_name(site.ffn.activation))
+    return float(ffn(x_TD).square().mean().sqrt())
 
 
-def mean_weight(gate: Gate[Any], norm: nn.LayerNorm) -> float:
+def _measurable(weight: Tensor) -> Tensor:
+    return weight.detach().float().cpu()
+
+
+def mean_weight(gate: Gate[Any], norm: nn.Module) -> float:
     """Return the sum of a token's combine weights under a fresh gate, mean over `sample_tokens`."""
     routing = sample_routing(gate, norm)
     return float(routing.weight_A.sum() / routing.mask_T.numel())
 
 
-def sample_routing(gate: Gate[Any], norm: nn.LayerNorm) -> Routing:
+def sample_routing(gate: Gate[Any], norm: nn.Module) -> Routing:
     """Route `sample_tokens`."""
     return _route(gate, sample_tokens(norm))
 
 
-def sample_tokens(norm: nn.LayerNorm) -> Tensor:
+def sample_tokens(norm: nn.Module) -> Tensor:
     """Draw random tokens as the norm puts them out, (T, D): the same every time, by an own generator."""
     gain_D, bias_D = _affine(norm)
     generator = torch.Generator().manual_seed(0)
@@ -127,13 +138,24 @@ def sample_tokens(norm: nn.LayerNorm) -> Tensor:
 
 
 def _route(gate: Gate[Any], x_TD: Tensor) -> Routing:
+    """Route random tokens, each of its own id; of their attention nothing is known: its peaks are uniform."""
+    more = {}
+    if gate.needs_attention:
+        more["attention_T"] = torch.rand(len(x_TD), generator=torch.Generator().manual_seed(0))
+    mask_T = torch.ones(len(x_TD), dtype=torch.bool)
     with torch.no_grad():
-        routing: Routing = gate(x_TD, torch.ones(len(x_TD), dtype=torch.bool), ids_T=torch.arange(len(x_TD)))
+        routing: Routing = gate(x_TD, mask_T, ids_T=torch.arange(len(x_TD)), **more)
     return routing
 
 
-def _affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """Return gain and bias, fp32, on the CPU; of a fresh norm where it is on the meta device."""
-    if norm.weight.is_meta:
-        return torch.ones(norm.weight.shape, device="cpu"), torch.zeros(norm.weight.shape, device="cpu")
-    return norm.weight.detach().float().cpu(), norm.bias.detach().float().cpu()
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return gain and bias, fp32, on the CPU; of a fresh norm where it is on the meta device.
+
+    The bias is 0 where a norm has none.
+    """
+    weights = dict(norm.named_parameters(recurse=False))
+    gain = weights["weight"]
+    bias = weights.get("bias", torch.zeros_like(gain))
+    if gain.is_meta:
+        return torch.ones(gain.shape, device="cpu"), torch.zeros(gain.shape, device="cpu")
+    return gain.detach().float().cpu(), bias.detach().float().cpu()

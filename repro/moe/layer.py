@@ -1,15 +1,19 @@
 """The MoE layer: gate, experts and their weighted sum."""
 
-from typing import Any
+import importlib
+from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from repro.config import ExpertsConfig
+from repro.moe.attention import AttentionPeaks
 from repro.moe.backbones.base import FFNSite
-from repro.moe.experts.base import ExpertBackend, FFNWeights
-from repro.moe.experts.shared.ffn import activation_name, compute_dtype
+from repro.moe.experts.base import ExpertBackend
+from repro.moe.experts.shared.rows import compute_dtype
+from repro.moe.ffn import FFN, activation_name
 from repro.moe.gates.base import Gate
 from repro.moe.routing import LayerRouting, Routing, RoutingLayer
 from repro.moe.spread import Spread
@@ -22,28 +26,39 @@ ROUTER, EXPERTS = "repro: router", "repro: experts"
 class Experts(nn.Module):
     """The experts of one layer, computed by a back-end; `initialize_experts` fills the stacked weights.
 
-    Spread over processes, each holds some of them, in the order of their ranks (`spread_experts`).
+    Those of a site that is an MoE block already are taken as they are: the same memory under the names of
+    `FFN`. Spread over processes, each holds some of them, in the order of their ranks (`spread_experts`).
     """
 
     w1: nn.Parameter
-    b1: nn.Parameter
+    b1: nn.Parameter | None
     w2: nn.Parameter
-    b2: nn.Parameter
+    b2: nn.Parameter | None
 
     def __init__(self, site: FFNSite, config: ExpertsConfig, backend: ExpertBackend) -> None:
         super().__init__()
-        named = "relu" if config.activation == "relu" else site.activation
+        named = "relu" if config.activation == "relu" else site.ffn.activation
         self.activation = activation_name(named)
         self.backend = backend
         self.spread: Spread | None = None
-        self.w1, self.b1, self.w2, self.b2 = (
-            nn.Parameter(dense.detach().new_empty(config.count, *dense.shape))
-            for dense in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D)
+        for name in ("w1", "b1", "w2", "b2"):
+            own: Tensor | None = getattr(site.ffn, name)
+            if own is not None and site.router_ED is None:
+                own = own.detach().new_empty(config.count, *own.shape)
+            self.register_parameter(name, None if own is None else nn.Parameter(own.detach()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The back-end is a module of Python, which can neither be copied nor pickled: its name can.
+        return self.__dict__ | {"backend": cast(ModuleType, self.backend).__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(  # type: ignore[no-untyped-call]
+            state | {"backend": importlib.import_module(state["backend"])}
         )
 
-    def weights(self) -> FFNWeights:
+    def weights(self) -> FFN:
         """Return the stacked weights, as back-ends take them."""
-        return FFNWeights(self.w1, self.b1, self.w2, self.b2, self.activation)
+        return FFN(self.w1, self.b1, self.w2, self.b2, self.activation)
 
     def forward(self, x_TD: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
         """Compute the weighted sum of every token's experts.
@@ -68,7 +83,13 @@ class MoELayer(RoutingLayer):
     """
 
     def __init__(
-        self, layer: int, gate: Gate[Any], experts: Experts, inputs: StackInputs, time_major: bool
+        self,
+        layer: int,
+        gate: Gate[Any],
+        experts: Experts,
+        inputs: StackInputs,
+        time_major: bool,
+        attention: AttentionPeaks | None = None,
     ) -> None:
         super().__init__()
         self.layer = layer
@@ -76,6 +97,7 @@ class MoELayer(RoutingLayer):
         self.experts = experts
         self._inputs = inputs
         self._time_major = time_major
+        self._attention = attention
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Route, compute and combine; the routing goes to the tape, if one is recording."""
@@ -86,7 +108,10 @@ class MoELayer(RoutingLayer):
             if self.is_idle:
                 mask_T = torch.zeros_like(mask_T)
             ids_T = self._inputs.ids_T(shape) if self.gate.needs_token_ids else None
-            routing: Routing = self.gate(x_TD, mask_T, force_top1=self.force_top1, ids_T=ids_T)
+            more = {}
+            if self._attention is not None:
+                more["attention_T"] = self._attention.take_T(shape, self._time_major)
+            routing: Routing = self.gate(x_TD, mask_T, force_top1=self.force_top1, ids_T=ids_T, **more)
         with record_function(EXPERTS):
             y_TD: Tensor
             y_TD, rows_computed = self.experts(x_TD, routing)
@@ -97,4 +122,5 @@ class MoELayer(RoutingLayer):
                 self.layer, routing, shape, self._time_major, rows_computed, self.gate.update_state
             )
             self.tape.entries.append(entry)
-        return y_TD.view(hidden.shape)
+        output: Tensor = y_TD.view(hidden.shape)
+        return output

@@ -25,10 +25,12 @@ _OTHER_MODELS = {"is_decoder", "is_encoder_decoder", "add_cross_attention"}
 def option_defaults(backbone: Backbone) -> dict[str, Any]:
     """Return the options of a run's model with their defaults: those that the family's class has itself.
 
-    What every class has (labels, kinds of output, chunks of the feed-forward network) is up to the task.
+    What every class has (labels, kinds of output, chunks of the feed-forward network) is up to the task;
+    options that have parts (of rotary positions) cannot be set.
     """
     shared = {*PreTrainedConfig().to_dict(), *_OTHER_MODELS}
-    return {name: value for name, value in backbone.CONFIG().to_dict().items() if name not in shared}
+    plain = backbone.CONFIG().to_dict()
+    return {name: plain[name] for name in plain if name not in shared and not isinstance(plain[name], dict)}
 
 
 def typed_options(backbone: Backbone, options: Options, problems: dict[str, str]) -> Options:

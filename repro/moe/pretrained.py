@@ -1,6 +1,7 @@
 """Save and load converted models, with the gate they were trained with or with another one."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,29 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from repro import plugins
 from repro.errors import UserError, named_line, one_line, unknown
+from repro.moe import models
 from repro.moe.backbones import base as backbones
-from repro.moe.backbones.base import Backbone
-from repro.moe.convert import MoESettings, SavedSettings, convert
+from repro.moe.backbones.base import Backbone, OwnRouter
+from repro.moe.convert import convert
 from repro.moe.flops import Architecture
 from repro.moe.folder import CONFIG_KEY, configuration, family_of, read_configuration, read_weights
+from repro.moe.gates.shared.softmax import cycled
+from repro.moe.settings import MoESettings, SavedSettings
 from repro.moe.sizes import refuse_too_large
 
 
 def save(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write a model, converted or dense, in `save_pretrained` layout: config.json and safetensors.
 
+    That of a converted model has a `model_type` of its own, and plain `transformers` refuses it.
+
     Args:
         weights: its whole tensors, where the model itself holds parts of them.
     """
-    model.save_pretrained(folder, state_dict=weights)
+    # By default the library takes stacked experts apart, into the names that other versions of it had.
+    model.save_pretrained(folder, state_dict=weights, save_original_format=False)
+    if models.is_converted(model):
+        models.own_config(model.config).save_pretrained(folder)
 
 
 def load(folder: Path, device: torch.device, backend: str = "auto") -> PreTrainedModel:
@@ -93,12 +102,14 @@ def load_checkpoint(
     model_class: type[PreTrainedModel],
     options: Mapping[str, Any],
     where: str,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
     """Load a pretrained model, to be converted and trained on; a head that it lacks is fresh.
 
     Args:
         options: entries of its configuration that take the place of its own.
         where: the option that named the folder, for messages.
+        dtype: of its weights in memory.
 
     Raises:
         UserError: the folder holds no such model, or it does not fit into memory.
@@ -107,7 +118,7 @@ def load_checkpoint(
     weights = read_weights(folder, where, pickled=True)
     try:
         refuse_too_large(backbone, model_class, config, f"{where}{folder}", weights=weights)
-        model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+        model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
         _load_generation(model, folder)
     except UserError:
         raise
@@ -121,6 +132,21 @@ def is_converted(folder: Path | None) -> bool:
     if folder is None or not (folder / "config.json").is_file():
         return False
     return CONFIG_KEY in read_configuration(folder, "--model ")
+
+
+def own_router(folder: Path | None) -> OwnRouter | None:
+    """Return how the MoE blocks of the model in a folder route by themselves.
+
+    None if it has none, was converted, or cannot be read, which is said where it is loaded.
+    """
+    with suppress(UserError):
+        if folder is None or is_converted(folder):
+            return None
+        model_type = read_configuration(folder).get("model_type")
+        for backbone in map(backbones.load, plugins.names("backbones")):
+            if model_type == backbone.MODEL_TYPE and backbone.own_router(backbone.CONFIG()) is not None:
+                return backbone.own_router(configuration(folder))
+    return None
 
 
 def load_with_gate(
@@ -161,7 +187,7 @@ def load_with_gate(
             if ".gate." not in key or (key in fresh and fresh[key].shape == value.shape):
                 weights[key] = value
             elif key in fresh and _has_more_rows(fresh[key], value):
-                weights[key] = value[torch.arange(len(fresh[key])) % len(value)]
+                weights[key] = cycled(value, len(fresh[key]))
         gates = {key: value for key, value in fresh.items() if ".gate." in key}
         _load_weights(model, gates | weights)
         _load_generation(model, folder)

@@ -59,7 +59,13 @@ def count_parameters(
     experts: int = 1,
     every: int = 1,
 ) -> int:
-    """Count the parameters without those of gates, from models of one and two layers without weights."""
+    """Count the parameters without those of gates, from models of one and two layers without weights.
+
+    Models with MoE blocks are built whole, since their layers may differ; they bring their experts.
+    """
+    if backbone.own_router(config) is not None:
+        with torch.device("meta"):
+            return sum(part.numel() for part in model_class(copy.deepcopy(config)).parameters())
 
     def built(second: str | None = None) -> PreTrainedModel:
         small = copy.deepcopy(config)
@@ -75,6 +81,6 @@ def count_parameters(
         total += (getattr(config, entry) - 1) * layer
     if experts > 1:
         for site in backbone.ffn_sites(one):
-            ffn = sum(part.numel() for part in (site.w1_FD, site.b1_F, site.w2_DF, site.b2_D))
+            ffn = sum(part.numel() for part in site.ffn.tensors)
             total += (experts - 1) * ffn * (getattr(config, backbone.STACKS[site.stack]) // every)
     return int(total)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._functional_collectives import all_to_all_single_autograd, wait_tensor
 
-from repro.moe.experts.shared.ffn import combine, compute_dtype
+from repro.moe.experts.shared.rows import combine, compute_dtype
 from repro.moe.routing import Routing
 
 

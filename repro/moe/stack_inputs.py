@@ -13,22 +13,26 @@ class StackInputs:
     """Padding mask and token ids that a stack was last called with.
 
     A layer gets neither from `transformers`, so a hook before the stack's forward pass keeps them. They stay
-    until the next call: gradient checkpointing runs the layers again after this one.
+    until the next call: gradient checkpointing runs the layers again after this one. A copy has none.
     """
 
     def __init__(self, stack: Stack, time_major: bool) -> None:
         self._time_major = time_major
+        self._mask = stack.mask
+        parameters = inspect.signature(stack.module.forward).parameters.values()
+        self._names = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
         self._mask_BS: Tensor | None = None
         self._ids_BS: Tensor | None = None
-        signature = inspect.signature(stack.module.forward)
+        # A method, not a function inside this one: the model can be copied and pickled.
+        stack.module.register_forward_pre_hook(self._keep, with_kwargs=True)
 
-        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            call = signature.bind_partial(*args, **kwargs)
-            arguments = {**call.arguments, **call.arguments.get("kwargs", {})}
-            self._mask_BS = stack.mask(arguments)
-            self._ids_BS = arguments.get("input_ids")
+    def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = dict(zip(self._names, args, strict=False)) | kwargs
+        self._mask_BS = self._mask(call)
+        self._ids_BS = call.get("input_ids")
 
-        stack.module.register_forward_pre_hook(keep, with_kwargs=True)
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_mask_BS": None, "_ids_BS": None}
 
     def mask_T(self, shape: tuple[int, int], device: torch.device) -> Tensor:
         """Return the mask of a layer's tokens: True for real ones, all of them without a padding mask.

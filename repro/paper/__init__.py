@@ -13,6 +13,11 @@ def tables() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def tasks() -> list[str]:
+    """Return the tasks of the paper, by our names, in the order of its Table 3; there are others, too."""
+    return list(tables()["table3"])
+
+
 def scheme(task: str, gate: str) -> dict[str, float] | None:
     """Time, FLOPs and performance of a row of Table 3; None if the paper has no such row."""
     row: dict[str, float] | None = tables()["table3"].get(task, {}).get(gate)

@@ -31,6 +31,7 @@ SHOWN = {
     "weights": "weights",
     "adamoe": "adamoe",
     "learning_rate": "learning_rate",
+    "thinning": "thinning",
     "table1": "table1",
     "parallel": "parallel",
 }
@@ -99,7 +100,7 @@ def _files(scale_folder: Path) -> Files:
         UserError: nothing was measured at this scale, or a file is damaged.
     """
     published = Published.read(scale_folder)
-    if not (published.results or published.bench or published.parallel):
+    if not (published.results or published.bench or published.parallel or published.thinnings):
         raise UserError(f"{scale_folder}: no finished run; see `repro train --help`")
     texts: dict[str, str] = {}
     if published.results:

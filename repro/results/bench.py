@@ -18,7 +18,7 @@ class LayerTiming(Record):
     implementation: PlainName
     """A back-end, `transformers-<name>`, or `dense`: one FFN over as many rows."""
     share_top1: Share
-    """Share of the tokens with one expert; the others have two."""
+    """Share of the tokens with one expert, the others having two; of top-8 layers four, and eight."""
     rows: Annotated[int, Field(ge=1)]
     """Expert rows that the routing asks for."""
     forward_seconds: Positive
@@ -35,7 +35,7 @@ class BenchCase(Record):
     """One setting in which all implementations were timed, in turn within each round."""
 
     size: PlainName
-    """Name of the layer's sizes: `bert`, `gpt2`, `fsmt`."""
+    """Name of the layer's sizes: `bert`, `gpt2`, `fsmt`, `mixtral`, `olmoe`."""
     d_model: Count
     d_hidden: Count
     experts: Count

@@ -12,6 +12,7 @@ from repro.results.bench import Bench, BenchCase
 from repro.results.parallel import ParallelCase
 from repro.results.run import RunResult, parse_result, read_result
 from repro.results.study import Study
+from repro.results.thinning import Thinning, Thinnings
 
 _Value = TypeVar("_Value")
 _LINES = "restore it, or delete it to start from the run folders"
@@ -19,11 +20,12 @@ _RESULT = "delete its folder to train it again"
 _STUDY = "restore it, or delete it: `repro ablate` writes it again"
 _ANALYSIS = "restore it, or delete it: `repro analyze` writes it again"
 _BENCH = "restore it, or delete it: `repro bench` writes it again"
+_THINNING = "restore it, or delete it: `repro ablate threshold --no-train` writes it again"
 
 
 @dataclass(frozen=True)
 class Published:
-    """The results of a scale, which of them each study compares, analyses and layer timings."""
+    """The results of a scale, which of them each study compares, analyses, layer timings, thinned models."""
 
     results: Mapping[str, RunResult]
     """By run id."""
@@ -34,10 +36,12 @@ class Published:
     bench: Sequence[BenchCase] = ()
     parallel: Sequence[ParallelCase] = ()
     """Layers whose experts are spread over processes."""
+    thinnings: Sequence[Thinning] = ()
+    """Pretrained MoE models with other gates, without training."""
 
     @staticmethod
     def read(scale_folder: Path) -> "Published":
-        """Read run folders, `runs.jsonl`, `studies/`, `analysis/` and `bench.json` of `results/<scale>`.
+        """Read the results of a scale: run folders, `runs.jsonl`, `studies/`, `analysis/`, `bench.json`, ...
 
         Run folders are not kept in git, `runs.jsonl` is; so a fresh clone has the published results,
         and a new run joins them. A run folder stands for its run.
@@ -51,6 +55,7 @@ class Published:
         studies = _read_all(_named_study, scale_folder.glob("studies/*.json"), _STUDY, problems)
         analyses = _read_all(_named_analysis, scale_folder.glob("analysis/*.json"), _ANALYSIS, problems)
         bench = _read_all(_bench, [scale_folder / "bench.json"], _BENCH, problems)
+        thinnings = _read_all(_thinnings, [scale_folder / "thinning.json"], _THINNING, problems)
         if problems:
             raise UserError(*problems)
         by_id = {run.run_id: run for run in (*(run for kept in results for run in kept), *runs)}
@@ -60,6 +65,7 @@ class Published:
             analyses={analysis.run_id: analysis for analysis in analyses},
             bench=tuple(case for read in bench for case in read.cases),
             parallel=tuple(case for read in bench for case in read.parallel),
+            thinnings=tuple(curve for read in thinnings for curve in read.curves),
         )
 
     def of_study(self, study: str) -> dict[str, dict[str, list[RunResult]]]:
@@ -141,6 +147,10 @@ def _named_analysis(path: Path) -> Analysis:
 
 def _bench(path: Path) -> Bench:
     return Bench.read(path) if path.exists() else Bench()
+
+
+def _thinnings(path: Path) -> Thinnings:
+    return Thinnings.read(path) if path.exists() else Thinnings()
 
 
 def _check_name(path: Path, expected: str, name: str, what: str) -> None:

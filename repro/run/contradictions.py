@@ -9,10 +9,12 @@ from repro import plugins
 from repro.checks import Where
 from repro.config import ORDERS_BY_RATIOS, ModelConfig, RunConfig, Sections
 from repro.errors import UserError
+from repro.moe import lora
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.options import misfit, typed_options
 from repro.tasks.base import load as load_task
 
+_LOW_RANK = ("training.lora_rank", "training.lora_alpha", "model.dtype")
 _MOST_GENERATED = 1_000_000
 """Rows of a generated corpus, which is in memory as a whole."""
 
@@ -70,6 +72,7 @@ def contradictions(
             for key in ("data.train_samples", "data.dev_samples", "data.validation_samples")
             if key in overrides and type(size := overrides[key].value) is int and size > _MOST_GENERATED
         ]
+    problems += _of_low_rank(sections, overrides)
     problems += _without_order(sections, overrides, gate_name, adaptive)
     if sections["training"]["curriculum"] == "length" and "training.length_pool" in overrides:
         problems.append("--set training.length_pool: has no effect on the curriculum 'length'")
@@ -87,6 +90,24 @@ def contradictions(
                 plugins.resolve("experts", str(backend), where=f"{origin}: ")
             except UserError as error:
                 problems += error.problems
+    return problems
+
+
+def _of_low_rank(sections: Sections, overrides: Mapping[str, Override]) -> list[str]:
+    """Find what does not go together about additions to weights, and weights in bf16."""
+    training, model = sections["training"], sections["model"]
+    rank = training.get("lora_rank")
+    origin = {key: overrides[key].origin if key in overrides else key for key in _LOW_RANK}
+    problems = []
+    if rank not in (None, "none"):
+        if not lora.is_installed():
+            problems.append(
+                f"{origin['training.lora_rank']}: peft is not installed; pip install 'repro[lora]'"
+            )
+    elif training.get("lora_alpha") not in (None, "none"):
+        problems.append(f"{origin['training.lora_alpha']}: has no effect without training.lora_rank")
+    if model.get("dtype", "fp32") != "fp32" and model.get("checkpoint") is None:
+        problems.append(f"{origin['model.dtype']}: has no effect without a checkpoint (--model)")
     return problems
 
 

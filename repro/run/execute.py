@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 from repro.config import RunConfig
-from repro.moe import pretrained
+from repro.moe import lora, pretrained
 from repro.provenance import digest_of
 from repro.results.files import ModelFiles, RunFolder, RunPaths, write_json
 from repro.results.run import RunResult, read_result
+from repro.run.card import write_card
 from repro.run.launch import Launch, begin, check_config, folder_of, launched
 from repro.run.result import build_result
 from repro.training.checkpoints import keep_last_checkpoint, remove_checkpoints, remove_leftovers
@@ -60,10 +62,12 @@ def execute(
             should_stop=should_stop,
             lane=lane,
         )
-        _save_model(launch)
+        done = _merged(launch)
+        _save_model(done)
         accelerator.wait_for_everyone()
-        result = build_result(launch, state, lane, should_stop)
+        result = build_result(done, state, lane, should_stop)
         if accelerator.is_main_process:
+            write_card(folder, result)
             write_json(folder.result, result.to_json())
             _remove_passed(config, folder)
         accelerator.end_training()
@@ -85,6 +89,16 @@ def _remove_passed(config: RunConfig, folder: RunFolder) -> None:
         remove_checkpoints(folder)
     else:
         keep_last_checkpoint(folder)
+
+
+def _merged(launch: Launch) -> Launch:
+    """Add what was trained beside the weights to them: a model as any other is evaluated and saved."""
+    if launch.config.training.lora_rank is None:
+        return launch
+    model = launch.placement.plain
+    lora.merge_low_rank(model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return replace(launch, placement=replace(launch.placement, parameters=parameters))
 
 
 def _save_model(launch: Launch) -> None:

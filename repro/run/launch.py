@@ -102,7 +102,7 @@ def launched(
         check_config(folder, config)
     _check_writable(paths.results)
     accelerator = make_accelerator(config, paths.model, folder if tensorboard else None)
-    parallel_of(config, accelerator.num_processes)
+    _check_spreading(config, accelerator.num_processes)
     refuse_unfit(config, paths, accelerator.device, accelerator.num_processes)
     reset_peak_memory(accelerator.device)
     prepared = prepare(config, paths, accelerator.device)
@@ -117,6 +117,28 @@ def launched(
     )
     with _claimed(launch, paths), _storage_errors(folder), _peer_errors(accelerator):
         yield launch
+
+
+def _check_spreading(config: RunConfig, processes: int) -> None:
+    """Check how a run is spread: low-rank additions need whole weights, and all others fine ones.
+
+    Raises:
+        UserError: experts cannot be spread so, additions have parts of weights, or weights in bf16 train.
+    """
+    parallel = parallel_of(config, processes)
+    if config.training.lora_rank is None:
+        if config.model.dtype != "fp32":
+            raise UserError("model.dtype: weights in bf16 lose small updates; set training.lora_rank, too")
+        return
+    if processes == 1:
+        return
+    problems = []
+    if parallel > 1:
+        problems.append("training.lora_rank: experts that are spread have none; set experts.parallel=1")
+    if config.training.shard != "none":
+        problems.append("training.lora_rank: sharded weights have none; set training.shard=none")
+    if problems:
+        raise UserError(*problems)
 
 
 def begin(launch: Launch, paths: RunPaths, *, fresh: bool = False, tensorboard: bool = False) -> None:

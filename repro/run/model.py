@@ -9,19 +9,20 @@ from transformers import PreTrainedModel
 
 from repro.config import RunConfig
 from repro.errors import UserError, named_line
-from repro.moe import convert, hub, pretrained
+from repro.moe import hub, pretrained
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
 from repro.moe.folder import family_of, read_configuration
+from repro.moe.settings import MoESettings
 from repro.moe.sizes import refuse_too_large
 from repro.results.files import RunPaths
 from repro.tasks.base import TaskModule
 from repro.tasks.base import load as load_task
 
 
-def settings_of(config: RunConfig) -> convert.MoESettings:
+def settings_of(config: RunConfig) -> MoESettings:
     """Pick what `moe.convert` needs out of a configuration."""
-    return convert.MoESettings(
+    return MoESettings(
         backbone=config.model.backbone,
         head=load_task(config.task).HEAD,
         gate=config.gate,
@@ -89,12 +90,14 @@ def check_family(config: RunConfig, paths: RunPaths) -> None:
     if config.model.checkpoint is None:
         return
     folder = checkpoint_folder(config.model.checkpoint, paths.model)
-    found = family_of(read_configuration(folder, "--model "), folder, "--model ").MODEL_TYPE
-    family = load_backbone(config.model.backbone).MODEL_TYPE
-    if found != family:
+    found = family_of(read_configuration(folder, "--model "), folder, "--model ")
+    needed = load_backbone(config.model.backbone).MODEL_TYPE
+    if needed != found.MODEL_TYPE:
+        fits = load_task(config.task).HEAD in found.HEADS
         raise UserError(
-            f"--model {paths.model or config.model.checkpoint}: it is a {found!r} model;"
-            f" task {config.task!r} needs {family!r}"
+            f"--model {paths.model or config.model.checkpoint}: it is a {found.MODEL_TYPE!r} model;"
+            f" task {config.task!r} needs {needed!r}"
+            + (f", or give --set model.backbone={found.MODEL_TYPE}" if fits else "")
         )
 
 
@@ -140,7 +143,12 @@ def dense_model(config: RunConfig, task: TaskModule, tokenizer: Any, paths: RunP
     folder = checkpoint_folder(config.model.checkpoint, paths.model)
     backbone = load_backbone(config.model.backbone)
     return pretrained.load_checkpoint(
-        folder, backbone, backbone.HEADS[task.HEAD], {**options, **task.MODEL_OPTIONS}, "--model "
+        folder,
+        backbone,
+        backbone.HEADS[task.HEAD],
+        {**options, **task.MODEL_OPTIONS},
+        "--model ",
+        torch.bfloat16 if config.model.dtype == "bf16" else torch.float32,
     )
 
 
@@ -157,6 +165,7 @@ def converted_model(config: RunConfig, paths: RunPaths, device: torch.device) ->
             ("model.config", bool(config.model.config), "its sizes"),
             ("experts.init", config.experts.init != "random", "its experts"),
             ("experts.scale", config.experts.scale != "none", "its experts"),
+            ("model.dtype", config.model.dtype != "fp32", "the type of its weights"),
             ("--gate dense", config.gate == "dense", "MoE layers; give another gate"),
         )
         if is_set

@@ -66,14 +66,7 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
         data_folder = _data_folder(folder)
     accelerator = make_accelerator(config, folder.model)
     module = load_task(config.task)
-    limits = config.data
-    if split in ("train", "dev"):
-        parts = load_training(
-            module, config.task_options, source, data_folder, limits.train_samples, limits.dev_samples
-        )
-        rows = parts[split].rows
-    else:
-        rows = load_rows(module, source, data_folder, split, limits.validation_samples).rows
+    rows = rows_of(config, source, data_folder, split)
     task = module.Task(config.task_options, pretrained_tokenizer(folder.model), config.data.max_length)
     report_special_tokens(module, rows, split, task.tokenizer)
     model = accelerator.prepare_model(
@@ -89,6 +82,25 @@ def open_finished(folder: RunFolder, config: RunConfig, split: str, data: Path |
         accelerator=accelerator,
         model=model,
     )
+
+
+def rows_of(config: RunConfig, source: str, folder: Path | None, split: str) -> list[Row]:
+    """Read the rows of a split, as many as a run of this configuration does; of `test` as of `validation`.
+
+    Args:
+        source: as in `DataConfig.source`.
+        folder: of the data, if they are in one.
+
+    Raises:
+        UserError: they are not there, or broken.
+    """
+    module, limits = load_task(config.task), config.data
+    if split in ("train", "dev"):
+        parts = load_training(
+            module, config.task_options, source, folder, limits.train_samples, limits.dev_samples
+        )
+        return parts[split].rows
+    return load_rows(module, source, folder, split, limits.validation_samples).rows
 
 
 def check_model(folder: RunFolder) -> None:

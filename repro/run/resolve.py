@@ -19,7 +19,7 @@ from repro.errors import UserError, for_all, notice, unknown
 from repro.moe.folder import fingerprint_model
 from repro.moe.gates.base import is_adaptive
 from repro.moe.gates.base import load as load_gate
-from repro.moe.pretrained import is_converted
+from repro.moe.pretrained import is_converted, own_router
 from repro.results.files import RunPaths
 from repro.run.contradictions import Override, checked_model, contradictions
 from repro.run.scales import read_scale
@@ -71,7 +71,7 @@ def resolve(
     adaptive = is_adaptive(gate_file)
     why_random = _choose_curriculum(sections, overrides, adaptive)
     paths = _find_inputs(sections, overrides, task, data, model, results, problems)
-    _choose_experts(sections["experts"], overrides, paths.model)
+    _choose_experts(sections, overrides, gate_file, paths.model)
     problems += contradictions(sections, overrides, gate_name, adaptive)
     plain = {"task": task, "scale": scale, "gate": gate_name, "seed": seed, **sections}
     origins = {key: f"{override.origin}: " for key, override in overrides.items()}
@@ -148,17 +148,26 @@ def _rates(rates: Mapping[str, Any], where: str) -> dict[str, Override]:
     return picked
 
 
-def _choose_experts(experts: dict[str, Any], overrides: Mapping[str, Override], model: Path | None) -> None:
+def _choose_experts(
+    sections: Sections, overrides: Mapping[str, Override], gate_file: str, model: Path | None
+) -> None:
     """Fit copies, which are to start as what they were copied from, and leave random experts as drawn.
 
-    A model with experts of its own brings them: what the scale says of their start does not apply.
+    A model with experts of its own brings them: what the scale says of their start does not apply. Unless
+    they are set, number and weights of the experts are those of a model with MoE blocks.
     """
-    if is_converted(model):
-        for key in ("init", "scale"):
-            if f"experts.{key}" not in overrides:
-                experts.pop(key, None)
-    else:
+    experts, own = sections["experts"], own_router(model)
+    if own is None and not is_converted(model):
         experts.setdefault("scale", "fitted" if experts.get("init") == "upcycle" else "none")
+        return
+    for key in ("init", "scale"):
+        if f"experts.{key}" not in overrides:
+            experts.pop(key, None)
+    if own is not None:
+        if "experts.count" not in overrides:
+            experts["count"] = own.experts
+        if "combine" in option_names("gates", gate_file) and "gate.combine" not in overrides:
+            sections["gate_options"]["combine"] = own.combine
 
 
 def _apply(

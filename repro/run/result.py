@@ -178,10 +178,9 @@ def _cpu_steal_fraction(state: TrainingState) -> float | None:
 
 def _parameters(total: int, architecture: Architecture, routing: RoutingTotals) -> Parameters:
     """Count all parameters, and those that an average token meets in a forward pass."""
-    idle = 0.0
+    idle: float = architecture.idle_parameters
     for ffn, assignments, tokens in zip(
         architecture.moe, routing.assignments_L(), routing.tokens_L(), strict=True
     ):
-        one_expert = 2 * ffn.d_model * ffn.d_hidden + ffn.d_model + ffn.d_hidden
-        idle += (architecture.experts - assignments / tokens) * one_expert
+        idle += (architecture.experts - assignments / tokens) * ffn.parameters
     return Parameters(total=total, active=round(total - idle))

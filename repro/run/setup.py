@@ -1,19 +1,24 @@
 """Make data, tokenizer and model of a configuration ready to train."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from repro.config import RunConfig
 from repro.data.features import cached_features, report_special_tokens
 from repro.data.rows import load_rows, load_training, rows_fingerprint
 from repro.data.tokenizers import pretrained_tokenizer, trained_tokenizer
 from repro.errors import UserError
-from repro.moe import convert, pretrained
+from repro.moe import convert, lora, pretrained
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
+from repro.moe.gates.base import load as load_gate
+from repro.moe.layer import MoELayer
 from repro.results.files import RunPaths
 from repro.results.run import Data
 from repro.run.model import check_family, check_sizes, converted_model, dense_model, settings_of
@@ -108,6 +113,10 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
     task.configure(model, features["train"])
     if not converted:
         architecture, output_scale = convert.convert_measured(model, settings_of(config), device)
+    _tell_frequencies(config, model, task, features["train"])
+    rank, alpha = config.training.lora_rank, config.training.lora_alpha
+    if rank is not None:
+        lora.add_low_rank(model, rank, 2 * rank if alpha is None else alpha)
     # From here on only dropout is random: the same stream for every gate, another for every process.
     set_seed(config.seed, device_specific=True)
     return Prepared(
@@ -123,6 +132,28 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
         rows=rows["validation"],
         data_record=_data_record(config, examples),
     )
+
+
+def _tell_frequencies(config: RunConfig, model: Any, task: Task, features: list[Feature]) -> None:
+    """Tell gates that decide by it how often each token id stands in the training split, stack by stack."""
+    gate_class = load_gate(config.gate).Gate
+    if gate_class is None or not gate_class.needs_frequencies:
+        return
+    for name, stack in load_backbone(config.model.backbone).stacks(model).items():
+        counts_V = token_counts(task.inputs(feature)[name] for feature in features)
+        for module in stack.module.modules():
+            if isinstance(module, MoELayer):
+                module.gate.learn_frequencies(counts_V)
+
+
+def token_counts(sequences: Iterable[list[int]]) -> Tensor:
+    """Count how often each token id stands in sequences, int64, up to the largest one there is."""
+    counts = Counter[int]()
+    for ids in sequences:
+        counts.update(ids)
+    counts_V = torch.zeros(max(counts) + 1, dtype=torch.int64)
+    counts_V[[*counts]] = torch.tensor([*counts.values()])
+    return counts_V
 
 
 def _data_record(config: RunConfig, examples: Examples) -> Data:

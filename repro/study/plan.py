@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro import plugins
+from repro import paper, plugins
 from repro.config import ModelConfig, RunConfig
 from repro.errors import UserError
 from repro.results.files import RunFolder, RunPaths
@@ -44,13 +44,13 @@ class PlannedRun:
 
 
 def task_names(scale: str, chosen: Sequence[str]) -> list[str]:
-    """Return the chosen tasks, or all that the scale describes, in its order.
+    """Return the chosen tasks, or those of the paper that the scale describes, in its order.
 
     Raises:
         UserError: one of them is unknown.
     """
     if not chosen:
-        return [name for name in read_scale(scale) if name in plugins.names("tasks")]
+        return [name for name in read_scale(scale) if name in paper.tasks()]
     return list(dict.fromkeys(plugins.resolve("tasks", name, where="--tasks: ")[0] for name in chosen))
 
 

@@ -25,6 +25,8 @@ Batch: TypeAlias = "dict[str, Tensor]"
 """Argument of the model -> tensor, first dimension B."""
 Prediction: TypeAlias = Any
 """Answer to one feature, a plain value of the task's own type: a label, a text, a likelihood, a span."""
+TEMPLATE = "template"
+"""The part of an input (`Task.parts`) that is no text of the row: words that a task puts around it."""
 
 
 class Gap(str):
@@ -130,7 +132,7 @@ class TaskModule(Protocol):
 
     @property
     def TITLE(self) -> str:
-        """Its name in the paper's tables."""
+        """Its name in tables; of the paper's tasks that in the paper."""
 
     @property
     def METRIC(self) -> str:

@@ -6,7 +6,16 @@ from tiny_models import Tiny
 from repro import plugins
 from repro.moe.backbones import base as backbones
 
-ALL = [Tiny(name, head) for name in plugins.names("backbones") for head in backbones.load(name).HEADS]
+BLOCKS = ("mixtral", "olmoe", "qwen3_moe")
+"""Families with MoE blocks (`test_blocks.py`)."""
+RELATIVES = ("mistral", "qwen2", "qwen3")
+"""Dense families that share all but their attention with Llama (`test_relatives.py`)."""
+ALL = [
+    Tiny(name, head)
+    for name in plugins.names("backbones")
+    if name not in (*BLOCKS, *RELATIVES)
+    for head in backbones.load(name).HEADS
+]
 
 
 def _id(tiny: Tiny) -> str:
@@ -15,7 +24,7 @@ def _id(tiny: Tiny) -> str:
 
 @pytest.fixture(params=ALL, ids=_id)
 def tiny(request: pytest.FixtureRequest) -> Tiny:
-    """Every head of every backbone."""
+    """Every head of every backbone whose networks are dense; Llama stands for its relatives."""
     assert isinstance(request.param, Tiny)
     return request.param
 
@@ -29,5 +38,17 @@ def seq2seq(request: pytest.FixtureRequest) -> Tiny:
 
 @pytest.fixture
 def gpt2() -> Tiny:
-    """The decoder-only one."""
+    """A decoder alone."""
     return Tiny("gpt2", "causal-language-model")
+
+
+@pytest.fixture(params=BLOCKS)
+def blocks(request: pytest.FixtureRequest) -> Tiny:
+    """The families with MoE blocks."""
+    return Tiny(request.param, "causal-language-model")
+
+
+@pytest.fixture(params=RELATIVES)
+def relative(request: pytest.FixtureRequest) -> Tiny:
+    """The relatives of Llama."""
+    return Tiny(request.param, "causal-language-model")

@@ -4,9 +4,34 @@ import pytest
 from tiny_models import Tiny
 
 from repro import plugins
-from repro.moe.backbones import bart, base, bert, fsmt, gpt2
+from repro.moe.backbones import (
+    bart,
+    base,
+    bert,
+    fsmt,
+    gpt2,
+    llama,
+    mistral,
+    mixtral,
+    olmoe,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+)
 
-MODULES: list[base.Backbone] = [bart, bert, fsmt, gpt2]
+MODULES: list[base.Backbone] = [
+    bart,
+    bert,
+    fsmt,
+    gpt2,
+    llama,
+    mistral,
+    mixtral,
+    olmoe,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+]
 """All backbones, so that mypy holds each against the contract."""
 
 

@@ -1,5 +1,6 @@
 """FLOPs of every backbone against torch's own counter; a small BART worked on paper."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from tiny_models import BACKENDS, Tiny, numbers
 from torch.utils.flop_counter import FlopCounterMode
 
-from repro.moe.backbones import bart, fsmt, gpt2
+from repro.moe.backbones import bart, fsmt, gpt2, llama
+from repro.moe.backbones.base import OwnRouter
 from repro.moe.flops import Architecture, FFNSize, Work
 from repro.moe.routing import RoutingTape, record_routing
 from repro.moe.totals import RoutingTotals
@@ -21,6 +23,7 @@ EXPERTS = {"top-1": 1.0, "top-2": 2.0}
 EQUAL_WIDTHS = {
     "bert": {"intermediate_size": 40},
     "gpt2": {"n_inner": 40},
+    "llama": {"intermediate_size": 40},
     "bart": {"encoder_ffn_dim": 40, "decoder_ffn_dim": 40},
     "fsmt": {"encoder_ffn_dim": 40, "decoder_ffn_dim": 40},
 }
@@ -232,3 +235,42 @@ def test_a_small_gpt2_by_hand() -> None:
     config = gpt2.CONFIG(vocab_size=50, n_embd=10, n_layer=3, n_head=2)
     volume = Volume.of({"decoder": [3, 4]})
     assert gpt2.rest_macs(config, "causal-language-model", volume) == 13_400
+
+
+def test_a_small_llama_by_hand() -> None:
+    # D = 8, three layers of 2 query heads and 1 of keys and values, each 4 wide, V = 50; lengths 3 and 4.
+    # Projections 2 * (2 + 1) * 4 * 8 = 192 a token, attention 2 * 2 * 4 = 16 a pair.
+    # 3 * (192 * 7 + 16 * 25) + 8 * 50 * 7 = 3 * 1,744 + 2,800 = 8,032
+    sizes = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 3, "intermediate_size": 20}
+    config = llama.CONFIG(**sizes, num_attention_heads=2, num_key_value_heads=1)
+    volume = Volume.of({"decoder": [3, 4]})
+    assert llama.rest_macs(config, "causal-language-model", volume) == 8_032
+    # Heads that are wider than their share, as in Qwen 3: twice as wide, so twice as much of both.
+    config = llama.CONFIG(**sizes, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    assert llama.rest_macs(config, "causal-language-model", volume) == 2 * 3 * 1_744 + 2_800
+
+
+def test_gated_networks_and_blocks_by_hand() -> None:
+    # D = 10, F = 20: 3 * 10 * 20 = 600 MACs and parameters; a plain one of that width has 400, and 30 biases.
+    gated = FFNSize(stack="decoder", d_model=10, d_hidden=20, is_gated=True, has_biases=False)
+    assert (gated.row_macs, gated.token_macs, gated.parameters) == (600, 600, 600)
+    plain = FFNSize(stack="decoder", d_model=10, d_hidden=20)
+    assert (plain.row_macs, plain.parameters) == (400, 430)
+    # 2 of 8 experts: 2 * 600, and the router 10 * 8.
+    block = replace(gated, own=OwnRouter(experts=8, k=2, combine="renormalised"))
+    assert (block.row_macs, block.token_macs) == (600, 1_280)
+    # One block stays, one has a gate of 10 * 8; three tokens with 1.5 experts each there.
+    config = llama.CONFIG(vocab_size=50, hidden_size=10, num_hidden_layers=2, num_attention_heads=1)
+    architecture = Architecture(
+        backbone=llama,
+        config=config,
+        head="causal-language-model",
+        ffns=(block, replace(block, gate_macs=80)),
+        experts=8,
+    )
+    volume = Volume.of({"decoder": [3]})
+    rest = llama.rest_macs(config, "causal-language-model", volume)
+    assert architecture.dense_macs(volume) == rest + 2 * 3 * 1_280
+    assert architecture.analytic_macs(volume, 1.5) == rest + 3 * 1_280 + 3 * (1.5 * 600 + 80)
+    # A token meets 2 of the 8 experts of the block that stayed.
+    assert architecture.idle_parameters == 6 * 600

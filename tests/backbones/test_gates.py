@@ -10,12 +10,17 @@ from repro import plugins
 from repro.errors import UserError
 from repro.moe import pretrained
 from repro.moe.gates import base as gates
-from repro.moe.gates import hash as hash_gate
+from repro.moe.gates.shared.hashing import hashed
 from repro.moe.routing import LayerRouting, record_routing
 
 CPU = torch.device("cpu")
 GATES = [name for name in plugins.names("gates") if name != "dense"]
-STATEFUL = {"adaptive_budget": {}, "ratio": {"share": 0.4}, "relu": {"penalty": 0.01}}
+STATEFUL: dict[str, dict[str, float]] = {
+    "adaptive_budget": {},
+    "attention_budget": {"k": 1.5},
+    "ratio": {"share": 0.4},
+    "relu": {"penalty": 0.01},
+}
 
 
 def gates_for(tiny: Tiny) -> list[str]:
@@ -28,7 +33,7 @@ def gates_for(tiny: Tiny) -> list[str]:
 def hashed_as(entry: LayerRouting, ids_BS: torch.Tensor) -> bool:
     """Whether every assignment of a layer is the hash of its token's id."""
     ids_T = (ids_BS.t() if entry.time_major else ids_BS).reshape(-1)
-    expected_T = hash_gate.hashed(ids_T, 0) % 4
+    expected_T = hashed(ids_T, 0) % 4
     return torch.equal(entry.routing.expert_A, expected_T[entry.routing.token_A])
 
 
@@ -67,6 +72,23 @@ def test_hash_without_ids_says_so(gpt2: Tiny) -> None:
         model(inputs_embeds=torch.randn(1, 3, 16))
 
 
+# --- frequencies ------------------------------------------------------------------------------------
+
+
+def test_frequencies_are_saved_with_the_model(tmp_path: Path, tiny: Tiny) -> None:
+    model, batch = tiny.converted("maskmoe", rare=0.5), tiny.batch()
+    for number, layer in enumerate(moe_layers(model)):
+        layer.gate.learn_frequencies(torch.arange(20 + number))
+    pretrained.save(model, tmp_path)
+    loaded = pretrained.load(tmp_path, CPU)
+    for one, other in zip(moe_layers(model), moe_layers(loaded), strict=True):
+        table = one.gate.state_dict()["rare_V"]
+        assert torch.equal(other.gate.state_dict()["rare_V"], table)
+        assert 0 < int(table.sum()) < len(table)
+    for actual, expected in zip(tiny.outputs(loaded, batch), tiny.outputs(model, batch), strict=True):
+        assert torch.equal(actual, expected)
+
+
 # --- every gate in every model ----------------------------------------------------------------------
 
 
@@ -92,7 +114,10 @@ def test_every_gate_survives_saving(tmp_path: Path, tiny: Tiny) -> None:
         model, batch = tiny.converted(name), tiny.batch()
         for layer in moe_layers(model):
             for buffer in layer.gate.buffers():
-                buffer.add_(1) if buffer.dtype == torch.int64 else buffer.mul_(0.5)
+                if buffer.dtype == torch.bool:
+                    buffer.logical_not_()
+                else:
+                    buffer.add_(1) if buffer.dtype == torch.int64 else buffer.mul_(0.5)
         pretrained.save(model, tmp_path / name)
         loaded = pretrained.load(tmp_path / name, CPU)
         for one, other in zip(moe_layers(model), moe_layers(loaded), strict=True):

@@ -17,10 +17,11 @@ from repro import plugins
 from repro.config import ExpertsConfig
 from repro.machine import peak_memory_bytes
 from repro.moe.backbones import base as backbones
-from repro.moe.convert import MoESettings, convert
+from repro.moe.convert import convert
 from repro.moe.flops import Architecture
 from repro.moe.gates import base as gates
 from repro.moe.routing import record_routing
+from repro.moe.settings import MoESettings
 from repro.moe.volume import Volume
 
 META = torch.device("meta")

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from repro import plugins
 from repro.moe.backbones import base as backbones
 
-BYTE_LEVEL = ["bart", "fsmt", "gpt2"]
+BYTE_LEVEL = ["bart", "fsmt", "gpt2", "llama"]
 SPECIAL = {
     "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
     "gpt2": ["<|endoftext|>"],
+    "llama": ["<|endoftext|>", "<|padding|>"],
     "bart": ["<s>", "<pad>", "</s>", "<unk>"],
     "fsmt": ["<s>", "<pad>", "</s>", "<unk>"],
 }
 """In the order of their ids."""
-FRAME = {"bert": ([2], [3]), "gpt2": ([], []), "bart": ([0], [2]), "fsmt": ([], [2])}
+FRAME = {"bert": ([2], [3]), "gpt2": ([], []), "llama": ([], []), "bart": ([0], [2]), "fsmt": ([], [2])}
 """Ids before and after an encoded text."""
 FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 
@@ -43,10 +44,9 @@ def trained() -> dict[str, Any]:
 
 SCRIPT = """
 import json, sys
-from repro import plugins
 from repro.moe.backbones import base as backbones
 texts = json.load(sys.stdin)
-for name in sorted(plugins.names("backbones")):
+for name in sys.argv[2:]:
     tokenizer = backbones.load(name).train_tokenizer(iter(texts), 400)
     tokenizer.save_pretrained(f"{sys.argv[1]}/{name}")
 """
@@ -58,7 +58,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizers")
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder)],
+        [sys.executable, "-c", SCRIPT, str(folder), *sorted(SPECIAL)],
         input=json.dumps(texts()),
         text=True,
         env=os.environ | {"PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": "true"},
@@ -69,7 +69,10 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_backbone_is_here() -> None:
-    assert sorted(SPECIAL) == plugins.names("backbones")
+    others = [backbones.load(name) for name in plugins.names("backbones") if name not in SPECIAL]
+    llama = backbones.load("llama")
+    assert {one.train_tokenizer for one in others} == {llama.train_tokenizer}
+    assert {one.vocabulary for one in others} == {llama.vocabulary}
 
 
 @pytest.mark.parametrize("name", sorted(SPECIAL))
@@ -95,8 +98,9 @@ def test_special_tokens_stand_first(trained: dict[str, Any], name: str) -> None:
     assert set(tokenizer.all_special_tokens) == set(special)
     if name == "bert":
         assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, 1)
-    elif name == "gpt2":  # the one token ends, begins and pads
-        ends = {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}
+    elif name in ("gpt2", "llama"):  # one token ends and begins texts; GPT-2 also pads with it
+        assert tokenizer.pad_token_id == len(special) - 1
+        ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
         assert ends == {0}
     else:
         ids = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)

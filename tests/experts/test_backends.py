@@ -23,12 +23,7 @@ from expert_cases import (
 from torch import Tensor
 
 from repro.moe.experts import base, grouped, loop, padded
-from repro.moe.experts.base import FFNWeights
-from repro.moe.experts.shared.ffn import (
-    activate,
-    activate_backward_into,
-    activate_into,
-)
+from repro.moe.ffn import FFN, activate, activate_backward_into, activate_into
 from repro.moe.routing import Routing
 
 MODULES: list[base.ExpertBackend] = [grouped, loop, padded]
@@ -131,16 +126,18 @@ def test_loop_equals_the_definition(activation: str) -> None:
     """y_t = sum_e w_te (W2_e act(W1_e x_t + b1_e) + b2_e), all experts for all tokens, weight 0 if unused."""
     tensors, routing = tensors_of(20, 4), routing_of(random_selection(20, 4))
 
-    def definition(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+    def definition(x_TD: Tensor, routing: Routing, weights: FFN) -> Tensor:
         weight_TE = torch.zeros(20, NUM_EXPERTS, dtype=x_TD.dtype)
         weight_TE = weight_TE.index_put((routing.token_A, routing.expert_A), routing.weight_A)
-        pre_TEF = torch.einsum("td,efd->tef", x_TD, weights.w1_EFD) + weights.b1_EF
+        w1_EFD, b1_EF, w2_EDF, b2_ED = weights.tensors
+        pre_TEF = torch.einsum("td,efd->tef", x_TD, w1_EFD) + b1_EF
         hidden_TEF = {
             "gelu": torch.nn.functional.gelu(pre_TEF),
             "gelu_tanh": torch.nn.functional.gelu(pre_TEF, approximate="tanh"),
             "relu": torch.relu(pre_TEF),
+            "silu": pre_TEF * torch.sigmoid(pre_TEF),
         }[activation]
-        out_TED = torch.einsum("tef,edf->ted", hidden_TEF, weights.w2_EDF) + weights.b2_ED
+        out_TED = torch.einsum("tef,edf->ted", hidden_TEF, w2_EDF) + b2_ED
         return torch.einsum("te,ted->td", weight_TE, out_TED)
 
     assert_same(
@@ -161,9 +158,7 @@ def test_gradients_equal_finite_differences(backend: str, activation: str) -> No
     weight_A = routing.weight_A.clone().requires_grad_()
 
     def function(weight_A: Tensor, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        return forward(
-            x, dataclasses.replace(routing, weight_A=weight_A), FFNWeights(w1, b1, w2, b2, activation)
-        )
+        return forward(x, dataclasses.replace(routing, weight_A=weight_A), FFN(w1, b1, w2, b2, activation))
 
     assert torch.autograd.gradcheck(function, (weight_A, *tensors))
 
@@ -195,7 +190,7 @@ def test_gradients_of_some_inputs_alone(backend: str, needed: list[str]) -> None
     y_TD = base.load(backend).forward(
         inputs["x"],
         dataclasses.replace(routing, weight_A=inputs["weight_A"]),
-        FFNWeights(inputs["w1"], inputs["b1"], inputs["w2"], inputs["b2"], "gelu"),
+        FFN(inputs["w1"], inputs["b1"], inputs["w2"], inputs["b2"], "gelu"),
     )
     torch.autograd.backward(y_TD, torch.cos(torch.arange(y_TD.numel()).view(y_TD.shape)).double())
     for name, expected in zip(NAMES, everything, strict=True):
@@ -228,7 +223,7 @@ def test_bf16_autocast_is_close_to_fp32(backend: str, activation: str) -> None:
     routing = routing_of(random_selection(64, 15), torch.float32)
     reference = run("loop", tensors, routing, activation)
 
-    def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+    def forward(x_TD: Tensor, routing: Routing, weights: FFN) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return base.load(backend).forward(x_TD, routing, weights)
 

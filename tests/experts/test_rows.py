@@ -19,10 +19,8 @@ from expert_cases import (
 from torch import Tensor
 
 from repro.moe.experts import base, grouped, loop
-from repro.moe.experts.base import FFNWeights
-from repro.moe.experts.shared.ffn import (
-    token_bags,
-)
+from repro.moe.experts.shared.rows import token_bags
+from repro.moe.ffn import FFN
 from repro.moe.routing import Routing
 
 # --- helpers and accounting --------------------------------------------------------------------------
@@ -81,7 +79,7 @@ def test_rows_computed_covers_every_assignment(backend: str) -> None:
 # --- the grouped product, which GPUs use in bf16 -----------------------------------------------------
 
 
-def _grouped_product(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+def _grouped_product(x_TD: Tensor, routing: Routing, weights: FFN) -> Tensor:
     order_A, starts_T = token_bags(routing)
     return grouped.grouped_product(x_TD, routing, weights, order_A, starts_T)
 
@@ -107,7 +105,7 @@ def test_grouped_product_is_close_to_loop_in_bf16(activation: str) -> None:
     routing = routing_of(selected_TE, torch.float32)
     reference = forward_and_gradients(loop.forward, tensors, routing, activation)
 
-    def product(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+    def product(x_TD: Tensor, routing: Routing, weights: FFN) -> Tensor:
         y_TD = _grouped_product(x_TD.bfloat16(), routing, weights)
         assert y_TD.dtype == torch.bfloat16
         return y_TD.float()

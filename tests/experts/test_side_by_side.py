@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro.moe.experts import grouped
-from repro.moe.experts.base import FFNWeights
 from repro.moe.experts.shared.side_by_side import Group, balanced_parts, each_group
+from repro.moe.ffn import FFN
 from repro.moe.routing import Routing
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_an_error_in_any_thread_is_raised_and_the_threads_are_as_before(
 
 def _layer(
     tokens: int = 48, experts: int = 8, d_model: int = 6, d_hidden: int = 10
-) -> tuple[tuple[Tensor, ...], Tensor, Routing, FFNWeights]:
+) -> tuple[tuple[Tensor, ...], Tensor, Routing, FFN]:
     """Input, weights and an even routing of two experts for each token."""
     generator = torch.Generator().manual_seed(3)
     x, w1, b1, w2, b2 = (
@@ -111,7 +111,7 @@ def _layer(
     weights_TE = torch.rand(tokens, experts, generator=generator).requires_grad_()
     mask_T = torch.ones(tokens, dtype=torch.bool)
     routing = Routing.from_selection(selected_TE, weights_TE, weights_TE, mask_T, torch.zeros(()))
-    return (x, weights_TE, w1, b1, w2, b2), x, routing, FFNWeights(w1, b1, w2, b2, "gelu")
+    return (x, weights_TE, w1, b1, w2, b2), x, routing, FFN(w1, b1, w2, b2, "gelu")
 
 
 @pytest.mark.parametrize("threads", [2, 4])

@@ -28,7 +28,7 @@ from repro.errors import UserError
 from repro.moe.backbones.base import load as load_backbone
 from repro.tasks.base import Feature, Row, Task, load
 
-TASKS = ("cnn_dailymail", "soda", "squad", "sst2", "wikitext", "wmt19")
+TASKS = ("arc", "cnn_dailymail", "soda", "squad", "sst2", "wikitext", "wmt19")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv")
 OPTIONS: dict[str, dict[str, Any]] = {"squad": {"stride": 8, "max_question_length": 20}}
 
@@ -275,6 +275,11 @@ def with_text(name: str, text: str) -> Row:
         "cnn_dailymail": {"article": f"a {text} b", "highlights": f"c {text} d"},
         "wikitext": {"text": f"a {text} b\n"},
         "soda": {"narrative": f"a {text} b", "dialogue": [f"c {text} d", f"e{text}", text]},
+        "arc": {
+            "question": f"a {text} b",
+            "choices": {"text": [f"c {text} d", f"e{text}", text], "label": ["A", "B", "C"]},
+            "answerKey": "B",
+        },
     }
     return rows[name]
 

@@ -37,11 +37,16 @@ def gate_of(name: str, num_experts: int = 6, **options: object) -> base.Gate[Any
 
 
 def call(gate: base.Gate[Any], x_TD: Tensor, mask_T: Tensor, force_top1: bool = False) -> Routing:
-    """Call a gate; token ids follow from the tokens themselves."""
+    """Call a gate; token ids and peaks of attention follow from the tokens themselves."""
     rows_TD = x_TD.detach().float().nan_to_num().clamp(-50, 50)
     ids_T = rows_TD.sum(1).mul(1000).long().abs()
-    routing: Routing = gate(x_TD, mask_T, force_top1=force_top1, ids_T=ids_T)
+    routing: Routing = gate(x_TD, mask_T, force_top1=force_top1, ids_T=ids_T, **attention_for(gate, rows_TD))
     return routing
+
+
+def attention_for(gate: base.Gate[Any], rows_TD: Tensor) -> dict[str, Tensor]:
+    """The further argument of gates that decide by attention."""
+    return {"attention_T": rows_TD.sum(1).sigmoid()} if gate.needs_attention else {}
 
 
 def route_with_gradients(

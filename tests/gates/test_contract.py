@@ -6,7 +6,16 @@ import inspect
 
 import pytest
 import torch
-from gate_cases import D_MODEL, GATES, call, class_of, every_gate, gate_of, route_with_gradients
+from gate_cases import (
+    D_MODEL,
+    GATES,
+    attention_for,
+    call,
+    class_of,
+    every_gate,
+    gate_of,
+    route_with_gradients,
+)
 from gates_by_hand import assignments
 
 from repro import plugins
@@ -15,11 +24,13 @@ from repro.moe.gates import (
     adaptive,
     adaptive_budget,
     adaptive_k,
+    attention_budget,
     base,
     dense,
     expert_choice,
     hash,
     learned_threshold,
+    maskmoe,
     ratio,
     relu,
     top_any,
@@ -33,10 +44,12 @@ MODULES: list[base.GateModule] = [
     adaptive,
     adaptive_budget,
     adaptive_k,
+    attention_budget,
     dense,
     expert_choice,
     hash,
     learned_threshold,
+    maskmoe,
     ratio,
     relu,
     top_any,
@@ -80,10 +93,14 @@ def test_the_class_keeps_the_contract(name: str) -> None:
     gate_class = class_of(name)
     assert issubclass(gate_class, base.Gate)
     assert not inspect.isabstract(gate_class)
-    assert inspect.signature(gate_class.forward) == inspect.signature(base.Gate.forward)
+    arguments = dict(inspect.signature(gate_class.forward).parameters)
+    assert ("attention_T" in arguments) == gate_class.needs_attention == (name == "attention_budget")
+    arguments.pop("attention_T", None)
+    assert arguments == dict(inspect.signature(base.Gate.forward).parameters)
     assert type(gate_class.adaptive) is bool
     assert (gate_class.encoders_only is not None) == (name == "expert_choice")
-    assert gate_class.needs_token_ids == (name == "hash")
+    assert gate_class.needs_token_ids == (name in ("hash", "maskmoe"))
+    assert gate_class.needs_frequencies == (name == "maskmoe")
 
 
 @every_gate
@@ -98,10 +115,11 @@ def test_adaptive_says_whether_counts_can_differ(name: str) -> None:
 def test_token_ids_matter_only_to_gates_that_need_them(name: str) -> None:
     torch.manual_seed(0)
     gate, x_TD, mask_T = gate_of(name), torch.randn(50, D_MODEL), torch.ones(50, dtype=torch.bool)
-    low, high = (gate(x_TD, mask_T, ids_T=torch.arange(start, start + 50)) for start in (0, 50))
+    more = attention_for(gate, x_TD)
+    low, high = (gate(x_TD, mask_T, ids_T=torch.arange(start, start + 50), **more) for start in (0, 50))
     assert (assignments(low) == assignments(high)) is not gate.needs_token_ids
     if not gate.needs_token_ids:
-        assert assignments(gate(x_TD, mask_T)) == assignments(low)
+        assert assignments(gate(x_TD, mask_T, **more)) == assignments(low)
 
 
 # --- weights ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import torch
 from gates_by_hand import route
 
 from repro.moe.gates import hash as hash_gate
+from repro.moe.gates.shared.hashing import hashed
 from repro.moe.routing import Routing
 
 
@@ -28,7 +29,7 @@ def _experts(routing: Routing) -> list[int]:
 
 def test_values_are_the_same_on_every_machine() -> None:
     # Worked out with Python integers.
-    hashes = hash_gate.hashed(torch.arange(4), 0).tolist()
+    hashes = hashed(torch.arange(4), 0).tolist()
     assert hashes == [0, 824515495, 1722258072, 3753300549]
     assert _experts(_route(list(range(12)))) == [0, 3, 0, 1, 1, 2, 0, 3, 3, 3, 0, 0]
     assert _experts(_route(list(range(12)), salt=1)) == [0, 2, 2, 0, 3, 3, 2, 1, 3, 2, 1, 3]

@@ -11,21 +11,22 @@ from gates_by_hand import assignments
 from repro.moe.gates import base
 
 STATEFUL = [name for name in GATES if class_of(name).update_state is not base.Gate.update_state]
-SHARE: dict[str, dict[str, Any]] = {"ratio": {"share": 0.4}}
+STEERED: dict[str, dict[str, Any]] = {"ratio": {"share": 0.4}, "attention_budget": {"k": 1.5}}
 """Options without which the state of a gate does not move."""
 
 
 def _stateful(name: str) -> base.Gate[Any]:
-    return gate_of(name, **SHARE.get(name, {}))
+    return gate_of(name, **STEERED.get(name, {}))
 
 
 def test_gates_with_a_state_are_known() -> None:
-    assert set(STATEFUL) == {"adaptive_budget", "ratio", "relu"}
+    assert set(STATEFUL) == {"adaptive_budget", "attention_budget", "ratio", "relu"}
 
 
 @pytest.mark.parametrize("name", GATES)
-def test_only_gates_with_a_state_have_buffers(name: str) -> None:
-    assert bool(list(gate_of(name).buffers())) is (name in STATEFUL)
+def test_only_gates_with_a_state_or_a_table_have_buffers(name: str) -> None:
+    kept = name in STATEFUL or class_of(name).needs_frequencies
+    assert bool(list(gate_of(name).buffers())) is kept
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -52,13 +53,13 @@ def test_a_state_moves_the_same_way_again_after_a_checkpoint(name: str) -> None:
     start = copy.deepcopy(gate.state_dict())
     states = []
     for x_TD in batches:
-        gate.update_state(gate(x_TD, mask_T))
+        gate.update_state(call(gate, x_TD, mask_T))
         states.append(copy.deepcopy(gate.state_dict()))
     assert any(not torch.equal(value, start[key]) for key, value in states[-1].items())
     resumed = _stateful(name)
     resumed.load_state_dict(states[2])
     for x_TD in batches[3:]:
-        resumed.update_state(resumed(x_TD, mask_T))
+        resumed.update_state(call(resumed, x_TD, mask_T))
     assert resumed.state_dict().keys() == states[-1].keys()
     assert all(torch.equal(value, states[-1][key]) for key, value in resumed.state_dict().items())
 
@@ -68,7 +69,7 @@ def test_a_state_moves_the_same_way_again_after_a_checkpoint(name: str) -> None:
 def test_a_batch_without_real_tokens_moves_no_state(name: str, tokens: int) -> None:
     gate, mask_T = _stateful(name), torch.zeros(tokens, dtype=torch.bool)
     before = copy.deepcopy(gate.state_dict())
-    gate.update_state(gate(torch.full((tokens, D_MODEL), torch.nan), mask_T))
+    gate.update_state(call(gate, torch.full((tokens, D_MODEL), torch.nan), mask_T))
     assert all(torch.equal(value, before[key]) for key, value in gate.state_dict().items())
 
 
@@ -76,7 +77,7 @@ def test_a_batch_without_real_tokens_moves_no_state(name: str, tokens: int) -> N
 def test_padding_moves_no_state(name: str) -> None:
     gate, other = _stateful(name), _stateful(name)
     x_TD, other_TD, mask_T = padded_batch(torch.nan)
-    gate.update_state(gate(x_TD[mask_T], mask_T[mask_T]))
-    other.update_state(other(other_TD, mask_T))
+    gate.update_state(call(gate, x_TD[mask_T], mask_T[mask_T]))
+    other.update_state(call(other, other_TD, mask_T))
     for key, value in gate.state_dict().items():
         torch.testing.assert_close(other.state_dict()[key], value, rtol=1e-6, atol=1e-7)

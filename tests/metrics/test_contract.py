@@ -10,11 +10,11 @@ import evaluate
 import pytest
 
 from repro import plugins, tasks
-from repro.metrics import accuracy, bleu, f1, perplexity, rouge1
+from repro.metrics import acc_norm, accuracy, bleu, f1, perplexity, rouge1
 from repro.metrics.base import MetricModule, load
 from repro.tasks.base import load as load_task
 
-MODULES: list[MetricModule] = [accuracy, bleu, f1, perplexity, rouge1]
+MODULES: list[MetricModule] = [acc_norm, accuracy, bleu, f1, perplexity, rouge1]
 """All metrics, so that mypy holds each against the contract."""
 METRICS = plugins.names("metrics")
 
@@ -63,6 +63,7 @@ def test_every_task_names_a_metric(name: str) -> None:
 PROGRAM = """
 from repro.metrics.base import load
 for name, prediction, reference in (
+    ("acc_norm", [-1.0], {"right": 0, "characters": [1], "bytes": [1]}),
     ("accuracy", 1, 1), ("bleu", "a b c d", "a b c d"), ("f1", "a", ["a"]),
     ("perplexity", 1.0, {"tokens": 1, "words": 1}), ("rouge1", "a", "a"),
 ):

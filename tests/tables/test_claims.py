@@ -461,6 +461,19 @@ def test_four_of_six_tasks_are_counted() -> None:
     assert (row["Ours"], row["High"], row["Verdict"]) == (3, 4, "open")  # the sixth task was not measured
 
 
+@pytest.mark.parametrize("text", ["Top-1 takes longer", "Adaptive gating takes less time than top-2"])
+def test_a_task_that_the_paper_has_not_is_in_no_verdict(text: str) -> None:
+    def runs(task: str) -> list[RunResult]:
+        return [
+            run(task, scheme, seed, falling_to(24))
+            for scheme in ("top-2", "top-1", "adaptive")
+            for seed in (0, 1)
+        ]
+
+    alone, beside = runs("sst2"), runs("sst2") + runs("arc")
+    assert row_of(compare_gates(*beside), text) == row_of(compare_gates(*alone), text)
+
+
 def test_a_threshold_is_compared_with_a_scheme_of_another_study() -> None:
     runs = [run("sst2", "top-2", seed) for seed in (0, 1)]
     low = [run("sst2", "0.05", seed, falling_to(18)) for seed in (0, 1)]

@@ -21,6 +21,7 @@ from repro.report.tables import (
     table5_detail,
     table6,
     table6_detail,
+    thinning,
     weights,
 )
 from repro.report.tables.base import ShownTable, Table, load, load_shown
@@ -37,6 +38,7 @@ SHOWN: dict[str, ShownTable] = {
     "table4": table4,
     "table5_detail": table5_detail,
     "table6_detail": table6_detail,
+    "thinning": thinning,
     "weights": weights,
 }
 TABLES: dict[str, Table] = SHOWN | {

@@ -306,6 +306,16 @@ class TestRows:
             ("Dialogue response", "adaptive"): 0.234,
         }
 
+    def test_a_task_that_the_paper_has_not_stands_in_the_detail_alone(self) -> None:
+        published = publish(*(make_result(task, scheme) for task in ("arc", "sst2") for scheme in SCHEMES))
+        for rows in (table3.rows(published), table3.shown(published)):
+            assert [row["Task"] for row in rows] == ["Sentiment analysis"] * 4
+        detail = [row["Task"] for row in table3_detail.rows(published)]
+        assert detail == ["Sentiment analysis"] * 4 + ["Multiple choice"] * 4
+        assert table3.notes(published) == [
+            "Multiple choice: no task of the paper; its rows are in table3_detail.csv"
+        ]
+
     def test_complete_rows_need_no_reason(self, everything: Published) -> None:
         assert table3.notes(everything) == []
         assert {row["Reason for empty cells"] for row in table3_detail.rows(everything)} == {None}

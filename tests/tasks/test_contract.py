@@ -13,22 +13,30 @@ import pytest
 import torch
 from rows_by_hand import RowsOf
 
-from repro import plugins
+from repro import paper, plugins
 from repro.data.features import cached_features
 from repro.data.rows import load_rows, rows_fingerprint
 from repro.metrics.base import load as load_metric
 from repro.moe.backbones.base import load as load_backbone
 from repro.run.scales import read_scale
-from repro.tasks import cnn_dailymail, soda, squad, sst2, wikitext, wmt19
+from repro.tasks import arc, cnn_dailymail, soda, squad, sst2, wikitext, wmt19
 from repro.tasks.base import Batch, Feature, Prediction, Row, Task, TaskModule, load
 
-MODULES: list[TaskModule] = [cnn_dailymail, soda, squad, sst2, wikitext, wmt19]
+MODULES: list[TaskModule] = [arc, cnn_dailymail, soda, squad, sst2, wikitext, wmt19]
 """All tasks, so that mypy holds each against the contract."""
 TASKS = plugins.names("tasks")
 HEAVY = ("torch", "transformers", "numpy", "pandas", "datasets", "evaluate", "pyarrow", "tokenizers", "scipy")
 
 # So tight that something is cut, or does not fit into one feature, and options that fit such lengths.
-MAX_LENGTH = {"sst2": 16, "squad": 64, "wmt19": 20, "cnn_dailymail": 128, "wikitext": 32, "soda": 156}
+MAX_LENGTH = {
+    "sst2": 16,
+    "squad": 64,
+    "wmt19": 20,
+    "cnn_dailymail": 128,
+    "wikitext": 32,
+    "soda": 156,
+    "arc": 40,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "squad": {"stride": 16, "max_question_length": 20},
     "wmt19": {"max_target_length": 20, "beams": 2},
@@ -93,10 +101,12 @@ def score(name: str, predictions: list[Prediction], features: list[Feature], row
     return value
 
 
-def test_the_papers_six_tasks() -> None:
-    assert TASKS == ["cnn_dailymail", "soda", "squad", "sst2", "wikitext", "wmt19"]
+def test_the_papers_six_tasks_and_one_more() -> None:
+    assert TASKS == ["arc", "cnn_dailymail", "soda", "squad", "sst2", "wikitext", "wmt19"]
+    assert sorted(paper.tasks()) == TASKS[1:]
     assert [load(name) for name in TASKS] == MODULES
     assert {name: load(name).BACKBONE for name in TASKS} == {
+        "arc": "gpt2",
         "cnn_dailymail": "bart",
         "soda": "gpt2",
         "squad": "bert",
@@ -364,6 +374,9 @@ def perfect(name: str) -> list[Prediction]:
         return [row["translation"]["en"] for row in rows]
     if name == "cnn_dailymail":
         return [row["highlights"] for row in rows]
+    if name == "arc":
+        places = [[label == row["answerKey"] for label in row["choices"]["label"]] for row in rows]
+        return [tuple(-1.0 + is_right for is_right in row) for row in places]
     return [0.0] * len(features)
 
 

@@ -18,7 +18,7 @@ from repro import plugins
 from repro.data.dev import dev_cut, numbers_of
 from repro.data.rows import load_rows, load_training
 from repro.errors import UserError
-from repro.tasks import cnn_dailymail, soda, squad, sst2, wikitext, wmt19
+from repro.tasks import arc, cnn_dailymail, soda, squad, sst2, wikitext, wmt19
 from repro.tasks.base import Row, TaskModule, load
 
 TASKS = plugins.names("tasks")
@@ -113,6 +113,7 @@ def test_groups_by_a_column() -> None:
     assert grouped(squad, [{"context": "a"}, {"context": "b"}, {"context": "a"}]) == ["a", "b", "a"]
     assert grouped(soda, [{"narrative": "a"}, {"narrative": "b"}]) == ["a", "b"]
     assert grouped(cnn_dailymail, [{"article": "a"}, {"article": "a"}]) == ["a", "a"]
+    assert grouped(arc, [{"question": "a"}, {"question": "b"}, {"question": "a"}]) == ["a", "b", "a"]
     pairs = [{"translation": {"de": "ja", "en": "yes"}}, {"translation": {"de": "ja", "en": "sure"}}]
     assert grouped(wmt19, pairs) == ["ja", "ja"]
     assert grouped(wmt19, pairs, direction="en-de") == ["yes", "sure"]

@@ -94,6 +94,7 @@ def test_each_name_of_a_folder(hand_made: RowsOf, tmp_path: Path, task: str, fol
 
 def test_names_of_folders() -> None:
     assert {name: load(name).FOLDERS for name in TASKS} == {
+        "arc": ("arc",),
         "cnn_dailymail": ("cnn_dailymail",),
         "soda": ("soda", "commonsense_dialogues"),
         "squad": ("squad",),
@@ -144,7 +145,7 @@ def test_blank_lines_of_running_text_stay(tmp_path: Path, suffix: str) -> None:
 
 # --- the hub, as a local directory in its layout ------------------------------------------------
 
-# Where the six data sets keep their splits; a configuration is declared in the card, README.md.
+# Where the data sets keep their splits; a configuration is declared in the card, README.md.
 HUB_FILES = {
     "sst2": "data/{}-00000-of-00001.parquet",
     "squad": "plain_text/{}-00000-of-00001.parquet",
@@ -152,11 +153,13 @@ HUB_FILES = {
     "cnn_dailymail": "3.0.0/{}-00000-of-00001.parquet",
     "wikitext": "wikitext-103-raw-v1/{}-00000-of-00001.parquet",
     "soda": "{}.parquet",
+    "arc": "ARC-Challenge/{}-00000-of-00001.parquet",
 }
 OTHERS = {
     "wmt19": ["cs-en"],
     "cnn_dailymail": ["1.0.0"],
     "wikitext": ["wikitext-2-raw-v1", "wikitext-2-v1"],
+    "arc": ["ARC-Easy"],
 }
 """Further configurations that lie beside the right one, with other rows."""
 SPELLING = {"soda": {"validation": "valid"}}
@@ -172,7 +175,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-# What the cards of these two say of columns that are no plain values.
+# What the cards of these say of columns that are no plain values.
 FEATURES = {
     "squad": """\
 dataset_info:
@@ -192,6 +195,23 @@ dataset_info:
       dtype: string
     - name: answer_start
       dtype: int32
+""",
+    "arc": """\
+dataset_info:
+- config_name: ARC-Challenge
+  features:
+  - name: id
+    dtype: string
+  - name: question
+    dtype: string
+  - name: choices
+    sequence:
+    - name: text
+      dtype: string
+    - name: label
+      dtype: string
+  - name: answerKey
+    dtype: string
 """,
     "wmt19": """\
 dataset_info:
@@ -268,8 +288,9 @@ def test_a_run_on_the_hub(
 
 
 def test_names_on_the_hub() -> None:
-    """As section 7 of the design has them."""
+    """As their pages spell them."""
     assert {name: load(name).HUB for name in TASKS} == {
+        "arc": ("allenai/ai2_arc", "ARC-Challenge"),
         "cnn_dailymail": ("abisee/cnn_dailymail", "3.0.0"),
         "soda": ("allenai/soda", None),
         "squad": ("rajpurkar/squad", None),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from repro.metrics.base import load as load_metric
-from repro.tasks import cnn_dailymail, soda, squad, sst2, wikitext, wmt19
+from repro.tasks import arc, cnn_dailymail, soda, squad, sst2, wikitext, wmt19
 from repro.tasks.base import Feature, Row, Task
 
 
@@ -52,6 +52,16 @@ def test_a_summary_is_the_first_three_sentences() -> None:
         "It rained. Was it cold? Yes!",
         "no end",
     ]
+
+
+def test_a_choice_stands_where_most_are_right() -> None:
+    """Places 2, 0 and 1 are right three times, twice and once; a question of two choices has no place 2."""
+    train = [{"right": place} for place in (2, 2, 2, 0, 0, 1)]
+    features = [{"right": 2, "choices": [{}] * 4}, {"right": 1, "choices": [{}] * 2}]
+    task = without_tokenizer(arc)
+    assert task.trivial(train, features, []) == [(-1.0, -1.0, 0.0, -1.0), (0.0, -1.0)]
+    rows = [{"choices": {"text": ["a"] * 4}}, {"choices": {"text": ["a long one", "b"]}}]
+    assert score(task, "acc_norm", train, features, rows) == 0.5
 
 
 @pytest.mark.parametrize("module", [wikitext, soda])

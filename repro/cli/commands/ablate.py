@@ -1,5 +1,6 @@
 """`repro ablate`: the runs of studies and their tables."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -98,6 +99,13 @@ def command(
     variants: Variants = "",
     settings: Settings = None,
     turns: Turns = 10,
+    no_train: Annotated[
+        bool,
+        typer.Option(
+            "--no-train",
+            help="With threshold and --model: a pretrained MoE model as it is, tasks wikitext by default.",
+        ),
+    ] = False,
     lanes: LaneCount = None,
     threads: Threads = None,
     at_once: AtOnce = None,
@@ -122,6 +130,18 @@ def command(
     """
     _require_dry_run(processes, dry_run)
     quiet_libraries()
+    if no_train:
+        from repro.cli.thinning import request, run_curves
+
+        unused = {"--seeds": seeds > 1, "--variants": variants, "--lanes": lanes, "--threads": threads}
+        pretrained = _to_thin(studies, model, unused | {"--at-once": at_once, "--dry-run": dry_run})
+        options = settings_by_option({}, settings)
+        asked = [
+            request(pretrained, task=task, scale=scale, data=data, split="validation", options=options)
+            for task in comma_separated(tasks) or ["wikitext"]
+        ]
+        run_curves(asked, numbers("--values", values), out_folder / scale, as_json)
+        return
     from repro.cli.cluster import Working, scheduler_for, way_of
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
@@ -170,3 +190,23 @@ def _require_dry_run(processes: int | None, dry_run: bool) -> None:
         raise UserError(
             "--processes: has no effect without --dry-run; torchrun starts the processes of a run"
         )
+
+
+def _to_thin(studies: list[str], model: str | None, unused: Mapping[str, object]) -> str:
+    """Return the model of `--no-train`.
+
+    Args:
+        unused: option -> what was given, of those that mean something to trainings alone.
+
+    Raises:
+        UserError: with every option that is missing, or has no effect.
+    """
+    problems = [f"{option}: has no effect with --no-train" for option, given in unused.items() if given]
+    if [study.replace("_", "-") for study in studies] != ["threshold"]:
+        problems.append(f"--no-train: shows the study threshold alone, not {', '.join(studies)}")
+    if model is None:
+        problems.append("--no-train: give a pretrained MoE model with --model")
+    if problems:
+        raise UserError(*problems)
+    assert model is not None
+    return model

@@ -25,10 +25,15 @@ def _refuse_without_effect(given: Mapping[str, bool]) -> None:
 
 
 def command(
-    sizes: Annotated[str, typer.Option(help="Layers: bert, gpt2, fsmt, separated by commas.")] = "bert",
+    sizes: Annotated[
+        str, typer.Option(help="Layers: bert, gpt2, fsmt, mixtral, olmoe, separated by commas.")
+    ] = "bert",
     tokens: Annotated[str, typer.Option(help="Tokens of a batch, separated by commas.")] = "624,3072",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or both.")] = "fp32,bf16",
-    experts: Annotated[int, typer.Option(min=2, help="Experts of the layer.")] = 16,
+    experts: Annotated[
+        int | None,
+        typer.Option(min=2, help="Experts of the layer; by default 16, or those of Mixtral and OLMoE."),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 5,
     only: Annotated[str, typer.Option(help="Implementations, separated by commas; all by default.")] = "",
     parallel: Annotated[

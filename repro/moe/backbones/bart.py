@@ -6,6 +6,7 @@ import transformers
 from torch import nn
 
 from repro.moe.backbones.base import Layout, Stack
+from repro.moe.backbones.shared.dense import no_router
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.backbones.shared.seq2seq import (
     ATTENTION_HEADS,
@@ -25,6 +26,7 @@ TIME_MAJOR = False
 LAYOUT = Layout(heads=ATTENTION_HEADS, dropout="dropout", attention_dropout="attention_dropout")
 
 ffn_sites = bare_ffn_sites
+own_router = no_router
 
 
 def stacks(model: transformers.PreTrainedModel) -> dict[str, Stack]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from torch import Tensor, nn
 
 from repro import plugins
+from repro.moe.ffn import FFN
 from repro.moe.volume import Volume
 
 if TYPE_CHECKING:
@@ -23,21 +24,34 @@ if TYPE_CHECKING:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnRouter:
+    """How the MoE blocks of a model route by themselves: softmax over all experts, the k most probable ones.
+
+    It is the gate `top-k` with these two options.
+    """
+
+    experts: int
+    k: int
+    combine: Literal["raw", "renormalised"]
+    """Weights of the selected experts: their probabilities, or these divided by their sum."""
+
+
 @dataclass(frozen=True, eq=False)
 class FFNSite:
-    """One feed-forward network of a model: its weights, and how to put another module in its place."""
+    """One feed-forward network of a model, or one of its MoE blocks, and how to put a module in its place."""
 
     stack: str
     """`encoder` or `decoder`: which mask its tokens have."""
-    w1_FD: Tensor
-    b1_F: Tensor
-    w2_DF: Tensor
-    b2_D: Tensor
-    activation: str
-    """As the Hugging Face configuration names it."""
-    norm: nn.LayerNorm
-    """The norm whose output it reads."""
+    ffn: FFN
+    """Its weights; of an MoE block those of its experts, stacked: the model's own tensors."""
+    norm: nn.Module
+    """The norm whose output it reads: a layer norm, or an RMS norm, which has no bias."""
     replace: Callable[[nn.Module], None]
+    router_ED: Tensor | None = None
+    """Of an MoE block the weight of its router; None for a dense network."""
+    attention: nn.Module | None = None
+    """The self-attention of its block, for gates that decide by its weights; None if these cannot be had."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +94,7 @@ class CostModel(Protocol):
         """What its layers keep for the backward pass."""
 
     def rest_macs(self, config: PreTrainedConfig, head: str, volume: Volume) -> int:
-        """Count the multiply-adds of a forward pass outside the feed-forward networks."""
+        """Count the multiply-adds of a forward pass outside the feed-forward networks and MoE blocks."""
 
 
 class Backbone(CostModel, Protocol):
@@ -111,12 +125,15 @@ class Backbone(CostModel, Protocol):
         """Whether activations inside its layers are (S, B, D) instead of (B, S, D)."""
 
     def ffn_sites(self, model: PreTrainedModel) -> Iterable[FFNSite]:
-        """Find its feed-forward networks, in the order of computation.
+        """Find its feed-forward networks and MoE blocks, in the order of computation.
 
         Raises:
             UserError: the configuration calls them in another way than once for all tokens of a batch, so
                 that masks would not fit, or lets layers be skipped, so that routing could not be counted.
         """
+
+    def own_router(self, config: PreTrainedConfig) -> OwnRouter | None:
+        """Return how the MoE blocks of such a model route by themselves; None for a family without any."""
 
     def stacks(self, model: PreTrainedModel) -> dict[str, Stack]:
         """Map `encoder` and/or `decoder` to the module that is called with the mask of real tokens."""

@@ -10,7 +10,9 @@ from torch import nn
 
 from repro.errors import UserError
 from repro.moe.backbones.base import FFNSite, Layout, Stack
+from repro.moe.backbones.shared.dense import no_router
 from repro.moe.backbones.shared.masks import attention_mask
+from repro.moe.ffn import FFN
 from repro.moe.volume import Volume
 
 MODEL_TYPE = "bert"
@@ -27,6 +29,8 @@ LAYOUT = Layout(
     dropout="hidden_dropout_prob",
     attention_dropout="attention_probs_dropout_prob",
 )
+
+own_router = no_router
 
 
 def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
@@ -45,13 +49,16 @@ def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
 
         yield FFNSite(
             stack="encoder",
-            w1_FD=layer.intermediate.dense.weight,
-            b1_F=layer.intermediate.dense.bias,
-            w2_DF=layer.output.dense.weight,
-            b2_D=layer.output.dense.bias,
-            activation=model.config.hidden_act,
+            ffn=FFN(
+                layer.intermediate.dense.weight,
+                layer.intermediate.dense.bias,
+                layer.output.dense.weight,
+                layer.output.dense.bias,
+                model.config.hidden_act,
+            ),
             norm=layer.attention.output.LayerNorm,
             replace=replace,
+            attention=layer.attention.self,
         )
 
 

@@ -7,6 +7,7 @@ import transformers
 from torch import Tensor, nn
 
 from repro.moe.backbones.base import Layout, Stack
+from repro.moe.backbones.shared.dense import no_router
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.backbones.shared.seq2seq import (
     ATTENTION_HEADS,
@@ -32,6 +33,7 @@ LAYOUT = Layout(
 )
 
 ffn_sites = bare_ffn_sites
+own_router = no_router
 
 
 def stacks(model: transformers.PreTrainedModel) -> dict[str, Stack]:

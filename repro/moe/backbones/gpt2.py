@@ -8,7 +8,10 @@ from torch import nn
 
 from repro.moe.backbones.base import FFNSite, Layout, Stack
 from repro.moe.backbones.shared.byte_bpe import train_byte_bpe
+from repro.moe.backbones.shared.decoder import decoder_vocabulary
+from repro.moe.backbones.shared.dense import no_router
 from repro.moe.backbones.shared.masks import attention_mask
+from repro.moe.ffn import FFN
 from repro.moe.volume import Volume
 
 MODEL_TYPE = "gpt2"
@@ -28,6 +31,9 @@ LAYOUT = Layout(
 )
 END = "<|endoftext|>"
 
+own_router = no_router
+vocabulary = decoder_vocabulary
+
 
 def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
     """Find one site per block. `Conv1D` keeps its weight as (in, out); the dropout behind it stays."""
@@ -38,13 +44,16 @@ def ffn_sites(model: transformers.PreTrainedModel) -> Iterator[FFNSite]:
 
         yield FFNSite(
             stack="decoder",
-            w1_FD=block.mlp.c_fc.weight.t(),
-            b1_F=block.mlp.c_fc.bias,
-            w2_DF=block.mlp.c_proj.weight.t(),
-            b2_D=block.mlp.c_proj.bias,
-            activation=model.config.activation_function,
+            ffn=FFN(
+                block.mlp.c_fc.weight.t(),
+                block.mlp.c_fc.bias,
+                block.mlp.c_proj.weight.t(),
+                block.mlp.c_proj.bias,
+                model.config.activation_function,
+            ),
             norm=block.ln_2,
             replace=replace,
+            attention=block.attn,
         )
 
 
@@ -63,16 +72,6 @@ def rest_macs(config: transformers.PreTrainedConfig, head: str, volume: Volume) 
     width, layers = config.n_embd, config.n_layer
     attention = layers * (4 * width * width * volume.decoder + 2 * width * volume.decoder_pairs)
     return int(attention + width * config.vocab_size * volume.decoder)
-
-
-def vocabulary(tokenizer: transformers.PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the entries of the configuration that follow from the tokenizer."""
-    return {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> transformers.PreTrainedTokenizerFast:

@@ -3,26 +3,14 @@
 A file `experts/<name>.py` is a back-end; the module satisfies `ExpertBackend`.
 """
 
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from repro import plugins
+from repro.moe.ffn import FFN
 from repro.moe.routing import Routing
-
-
-@dataclass(frozen=True, eq=False)
-class FFNWeights:
-    """E_i(x) = W2_i act(W1_i x + b1_i) + b2_i (paper eq. 1), stacked over experts."""
-
-    w1_EFD: Tensor
-    b1_EF: Tensor
-    w2_EDF: Tensor
-    b2_ED: Tensor
-    activation: str
-    """`gelu`, `gelu_tanh` or `relu`."""
 
 
 class ExpertBackend(Protocol):
@@ -34,10 +22,15 @@ class ExpertBackend(Protocol):
     def available(self, device: torch.device) -> str | None:
         """Return the reason why it cannot run on a device, or None."""
 
-    def forward(self, x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+    def forward(self, x_TD: Tensor, routing: Routing, weights: FFN) -> Tensor:
         """Compute the weighted sum of every token's experts, (T, D); 0 for tokens without an expert.
 
         Differentiable in `x_TD`, `routing.weight_A` and every tensor of `weights`.
+
+        Args:
+            x_TD: input of the layer.
+            routing: of its tokens.
+            weights: of the experts, stacked.
         """
 
     def rows_computed(self, load_E: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,16 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from repro.moe.experts.base import FFNWeights
-from repro.moe.experts.shared.ffn import (
-    activate,
-    activate_backward_into,
-    activate_into,
-    compute_dtype,
-    sum_bags,
-    token_bags,
-)
+from repro.moe.experts.shared.rows import compute_dtype, sum_bags, token_bags
 from repro.moe.experts.shared.side_by_side import Group, each_group
+from repro.moe.ffn import FFN, hidden_backward, hidden_into
 from repro.moe.routing import Routing
 
 _BF16_ROWS = 16
@@ -33,7 +26,7 @@ def rows_computed(load_E: Tensor, dtype: torch.dtype) -> Tensor:
     return _filled(load_E, dtype).sum()
 
 
-def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+def forward(x_TD: Tensor, routing: Routing, weights: FFN) -> Tensor:
     """Multiply once per expert and matrix on the CPU; by one grouped product on a GPU in bf16."""
     dtype = compute_dtype(x_TD)
     order_A, starts_T = token_bags(routing)
@@ -43,10 +36,10 @@ def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
     y_TD: Tensor = _GroupedFFN.apply(  # type: ignore[no-untyped-call]
         x_TD.to(dtype),
         routing.weight_A.to(dtype),
-        weights.w1_EFD,
-        weights.b1_EF,
-        weights.w2_EDF,
-        weights.b2_ED,
+        weights.w1,
+        weights.b1,
+        weights.w2,
+        weights.b2,
         routing.token_A,
         None if rows == load else _slots(load, rows),
         order_A,
@@ -94,10 +87,10 @@ class _GroupedFFN(torch.autograd.Function):
         ctx: Any,
         x_TD: Tensor,
         weight_A: Tensor,
-        w1_EFD: Tensor,
-        b1_EF: Tensor,
+        w1_EHD: Tensor,
+        b1_EH: Tensor | None,
         w2_EDF: Tensor,
-        b2_ED: Tensor,
+        b2_ED: Tensor | None,
         token_A: Tensor,
         slot_A: Tensor | None,
         order_A: Tensor,
@@ -105,47 +98,44 @@ class _GroupedFFN(torch.autograd.Function):
         rows: list[int],
         activation: str,
     ) -> Tensor:
-        dtype = x_TD.dtype
         # Of master weights in fp32, the products take copies in bf16; gradients are of the masters' type.
-        ctx.parameter_dtype = w1_EFD.dtype
-        w1_EFD, b1_EF, w2_EDF, b2_ED = (tensor.to(dtype) for tensor in (w1_EFD, b1_EF, w2_EDF, b2_ED))
+        ctx.parameter_dtype = w1_EHD.dtype
+        weights = FFN(w1_EHD, b1_EH, w2_EDF, b2_ED, activation).map(lambda part: part.to(x_TD.dtype))
         token_R, weight_R = token_A, weight_A
         if slot_A is not None:
             token_R = token_A[:1].repeat(sum(rows)).index_copy_(0, slot_A, token_A)
             weight_R = weight_A.new_zeros(sum(rows)).index_copy_(0, slot_A, weight_A)
             order_A = slot_A.index_select(0, order_A)
         x_RD = x_TD.index_select(0, token_R)
-        pre_RF = x_RD.new_empty(x_RD.shape[0], w1_EFD.shape[1])
-        hidden_RF, output_RD = torch.empty_like(pre_RF), torch.empty_like(x_RD)
+        pre_RH = x_RD.new_empty(len(x_RD), weights.w1.shape[1])
+        hidden_RF, output_RD = x_RD.new_empty(len(x_RD), weights.d_hidden), torch.empty_like(x_RD)
 
         def compute(expert: int, part: slice) -> None:
-            torch.addmm(b1_EF[expert], x_RD[part], w1_EFD[expert].t(), out=pre_RF[part])
-            activate_into(hidden_RF[part], pre_RF[part], activation)
-            torch.addmm(b2_ED[expert], hidden_RF[part], w2_EDF[expert].t(), out=output_RD[part])
+            _affine_into(pre_RH[part], x_RD[part], weights.w1, weights.b1, expert)
+            hidden_into(hidden_RF[part], pre_RH[part], activation)
+            _affine_into(output_RD[part], hidden_RF[part], weights.w2, weights.b2, expert)
 
         each_group(compute, _groups(rows), x_RD.device)
-        ctx.save_for_backward(
-            x_RD, pre_RF, hidden_RF, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T
-        )
-        ctx.rows, ctx.activation = rows, activation
+        saved = (x_RD, pre_RH, hidden_RF, output_RD, token_R, weight_R, weights.w1, weights.w2)
+        ctx.save_for_backward(*saved, slot_A, order_A, starts_T)
+        ctx.rows, ctx.activation, ctx.biased = rows, activation, (b1_EH is not None, b2_ED is not None)
         return sum_bags(output_RD, order_A, starts_T, weight_R.index_select(0, order_A))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y_TD: Tensor) -> tuple[Tensor | None, ...]:
-        x_RD, pre_RF, hidden_RF, output_RD, token_R, weight_R, w1_EFD, w2_EDF, slot_A, order_A, starts_T = (
+        x_RD, pre_RH, hidden_RF, output_RD, token_R, weight_R, w1_EHD, w2_EDF, slot_A, order_A, starts_T = (
             ctx.saved_tensors
         )
         groups = _groups(ctx.rows)
         dtype = ctx.parameter_dtype
-        grad_w1_EFD, grad_w2_EDF = (
-            torch.empty_like(w1_EFD, dtype=dtype),
-            torch.empty_like(w2_EDF, dtype=dtype),
+        grad_w1_EHD, grad_w2_EDF = (torch.empty_like(weight, dtype=dtype) for weight in (w1_EHD, w2_EDF))
+        grad_b1_EH, grad_b2_ED = (
+            weight.new_zeros(weight.shape[:2], dtype=dtype) if is_there else None
+            for weight, is_there in zip((w1_EHD, w2_EDF), ctx.biased, strict=True)
         )
-        grad_b1_EF = w1_EFD.new_zeros(w1_EFD.shape[:2], dtype=dtype)
-        grad_b2_ED = w2_EDF.new_zeros(w2_EDF.shape[:2], dtype=dtype)
         for idle in set(range(len(ctx.rows))) - {expert for expert, _ in groups}:
-            grad_w1_EFD[idle].zero_()
+            grad_w1_EHD[idle].zero_()
             grad_w2_EDF[idle].zero_()
 
         grad_RD = grad_y_TD.index_select(0, token_R)
@@ -154,40 +144,52 @@ class _GroupedFFN(torch.autograd.Function):
         grad_x_RD = torch.empty_like(x_RD)
 
         def compute(expert: int, part: slice) -> None:
-            _write_product(grad_RD[part].t(), hidden_RF[part], grad_w2_EDF[expert])
-            torch.sum(grad_RD[part], 0, dtype=dtype, out=grad_b2_ED[expert])
+            _affine_backward_into(grad_w2_EDF, grad_b2_ED, grad_RD[part], hidden_RF[part], expert)
             grad_NF = torch.mm(grad_RD[part], w2_EDF[expert])
-            activate_backward_into(grad_NF, pre_RF[part], ctx.activation)
-            _write_product(grad_NF.t(), x_RD[part], grad_w1_EFD[expert])
-            torch.sum(grad_NF, 0, dtype=dtype, out=grad_b1_EF[expert])
-            torch.mm(grad_NF, w1_EFD[expert], out=grad_x_RD[part])
+            grad_NH = hidden_backward(grad_NF, pre_RH[part], ctx.activation)
+            _affine_backward_into(grad_w1_EHD, grad_b1_EH, grad_NH, x_RD[part], expert)
+            torch.mm(grad_NH, w1_EHD[expert], out=grad_x_RD[part])
 
         each_group(compute, groups, x_RD.device)
         grad_x_TD = sum_bags(grad_x_RD, order_A, starts_T, None)
         grad_weight_A = grad_weight_R if slot_A is None else grad_weight_R.index_select(0, slot_A)
-        grads = (grad_x_TD, grad_weight_A, grad_w1_EFD, grad_b1_EF, grad_w2_EDF, grad_b2_ED)
+        grads = (grad_x_TD, grad_weight_A, grad_w1_EHD, grad_b1_EH, grad_w2_EDF, grad_b2_ED)
         return *grads, None, None, None, None, None, None
 
 
-def _write_product(left: Tensor, right: Tensor, out: Tensor) -> None:
-    if left.dtype == out.dtype:
-        torch.mm(left, right, out=out)
+def _affine_into(out: Tensor, rows: Tensor, weights: Tensor, biases: Tensor | None, expert: int) -> None:
+    """Write rows times one of stacked weights, plus its bias."""
+    if biases is None:
+        torch.mm(rows, weights[expert].t(), out=out)
     else:
-        out.copy_(left @ right)
+        torch.addmm(biases[expert], rows, weights[expert].t(), out=out)
+
+
+def _affine_backward_into(
+    grads: Tensor, bias_grads: Tensor | None, grad_out: Tensor, rows: Tensor, expert: int
+) -> None:
+    """Write the gradients of one of stacked weights, and of its bias."""
+    if grad_out.dtype == grads.dtype:
+        torch.mm(grad_out.t(), rows, out=grads[expert])
+    else:
+        grads[expert].copy_(grad_out.t() @ rows)
+    if bias_grads is not None:
+        torch.sum(grad_out, 0, dtype=bias_grads.dtype, out=bias_grads[expert])
 
 
 def grouped_product(
-    x_TD: Tensor, routing: Routing, weights: FFNWeights, order_A: Tensor, starts_T: Tensor
+    x_TD: Tensor, routing: Routing, weights: FFN, order_A: Tensor, starts_T: Tensor
 ) -> Tensor:
     """Compute `forward` by `torch.nn.functional.grouped_mm`: no host synchronisation, autograd's backward."""
-    dtype = x_TD.dtype
+    weights = weights.map(lambda part: part.to(x_TD.dtype))
     offsets_E = routing.load_E.cumsum(0).to(torch.int32)
+
+    def affine(rows_AD: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        product = torch.nn.functional.grouped_mm(rows_AD, weight.transpose(1, 2), offs=offsets_E)
+        return product if bias is None else product + bias.index_select(0, routing.expert_A)
+
     x_AD = x_TD.index_select(0, routing.token_A)
-    w1_EDF = weights.w1_EFD.to(dtype).transpose(1, 2)
-    w2_EFD = weights.w2_EDF.to(dtype).transpose(1, 2)
-    pre_AF = torch.nn.functional.grouped_mm(x_AD, w1_EDF, offs=offsets_E)
-    pre_AF = pre_AF + weights.b1_EF.to(dtype).index_select(0, routing.expert_A)
-    hidden_AF = activate(pre_AF, weights.activation)
-    output_AD = torch.nn.functional.grouped_mm(hidden_AF, w2_EFD, offs=offsets_E)
-    output_AD = output_AD + weights.b2_ED.to(dtype).index_select(0, routing.expert_A)
-    return sum_bags(output_AD, order_A, starts_T, routing.weight_A.to(dtype).index_select(0, order_A))
+    hidden_AF = weights.hidden(affine(x_AD, weights.w1, weights.b1))
+    output_AD = affine(hidden_AF, weights.w2, weights.b2)
+    weight_A = routing.weight_A.to(x_TD.dtype).index_select(0, order_A)
+    return sum_bags(output_AD, order_A, starts_T, weight_A)

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from repro.moe.experts.base import FFNWeights
-from repro.moe.experts.shared.ffn import activate
+from repro.moe.ffn import FFN
 from repro.moe.routing import Routing
 
 
@@ -18,9 +17,9 @@ def rows_computed(load_E: Tensor, dtype: torch.dtype) -> Tensor:
     return len(load_E) * load_E.max() if len(load_E) else load_E.sum()
 
 
-def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
+def forward(x_TD: Tensor, routing: Routing, weights: FFN) -> Tensor:
     """Scatter tokens into an (E, capacity, D) buffer, two batched products, gather and sum."""
-    num_experts, _, d_model = weights.w1_EFD.shape
+    num_experts, d_model = len(weights.w1), weights.d_model
     capacity = int(routing.load_E.max())
     starts_E = routing.load_E.cumsum(0) - routing.load_E
     position_A = torch.arange(routing.expert_A.numel(), device=x_TD.device)
@@ -28,8 +27,7 @@ def forward(x_TD: Tensor, routing: Routing, weights: FFNWeights) -> Tensor:
 
     buffer = x_TD.new_zeros(num_experts * capacity, d_model)
     buffer = buffer.index_copy(0, slot_A, x_TD[routing.token_A]).view(num_experts, capacity, d_model)
-    hidden = activate(buffer @ weights.w1_EFD.transpose(1, 2) + weights.b1_EF[:, None], weights.activation)
-    output = hidden @ weights.w2_EDF.transpose(1, 2) + weights.b2_ED[:, None]
+    output = weights(buffer)
 
     rows_AD = output.flatten(0, 1)[slot_A] * routing.weight_A[:, None]
     return torch.zeros_like(x_TD).index_add(0, routing.token_A, rows_AD.to(x_TD.dtype))

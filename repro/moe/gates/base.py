@@ -45,6 +45,12 @@ class Gate(nn.Module, ABC, Generic[ConfigT]):
     """Why it cannot decide for the part of a batch that one of several processes has; None if it can."""
     needs_token_ids: ClassVar[bool] = False
     """Whether it routes by the ids of the tokens."""
+    needs_frequencies: ClassVar[bool] = False
+    """Whether it routes by how often token ids stand in the training split (`learn_frequencies`)."""
+    needs_attention: ClassVar[bool] = False
+    """Whether it routes by attention. Its `forward` then has a further argument `attention_T`: the largest
+    weight with which each token attends to one position, in the self-attention of the same block, mean over
+    heads (`repro.moe.attention`); fp32 in (0, 1], anything for padding, None where it is not known."""
     macs_per_token: int
     """Multiply-adds of the gate itself for a token, experts that are no FFNs included; by default those of
     a linear router over the experts."""
@@ -68,6 +74,17 @@ class Gate(nn.Module, ABC, Generic[ConfigT]):
             mask_T: True for real tokens, False for padding.
             force_top1: give every token its best expert alone (top-1 gating at inference).
             ids_T: token ids, int64; None where they are unknown, and to gates that do not need them.
+        """
+
+    def learn_frequencies(self, counts_V: Tensor) -> None:
+        """Keep in buffers what follows from the frequencies of the token ids; by default nothing.
+
+        Called once for a gate that `needs_frequencies`, between conversion and training; a saved model brings
+        its buffers. Before that the gate has to route, too: a fresh layer is measured.
+
+        Args:
+            counts_V: occurrences of each id in what the stack reads of the training split, int64; ids beyond
+                its end do not occur.
         """
 
     def update_state(self, routing: Routing) -> None:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from repro.config import bounded, settings
 from repro.moe.gates import base
+from repro.moe.gates.shared.hashing import hashed
 from repro.moe.gates.shared.softmax import one_hot
 from repro.moe.routing import Routing
 
@@ -57,11 +58,3 @@ class Gate(base.Gate[Config]):
         selected_TE = one_hot(hashed(ids_T, self.config.salt) % self.num_experts, probs_TE)
         weights_TE = torch.full_like(probs_TE, self.config.weight)
         return Routing.from_selection(selected_TE, weights_TE, probs_TE, mask_T, probs_TE.new_zeros(()))
-
-
-def hashed(ids_T: Tensor, salt: int) -> Tensor:
-    """Mix each id into 32 bits, the same on every machine; int64."""
-    bits_T = (ids_T.long() + salt * 0x9E3779B1) & 0xFFFFFFFF
-    for _ in range(2):
-        bits_T = (((bits_T >> 16) ^ bits_T) * 0x45D9F3B) & 0xFFFFFFFF
-    return (bits_T >> 16) ^ bits_T

@@ -66,6 +66,6 @@ class Gate(base.Gate[Config]):
         probs_TE = self.router(x_TD, mask_T)
         best_TK = best_experts(probs_TE, 1 if force_top1 else self.config.k)
         selected_TE = torch.zeros_like(probs_TE, dtype=torch.bool).scatter(1, best_TK, True)
-        weights_TE = combine_weights(probs_TE, selected_TE, self.config.combine)
+        weights_TE = combine_weights(probs_TE, selected_TE, self.config.combine, best_TK)
         loss = balance_loss(best_TK[:, 0], mask_T, probs_TE, mask_T)
         return Routing.from_selection(selected_TE, weights_TE, probs_TE, mask_T, self.config.balance * loss)

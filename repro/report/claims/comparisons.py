@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from repro import paper
 from repro.report.adamoe import flops_eval
 from repro.report.claims.evidence import Evidence
 from repro.report.claims.samples import Reading, Sample, evidence_of, left_out, log_time
@@ -37,12 +38,15 @@ class Comparison:
     """The scheme that sets the target, and that must beat the trivial baseline."""
     task: str | None = None
     """Only this one."""
+    every_task: bool = False
+    """Whether tasks count that this paper does not have: for a claim of another one."""
 
     def pairs(self, published: Published) -> "list[tuple[str, list[_Seed]]]":
         """Return for each task what was run with the seeds that all of the schemes have."""
         mine = published.of_study(self.study)
         others = published.of_study(self.against_study or self.study)
-        tasks = [task for task in tasks_in_order(mine) if self.task in (None, task)]
+        counted = [task for task in tasks_in_order(mine) if self.every_task or task in paper.tasks()]
+        tasks = [task for task in counted if self.task in (None, task)]
         return [(task, self._seeds(mine[task], others.get(task, {}))) for task in tasks]
 
     def _seeds(

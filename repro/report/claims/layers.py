@@ -8,6 +8,8 @@ from repro.report.tables.table1 import OURS, LayerTime, layer_times
 from repro.results.bench import LayerTiming
 from repro.results.published import Published
 
+NOT_OF_PAPER = ("mixtral", "olmoe")
+"""Layers of pretrained MoE models."""
 NOTCH = 1.57
 """Half width of the 95 % interval of a median, in quartile distances over the root of the number of rounds
 (McGill, Tukey and Larsen 1978, The American Statistician 32, page 14, as `matplotlib` draws it)."""
@@ -19,11 +21,14 @@ def layer_time(published: Published, *, share_top1: float) -> Evidence:
     """Measure computation minus time at a share of top-1 tokens, both relative to top-2; the cases are items.
 
     The cases differ in sizes, precisions and machines and are no sample of anything, so there is no mean.
+    Layers of other models than the paper's are none of them.
     """
     items = {
         _name(one): _difference(one)
         for one in layer_times(published)
-        if one.timing.implementation == OURS and one.timing.share_top1 == share_top1
+        if one.case.size not in NOT_OF_PAPER
+        and one.timing.implementation == OURS
+        and one.timing.share_top1 == share_top1
     }
     return Evidence(items=items, unit="cases")
 

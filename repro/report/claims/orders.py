@@ -35,7 +35,7 @@ def _learned(published: Published) -> tuple[list[OrderRow], list[str]]:
     """Return the tasks with enough ordered epochs whose baseline beats the trivial answer; why not others."""
     rows, notes = [], []
     for row in orders(published):
-        if row.scheme == "random" and row.runs and row.baseline_runs:
+        if row.scheme == "random" and row.is_of_paper and row.runs and row.baseline_runs:
             reasons = left_out(row.task, row.baseline, row.baseline_runs)
             if row.is_too_short:
                 reasons.append(f"left out: {row.title} ({row.reason})")

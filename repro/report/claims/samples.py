@@ -79,7 +79,7 @@ def evidence_of(
     if ratio:
         items = {name: estimate.exp() for name, estimate in items.items()}
         overall = overall and overall.exp()
-    expected = 1 if is_single else len(paper.tables()["table3"])
+    expected = 1 if is_single else len(paper.tasks())
     return Evidence(overall=overall, items=items, expected=expected, notes=notes)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from repro import paper
 from repro.report.claims.evidence import Evidence
-from repro.report.schemes import STUDY, share_multi_expert, tasks_in_order, title
+from repro.report.schemes import STUDY, share_multi_expert, title
 from repro.report.statistics import LEVEL, Estimate, mean, over_seeds, over_tasks
 from repro.results.published import Published
 
@@ -19,7 +19,7 @@ def share(published: Published) -> Evidence:
     return Evidence(
         overall=over_tasks([list(by_seed.values()) for by_seed in shares.values()]),
         items={name: estimate for name, estimate in items.items() if estimate is not None},
-        expected=len(paper.tables()["table3"]),
+        expected=len(paper.tasks()),
     )
 
 
@@ -74,8 +74,8 @@ def _shares(published: Published) -> dict[str, dict[int, float]]:
     """Return task -> seed -> share."""
     study = published.of_study(STUDY)
     shares = {}
-    for task in tasks_in_order(study):
-        runs = study[task].get(_ADAPTIVE, [])
+    for task in paper.tasks():
+        runs = study.get(task, {}).get(_ADAPTIVE, [])
         by_seed = {run.seed: value for run in runs if (value := share_multi_expert(run)) is not None}
         if by_seed:
             shares[task] = by_seed

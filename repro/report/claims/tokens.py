@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
+from repro import paper
 from repro.report.analyses import GATE, layer_shares, share_of
 from repro.report.claims.evidence import Evidence
-from repro.report.schemes import tasks_in_order
 from repro.report.statistics import over_seeds, over_tasks
 from repro.results.analysis import Counts, StackAnalysis
 from repro.results.published import Published
@@ -94,9 +94,9 @@ def clear(published: Published, *, gate: str) -> Evidence:
     """Measure the share of tokens whose best expert is at least twice as probable as the second."""
     analyses = published.analyzed(gate)
     strata = []
-    for task in tasks_in_order(analyses):
-        totals = [sum(layer.tokens for layer in analysis.layers) for analysis in analyses[task]]
-        counts = [sum(layer.clear for layer in analysis.layers) for analysis in analyses[task]]
+    for task in paper.tasks():
+        totals = [sum(layer.tokens for layer in analysis.layers) for analysis in analyses.get(task, ())]
+        counts = [sum(layer.clear for layer in analysis.layers) for analysis in analyses.get(task, ())]
         strata.append([count / total for count, total in zip(counts, totals, strict=True) if total])
     return Evidence(overall=over_tasks(strata))
 

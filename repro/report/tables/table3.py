@@ -32,6 +32,7 @@ def rows(published: Published) -> list[Row]:
             "Inference Performance": rounded(row.mean(performance)),
         }
         for row in scheme_rows(published)
+        if row.is_of_paper
     ]
 
 
@@ -50,12 +51,16 @@ def shown(published: Published) -> list[Row]:
             "(paper)  ": row.paper.get("performance"),
         }
         for row in scheme_rows(published)
+        if row.is_of_paper
     ]
 
 
 def notes(published: Published) -> list[str]:
-    """Say in one line each why a cell is empty, and what disturbed the times."""
-    return reasons(scheme_rows(published))
+    """Say in one line each why a cell is empty, what disturbed the times, and which tasks are not shown."""
+    compared = list(scheme_rows(published))
+    others = dict.fromkeys(row.title for row in compared if not row.is_of_paper)
+    beside = [f"{title}: no task of the paper; its rows are in table3_detail.csv" for title in others]
+    return beside + reasons(row for row in compared if row.is_of_paper)
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """Table 4: the tokens most often sent to two experts, by task."""
 
+from repro import paper
 from repro.report.analyses import analyzed_tasks, items, top_words
 from repro.report.schemes import title
 from repro.report.tables.base import Row
@@ -21,6 +22,7 @@ def rows(published: Published) -> list[Row]:
     return [
         {"Task": title(task), "Top-2 gating tokens": ", ".join(_names(analyses)) or None}
         for task, analyses in analyzed_tasks(published).items()
+        if task in paper.tasks()
     ]
 
 

@@ -19,6 +19,8 @@ def rows(published: Published) -> list[Row]:
     """Derive the paper's columns: one row per task; times to equal loss, relative to top-2's."""
     by_task: dict[str, dict[str, SchemeRow]] = {}
     for row in scheme_rows(published, STUDY):
+        if not row.is_of_paper:
+            continue
         by_task.setdefault(row.title, {})[row.scheme] = row
     return [
         {"Task": title}

@@ -22,5 +22,5 @@ def rows(published: Published) -> list[Row]:
             "Inference Performance": rounded(difference(row)),
         }
         for row in orders(published)
-        if row.scheme == "random"
+        if row.scheme == "random" and row.is_of_paper
     ]

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 _IGNORED = -100
 
 
-class CausalTask(Task):
-    """Next-token prediction.
-
-    Features have `scored`, 1 for every token whose prediction counts (never the first), and
-    `words`, the number of words that end in a scored token.
-    """
+class CausalBatches(Task):
+    """Next-token prediction. Features have `scored`, 1 for every token that counts (never the first)."""
 
     def collate(self, features: list[Feature]) -> Batch:
         """Build `input_ids`, `attention_mask` and `labels`, all (B, S); the model shifts the labels."""
@@ -51,19 +47,15 @@ class CausalTask(Task):
         """Return the whole text."""
         return {"decoder": feature["input_ids"]}
 
+
+class CausalTask(CausalBatches):
+    """Language modelling by perplexity. Features also have `words`: how many end in a scored token."""
+
     def predict(
         self, model: PreTrainedModel, batch: Batch, outputs: ModelOutput, features: list[Feature]
     ) -> list[float]:
         """Sum the negative log likelihood of each feature's scored tokens, in nats."""
-        import torch
-
-        labels = batch["labels"][:, 1:]
-        logits = outputs.logits[:, :-1].float()
-        losses = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), labels, ignore_index=_IGNORED, reduction="none"
-        )
-        sums: list[float] = losses.double().sum(1).tolist()
-        return sums
+        return summed_losses(outputs, batch)
 
     def trivial(self, train: list[Feature], features: list[Feature], rows: list[Row]) -> list[float]:
         """Give each scored token its share of those of the training split, with one added to every count."""
@@ -80,6 +72,19 @@ class CausalTask(Task):
         """Return the likelihoods, and the numbers of tokens and words that they are over."""
         counts = [{"tokens": sum(feature["scored"]), "words": feature["words"]} for feature in features]
         return predictions, counts
+
+
+def summed_losses(outputs: ModelOutput, batch: Batch) -> list[float]:
+    """Sum the negative log likelihood of the labels of each row of a batch, in nats."""
+    import torch
+
+    labels = batch["labels"][:, 1:]
+    logits = outputs.logits[:, :-1].float()
+    losses = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), labels, ignore_index=_IGNORED, reduction="none"
+    )
+    sums: list[float] = losses.double().sum(1).tolist()
+    return sums
 
 
 def _scored(feature: Feature) -> list[int]:

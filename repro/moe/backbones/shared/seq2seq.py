@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from repro.errors import UserError
 from repro.moe.backbones.base import FFNSite
 from repro.moe.backbones.shared.byte_bpe import train_byte_bpe
+from repro.moe.ffn import FFN
 from repro.moe.volume import Volume
 
 ATTENTION_HEADS = {"encoder": "encoder_attention_heads", "decoder": "decoder_attention_heads"}
@@ -31,13 +32,16 @@ def bare_ffn_sites(model: PreTrainedModel) -> Iterator[FFNSite]:
 
             yield FFNSite(
                 stack=stack,
-                w1_FD=layer.fc1.weight,
-                b1_F=layer.fc1.bias,
-                w2_DF=layer.fc2.weight,
-                b2_D=layer.fc2.bias,
-                activation=model.config.activation_function,
+                ffn=FFN(
+                    layer.fc1.weight,
+                    layer.fc1.bias,
+                    layer.fc2.weight,
+                    layer.fc2.bias,
+                    model.config.activation_function,
+                ),
                 norm=getattr(layer, norm),
                 replace=replace,
+                attention=layer.self_attn,
             )
 
 

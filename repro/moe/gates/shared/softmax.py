@@ -38,6 +38,15 @@ class Router(nn.Module):
         with torch.no_grad():
             self.weight.div_(rms)
 
+    def take(self, rows_ED: Tensor) -> None:
+        """Take over the rows of a trained router, whose logits are those of experts that it was trained with.
+
+        Rows beyond these (null experts) are copies of them, from the first on, as in AdaMoE
+        (https://arxiv.org/abs/2406.13233, 3.5).
+        """
+        with torch.no_grad():
+            self.weight.copy_(cycled(rows_ED, len(self.weight)))
+
     def logits(self, x_TD: Tensor, mask_T: Tensor) -> Tensor:
         """Compute the router logits, shape (T, E), fp32 (fp64 for fp64 input); 0 for padding."""
         return linear_fp32(to_fp32(x_TD, mask_T), self.weight)
@@ -46,6 +55,11 @@ class Router(nn.Module):
         """Compute the gate probabilities, shape (T, E), fp32 (fp64 for fp64 input); uniform for padding."""
         with torch.autocast(x_TD.device.type, enabled=False):
             return self.logits(x_TD, mask_T).softmax(dim=-1)
+
+
+def cycled(rows_ED: Tensor, count: int) -> Tensor:
+    """Return so many rows: those given, then these again from the first on; shape (count, D)."""
+    return rows_ED[torch.arange(count, device=rows_ED.device) % len(rows_ED)]
 
 
 def to_fp32(x_TD: Tensor, mask_T: Tensor) -> Tensor:
@@ -77,13 +91,21 @@ def best_experts(probs_TE: Tensor, k: int) -> Tensor:
     return torch.cat(columns, dim=1)
 
 
-def combine_weights(probs_TE: Tensor, selected_TE: Tensor, combine: Combine) -> Tensor:
-    """Weigh the selected experts by their probabilities, as `Combine` says; shape (T, E)."""
+def combine_weights(
+    probs_TE: Tensor, selected_TE: Tensor, combine: Combine, best_TK: Tensor | None = None
+) -> Tensor:
+    """Weigh the selected experts by their probabilities, as `Combine` says; shape (T, E).
+
+    Args:
+        best_TK: the selected experts of each token, best first, where all have as many: their probabilities
+            are then added up in this order, as models of `transformers` do, which decides the last bits.
+    """
     if combine == "raw":
         return probs_TE
     chosen_TE = probs_TE * selected_TE
+    summed = chosen_TE if best_TK is None else probs_TE.gather(1, best_TK)
+    total_T1 = summed.sum(1, keepdim=True)
     # Tokens without any expert divide by 1 instead of 0; their weights are never used.
-    total_T1 = chosen_TE.sum(1, keepdim=True)
     rescaled_TE = chosen_TE / torch.where(total_T1 > 0, total_T1, 1.0)
     if combine == "renormalised":
         return rescaled_TE

@@ -1,0 +1,28 @@
+"""Llama: pre-norm decoder of gated networks (SwiGLU)."""
+
+import transformers
+
+from repro.moe.backbones.shared.decoder import (
+    all_trained,
+    decoder_rest_macs,
+    decoder_sites,
+    decoder_stacks,
+    decoder_vocabulary,
+    train_decoder_tokenizer,
+)
+from repro.moe.backbones.shared.dense import no_router
+
+MODEL_TYPE = "llama"
+STACKS = {"decoder": "num_hidden_layers"}
+CONFIG = transformers.LlamaConfig
+HEADS = {"causal-language-model": transformers.LlamaForCausalLM}
+INIT_STD = "initializer_range"
+TIME_MAJOR = False
+
+ffn_sites = decoder_sites
+own_router = no_router
+stacks = decoder_stacks
+fixed_parameters = all_trained
+rest_macs = decoder_rest_macs
+vocabulary = decoder_vocabulary
+train_tokenizer = train_decoder_tokenizer
