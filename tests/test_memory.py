@@ -12,6 +12,7 @@ from measured_memory import Measured, measure
 from resolved import config as resolved_config
 from resolved import resolved
 
+from repro.checks import OptionValue
 from repro.config import RunConfig
 from repro.moe.activations import Activations, ForwardPass, Numerics
 from repro.moe.backbones import base as backbones
@@ -41,7 +42,13 @@ def tiny_pass(
     """Of one layer a stack, D = 10, F = 20, two heads and four experts."""
     module = backbones.load(backbone)
     ffns = [
-        FFNSize(stack=stack, d_model=10, d_hidden=20, gate_macs=40 if converted else None)
+        FFNSize(
+            stack=stack,
+            d_model=10,
+            d_hidden=20,
+            is_gated=backbone == "llama",
+            gate_macs=40 if converted else None,
+        )
         for stack in module.STACKS
     ]
     return ForwardPass(
@@ -115,18 +122,28 @@ class TestActivations:
         spread = tiny_bert(8, dropout=True, numerics=GPU, parallel=4)
         assert spread.layers == (8 * (512 + 20) + 2 * (400 + 400),)
 
-    @pytest.mark.parametrize(("use_cache", "together"), [(True, 5), (False, 3)])
-    def test_gpt2_copies_keys_and_values(self, use_cache: bool, together: int) -> None:
-        """Input, queries, keys and values (twice), output, sums, norms, router, row; then the head.
+    def test_gpt2_has_logits(self) -> None:
+        """Input, queries, keys and values, output, sums, norms, router, row; then the head.
 
         Final norm 48, input of the head 40, log-probabilities of 50 tokens 200, indices 16.
         """
-        sizes = {"n_embd": 10, "n_head": 2, "n_inner": 20, "vocab_size": 50, "use_cache": use_cache}
+        sizes = {"n_embd": 10, "n_head": 2, "n_inner": 20, "vocab_size": 50}
         dropout = {"resid_pdrop": 0.0, "attn_pdrop": 0.0}
         counted = tiny_pass("gpt2", "causal-language-model", sizes | dropout, {"decoder": [8]})
-        assert counted.layers == (8 * (40 + together * 40 + 40 + 8 + 96 + 40 + 56 + 272),)
+        assert counted.layers == (8 * (40 + 120 + 40 + 8 + 96 + 40 + 56 + 272),)
         assert counted.ends == 8 * (48 + 40 + 200 + 16)
         assert counted.loss_work == 8 * 50 * 8
+
+    def test_llama_is_gated(self) -> None:
+        """Norms keep 84 each, rows of its experts 4 (2 x 10 + 3 x 20) + 32 = 352; all else as GPT-2."""
+        sizes = {"hidden_size": 10, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 50}
+        options = sizes | {"attention_dropout": 0.0}
+        counted = tiny_pass("llama", "causal-language-model", options, {"decoder": [8]})
+        assert counted.layers == (8 * (40 + 120 + 40 + 8 + 2 * 84 + 40 + 56 + 352),)
+        assert counted.ends == 8 * (84 + 40 + 200 + 16)
+        assert counted.layer_work == 8 * 4 * (3 * 20 + 3 * 10)
+        dense = tiny_pass("llama", "causal-language-model", options, {"decoder": [8]}, converted=False)
+        assert dense.layers == (8 * (40 + 120 + 40 + 8 + 2 * 84 + 4 * (10 + 4 * 20)),)
 
     def test_bart_attends_to_its_encoder(self) -> None:
         """Six positions of the decoder, eight of the encoder.
@@ -280,17 +297,35 @@ DROPOUT = {
     "cnn_dailymail": ("dropout", "attention_dropout"),
     "wmt19": ("dropout", "attention_dropout"),
 }
+FAMILIES: dict[str, dict[str, OptionValue]] = {
+    family: {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        **own,
+    }
+    for family, own in {"llama": {}, "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2}}.items()
+}
 LENGTHS = {"encoder": 48, "decoder": 32}
 
 
-def small(task: str, *, gate: str = "top-2", rate: float = 0.0, **settings: object) -> RunConfig:
+def small(
+    task: str, *, gate: str = "top-2", rate: float = 0.0, family: str | None = None, **settings: object
+) -> RunConfig:
     """A small run; its model is 64 wide, so that rows are much larger than indices."""
     overrides = SMALL_BY_TASK[task] | SIZES[task]
     overrides |= {f"model.config.{name}": rate for name in DROPOUT[task]}
     overrides |= {"training.precision": "fp32"} | settings
     if gate == "dense":
         overrides = {key: value for key, value in overrides.items() if not key.startswith("experts.")}
-    return resolved(gate, task=task, overrides=overrides)[0]
+    run = resolved(gate, task=task, overrides=overrides)[0]
+    if family is None:
+        return run
+    model = replace(run.model, backbone=family, config=tuple(sorted(FAMILIES[family].items())))
+    return replace(run, model=model)
 
 
 def compared(run: RunConfig, measured: list[Measured], sequences: int, lengths: Mapping[str, int]) -> None:
@@ -331,8 +366,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("wikitext", {}),
     "gpt2, dropout": ("wikitext", {"rate": 0.1}),
     "gpt2, bf16": ("wikitext", {"training.precision": "bf16"}),
-    "gpt2, without a cache": ("wikitext", {"model.config.use_cache": False}),
     "gpt2, checkpointing": ("wikitext", {"training.gradient_checkpointing": True}),
+    "llama": ("wikitext", {"family": "llama"}),
+    "llama, dense": ("wikitext", {"family": "llama", "gate": "dense"}),
+    "llama, bf16": ("wikitext", {"family": "llama", "training.precision": "bf16"}),
+    "mixtral": ("wikitext", {"family": "mixtral"}),
+    "mixtral, checkpointing": ("wikitext", {"family": "mixtral", "training.gradient_checkpointing": True}),
     "bart": ("cnn_dailymail", {}),
     "bart, dropout": ("cnn_dailymail", {"rate": 0.1}),
     "bart, bf16": ("cnn_dailymail", {"training.precision": "bf16"}),

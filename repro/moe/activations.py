@@ -8,16 +8,18 @@ many as what it masks; there is one if the rate is above 0.
 | what | bytes |
 | --- | --- |
 | input of the projections | c D; in bf16 three projections keep a copy each, 6 D |
-| queries, keys, values | 3 c D; 2 c D more where training copies them into a cache (GPT-2) |
+| queries, keys, values | 3 c D, also where several queries share keys and values: they are copied |
 | output of attention, also the input of the last projection | c D |
 | sums of the softmax of fused attention | 4 H |
 | dropout mask of attention | m D |
 | input of a norm, with its mean and deviation; two norms a layer | 2 (4 D + 8) |
+| of RMS norms, which are several operations, what they scale, too | 2 (8 D + 4) |
 | input of the router, without padding | 4 D |
 | probabilities, selection and weights of experts | about 14 E |
 | k rows of experts: input, before and behind the activation, output; indices | k c (2 D + 2 F) + 32 k |
 | k rows that came back from other processes, where experts are spread | k c D |
 | a dense feed-forward network instead: input, before and behind the activation | c (D + 2 F) |
+| of gated experts 3 F instead of 2 F, of a dense gated network 4 F | c F, 2 c F more |
 | dropout mask of the feed-forward network | m D |
 
 By pair of positions that attention compares:
@@ -32,7 +34,7 @@ A decoder's attention to an encoder keeps, by position of the decoder, its input
 bf16 two copies of their input (4 D); and its pairs, as above.
 
 In bf16 the copies of a layer's matrices are kept, too, 2 bytes a number: 4 D^2 numbers for each attention,
-2 D F for each expert that is held here.
+2 D F for each expert that is held here, 3 D F for a gated one.
 
 Outside the layers: the input of the embeddings' norm and their dropout mask; a final norm; the input of the
 head, c D; with a vocabulary of V tokens log-probabilities in fp32, 4 V, and in bf16 the copy of the head,
@@ -40,7 +42,7 @@ head, c D; with a vocabulary of V tokens log-probabilities in fp32, 4 V, and in 
 
 What is in work comes on top where memory is fullest. Behind the loss: the gradients of log-probabilities and
 logits, 8 V, and 2 V more in bf16. In the backward pass of one layer: gradients of experts' rows,
-k c (2 F + 3 D), and of attention that is not fused, 8 H a pair.
+k c (2 F + 3 D), of gated ones 3 F, and of attention that is not fused, 8 H a pair.
 
 With gradient checkpointing a layer keeps its input alone, 4 D, and all of the above for one layer at a time.
 
@@ -146,8 +148,15 @@ class ForwardPass:
         generates = self.architecture.head in ("causal-language-model", "sequence-to-sequence")
         return int(self.architecture.config.vocab_size) if generates else 0
 
-    def _rate(self, option: str) -> float:
-        return float(getattr(self.architecture.config, option))
+    def _rate(self, option: str | None) -> float:
+        return 0.0 if option is None else float(getattr(self.architecture.config, option))
+
+    @property
+    def _norm(self) -> float:
+        """Bytes that a norm keeps, by position."""
+        if self.architecture.backbone.LAYOUT.rms_norm:
+            return 2 * _STREAM * self._width + 4
+        return _STREAM * self._width + 8
 
     def _heads(self, stack: str) -> int:
         return int(getattr(self.architecture.config, self.architecture.backbone.LAYOUT.heads[stack]))
@@ -164,7 +173,7 @@ class ForwardPass:
     def _layer(self, ffn: FFNSize) -> float:
         number, width = self.numerics.product, ffn.d_model
         total = self._self_attention(ffn) + self._feed_forward(ffn)
-        total += 2 * self._positions(ffn.stack) * (_STREAM * width + 8)
+        total += 2 * self._positions(ffn.stack) * self._norm
         if self._crosses(ffn):
             total += self._cross_attention(ffn)
         if number < _STREAM:
@@ -175,14 +184,13 @@ class ForwardPass:
 
     def _self_attention(self, ffn: FFNSize) -> float:
         layout, number, width = self.architecture.backbone.LAYOUT, self.numerics.product, ffn.d_model
-        cached = layout.caches and self.architecture.config.use_cache
         copies = layout.projections if self.numerics.bf16 else 1
         kept = number * copies * width + self._output(ffn)
         if self._is_fused() or not layout.fused_attention:
-            kept += 3 * number * width + (2 * number * width if cached else 0)
+            kept += 3 * number * width
         else:
             # Scaled queries and keys are new tensors in fp32; values hold what they were projected with.
-            together = layout.projections == 1 and not cached and not self.numerics.bf16
+            together = layout.projections == 1 and not self.numerics.bf16
             kept += 3 * _STREAM * width + (2 * _STREAM * width if together else 0)
         return self._positions(ffn.stack) * kept + self._pairs(ffn.stack) * self._pair(ffn.stack)
 
@@ -216,11 +224,11 @@ class ForwardPass:
     def _feed_forward(self, ffn: FFNSize) -> float:
         number, width = self.numerics.product, ffn.d_model
         if ffn.converted:
-            row = number * (2 * width + 2 * ffn.d_hidden) + _INDICES
+            row = number * (2 * width + (3 if ffn.is_gated else 2) * ffn.d_hidden) + _INDICES
             row += number * width if self.parallel > 1 else 0
             kept = _STREAM * width + 14 * self.architecture.experts + self.experts * row
         else:
-            kept = number * (width + 2 * ffn.d_hidden)
+            kept = number * (width + (4 if ffn.is_gated else 2) * ffn.d_hidden)
         if self._rate(self.architecture.backbone.LAYOUT.dropout):
             kept += self.numerics.mask(_STREAM if ffn.converted else number) * width
         return self._positions(ffn.stack) * kept
@@ -236,7 +244,7 @@ class ForwardPass:
         if self._crosses(last):
             total += _STREAM * width * self.volume.encoder  # what the encoder gives to all layers
         if layout.final_norm:
-            total += self._positions(last.stack) * (_STREAM * width + 8)
+            total += self._positions(last.stack) * self._norm
         if self._vocabulary:
             total += self._positions(last.stack) * (number * width + 4 * self._vocabulary + 8)
             total += number * width * self._vocabulary if self.numerics.bf16 else 0
@@ -248,7 +256,8 @@ class ForwardPass:
     def _work(self, ffn: FFNSize) -> float:
         number, width = self.numerics.product, ffn.d_model
         rows = self.experts if ffn.converted else 1
-        total = self._positions(ffn.stack) * rows * number * (2 * ffn.d_hidden + 3 * width)
+        row = (3 if ffn.is_gated else 2) * ffn.d_hidden + 3 * width
+        total = self._positions(ffn.stack) * rows * number * row
         if not self._is_fused():
             crossed = self.volume.cross_pairs if self._crosses(ffn) else 0
             total += 8 * self._heads(ffn.stack) * (self._pairs(ffn.stack) + crossed)

@@ -70,8 +70,8 @@ class Layout:
 
     heads: Mapping[str, str]
     """Stack -> how its number of attention heads is called in the configuration."""
-    dropout: str
-    """How the rate of dropout behind attention and feed-forward network is called."""
+    dropout: str | None
+    """How the rate of dropout behind attention and feed-forward network is called; None if there is none."""
     attention_dropout: str
     """How that of attention weights is called."""
     fused_attention: bool = True
@@ -82,8 +82,8 @@ class Layout:
     """Whether a norm stands behind the embeddings."""
     final_norm: bool = False
     """Whether a norm stands between the last layer and the head."""
-    caches: bool = False
-    """Whether training copies keys and values into a cache, as long as `use_cache` is on."""
+    rms_norm: bool = False
+    """Whether norms divide by the root mean square alone, in operations of their own (Llama)."""
 
 
 class CostModel(Protocol):

@@ -27,7 +27,6 @@ LAYOUT = Layout(
     projections=1,
     embedding_norm=False,
     final_norm=True,
-    caches=True,
 )
 END = "<|endoftext|>"
 

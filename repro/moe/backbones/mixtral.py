@@ -7,6 +7,7 @@ import transformers
 from repro.errors import UserError
 from repro.moe.backbones.base import FFNSite, OwnRouter
 from repro.moe.backbones.shared.decoder import (
+    DECODER_LAYOUT,
     all_trained,
     decoder_rest_macs,
     decoder_sites,
@@ -22,6 +23,7 @@ CONFIG = transformers.MixtralConfig
 HEADS = {"causal-language-model": transformers.MixtralForCausalLM}
 INIT_STD = "initializer_range"
 TIME_MAJOR = False
+LAYOUT = DECODER_LAYOUT
 
 stacks = decoder_stacks
 fixed_parameters = all_trained

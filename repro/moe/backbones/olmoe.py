@@ -4,6 +4,7 @@ import transformers
 
 from repro.moe.backbones.base import OwnRouter
 from repro.moe.backbones.shared.decoder import (
+    DECODER_LAYOUT,
     all_trained,
     decoder_rest_macs,
     decoder_sites,
@@ -19,6 +20,7 @@ CONFIG = transformers.OlmoeConfig
 HEADS = {"causal-language-model": transformers.OlmoeForCausalLM}
 INIT_STD = "initializer_range"
 TIME_MAJOR = False
+LAYOUT = DECODER_LAYOUT
 
 ffn_sites = decoder_sites
 stacks = decoder_stacks

@@ -3,6 +3,7 @@
 import transformers
 
 from repro.moe.backbones.shared.decoder import (
+    DECODER_LAYOUT,
     all_trained,
     decoder_rest_macs,
     decoder_sites,
@@ -18,6 +19,7 @@ CONFIG = transformers.Qwen3Config
 HEADS = {"causal-language-model": transformers.Qwen3ForCausalLM}
 INIT_STD = "initializer_range"
 TIME_MAJOR = False
+LAYOUT = DECODER_LAYOUT
 
 ffn_sites = decoder_sites
 own_router = no_router

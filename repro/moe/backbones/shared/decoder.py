@@ -7,13 +7,21 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from repro.moe.backbones.base import FFNSite, OwnRouter, Stack
+from repro.moe.backbones.base import FFNSite, Layout, OwnRouter, Stack
 from repro.moe.backbones.shared.byte_bpe import train_byte_bpe
 from repro.moe.backbones.shared.masks import attention_mask
 from repro.moe.ffn import FFN
 from repro.moe.volume import Volume
 
 _END, _PAD = "<|endoftext|>", "<|padding|>"
+DECODER_LAYOUT = Layout(
+    heads={"decoder": "num_attention_heads"},
+    dropout=None,
+    attention_dropout="attention_dropout",
+    embedding_norm=False,
+    final_norm=True,
+    rms_norm=True,
+)
 
 
 def decoder_sites(model: PreTrainedModel) -> Iterator[FFNSite]:
