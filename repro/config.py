@@ -125,6 +125,8 @@ class TrainingConfig:
     lora_alpha: float | None = bounded(None, above=0)
     """The additions are multiplied by alpha / rank; None: twice the rank."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    balance_late: float = bounded(1.0, low=0)
+    """Factor of the losses of gates in the second half of the budget."""
     curriculum: Literal["random", "cosine", "distance", "mean", "count", "length"] = "random"
     """Orders by what the gate did (all but `random` and `length`) act from the second epoch on."""
     length_pool: int = bounded(50, low=1)
@@ -163,6 +165,7 @@ _LEFT_OUT = {
     ("training", "balance_over"): "global",
     ("training", "lora_rank"): None,
     ("training", "lora_alpha"): None,
+    ("training", "balance_late"): 1.0,
     ("model", "dtype"): "fp32",
 }
 """Section and key -> default, of what came later or matters to several processes only."""

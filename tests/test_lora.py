@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tiny_models import Tiny, moe_layers, router_weight
 
 from repro.moe import pretrained
+from repro.moe.folder import read_weights
 from repro.moe.lora import add_low_rank, merge_low_rank
 from repro.moe.routing import record_routing
 
@@ -139,7 +140,7 @@ def test_a_run_saves_a_model_as_any_other(
     answer = train(cli, tmp_path, mixtral, settings)
     assert answer.status == 0, answer.err
     folder = only_run(tmp_path)
-    before = pretrained.read_weights(mixtral)
+    before = read_weights(mixtral)
     after = load_file(folder / "model" / "model.safetensors")
     assert not [name for name in after if "lora" in name or "base_layer" in name]
     query, words = "model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight"

@@ -38,8 +38,18 @@ def test_settings_are_dotted_keys() -> None:
 def test_a_recipe_adds_that_of_the_variant_to_that_of_all() -> None:
     study = load_study("adamoe")
     both = {"training.epochs": 1, "training.curriculum": "random"}
-    assert study.recipe_of("plain") == both
-    assert study.recipe_of("adamoe") == both | {"gate.k": 3, "gate.nulls": 16}
+    assert study.recipe_of("plain", "sst2", "mini") == both
+    assert study.recipe_of("adamoe", "sst2", "mini") == both | {"gate.k": 3, "gate.nulls": 16}
+    assert study.recipe_of("adamoe", "arc", "small") == study.recipe_of("adamoe", "sst2", "small")
+
+
+def test_a_task_with_another_model_has_a_recipe_of_its_own() -> None:
+    """Over that of all tasks, where the model is there."""
+    study = load_study("adamoe")
+    both = {"training.epochs": 2, "training.curriculum": "random", "training.lora_rank": 8}
+    assert study.recipe_of("plain", "arc", "mini") == both
+    own = {"gate.k": 3, "gate.nulls": 8, "gate.balance": 0.02, "training.balance_late": 0.005}
+    assert study.recipe_of("adamoe", "arc", "mini") == both | own
 
 
 def test_a_file_is_a_study(tmp_path: Path, studies: Path) -> None:

@@ -22,16 +22,16 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class TestTasks:
     def test_those_of_the_paper_in_the_order_of_the_scale(self) -> None:
         """Others only if they are asked for."""
-        assert task_names("mini", []) == ["sst2", "wmt19", "squad", "cnn_dailymail", "wikitext", "soda"]
+        assert task_names("schemes", "mini", []) == ["sst2", "wmt19", "squad", "cnn_dailymail", "wikitext", "soda"]
 
     def test_the_chosen_ones_each_once_in_the_order_of_the_command(self) -> None:
-        assert task_names("mini", ["wikitext", "sst2", "wikitext"]) == ["wikitext", "sst2"]
-        assert task_names("mini", ["cnn-dailymail", "cnn_dailymail"]) == ["cnn_dailymail"]
-        assert task_names("mini", ["arc", "sst2"]) == ["arc", "sst2"]
+        assert task_names("schemes", "mini", ["wikitext", "sst2", "wikitext"]) == ["wikitext", "sst2"]
+        assert task_names("schemes", "mini", ["cnn-dailymail", "cnn_dailymail"]) == ["cnn_dailymail"]
+        assert task_names("schemes", "mini", ["arc", "sst2"]) == ["arc", "sst2"]
 
     def test_unknown(self) -> None:
         with pytest.raises(UserError) as error:
-            task_names("mini", ["sst2", "sst3"])
+            task_names("schemes", "mini", ["sst2", "sst3"])
         assert error.value.problems[0].startswith("--tasks: unknown task 'sst3'. Did you mean 'sst2'?")
 
 

@@ -6,13 +6,20 @@ from repro.results.run import RunResult
 
 STUDY = "adamoe"
 BASELINE = "plain"
-FRACTIONS = ("accuracy",)
+FRACTIONS = ("accuracy", "acc_norm")
 """Metrics that go up to 1; the others have points of their own."""
 
 
 def schemes(published: Published) -> list[SchemeRow]:
     """Return the row of every variant of the study, compared with plain fine-tuning."""
     return list(scheme_rows(published, STUDY, lambda scheme: BASELINE))
+
+
+def model(row: SchemeRow) -> str | None:
+    """Return the family of a row's model; the experts of a `mixtral` are its own, others' were made here."""
+    sections = [run.config.get("model") for run in (*row.runs, *row.baseline_runs)]
+    families = {str(one["backbone"]) for one in sections if isinstance(one, dict) and "backbone" in one}
+    return ", ".join(sorted(families)) or None
 
 
 def flops_eval(run: RunResult) -> float | None:

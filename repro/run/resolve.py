@@ -43,6 +43,7 @@ def resolve(
     model: str | None,
     overrides: Mapping[str, Override],
     results: Path,
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[RunConfig, RunPaths]:
     """Merge scale file, task and command line into a run, and find its inputs.
 
@@ -50,6 +51,8 @@ def resolve(
         data: `synthetic`, `hub` or a folder; None takes the scale's.
         model: a local directory or a hub id; None takes the scale's.
         overrides: dotted key of `RunConfig` (`training.steps`, `gate.threshold`) -> value.
+        sections: of the task in a study that gives it another model: `model` is taken in the place of the
+            scale's, others over it.
 
     Raises:
         UserError: every problem that can be found before reading the data.
@@ -61,7 +64,9 @@ def resolve(
     )
     (task, _), (gate_file, gate_fixed), read = for_all(lambda step: step(), steps)
     gate_name = _gate_name(gate_file, gate_fixed, overrides)
-    sections = _sections(read, task, scale)
+    own, sections = sections or {}, _sections(read, task, scale)
+    for name, values in own.items():
+        sections[name] = {**({} if name == "model" else sections[name]), **values}
     sections["gate_options"] = _gate_options(sections.pop("gate"), scale, gate_file) | gate_fixed
     rates = _rates(sections.pop("learning_rate"), f"experiments/{scale}.toml: {task}.learning_rate")
     if gate_name in rates:

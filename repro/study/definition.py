@@ -67,6 +67,12 @@ class StudyDefinition(_Table):
     values: Varied | None = None
     recipe: dict[str, Tree] = Field(default_factory=dict)
     """Settings of the variants that start from another's model: those of all (`base`), then by label."""
+    also: list[str] = Field(default_factory=list)
+    """Tasks on which it is done beside those of the paper, at the scales that `models` has for them."""
+    models: dict[str, dict[str, dict[str, Tree]]] = Field(default_factory=dict)
+    """Task -> scale -> sections of a run with another model; `model` is taken instead of the scale's."""
+    recipes: dict[str, dict[str, Tree]] = Field(default_factory=dict)
+    """Task with another model -> its recipe, over that of all tasks."""
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -78,9 +84,20 @@ class StudyDefinition(_Table):
         variant = self.variants.get(label)
         return variant.baseline if variant and variant.baseline else self.baseline
 
-    def recipe_of(self, label: str) -> dict[str, JsonValue]:
+    def sections_of(self, task: str, scale: str) -> dict[str, Tree]:
+        """Return the sections of a task's other model at a scale; none where the scale's own is taken."""
+        return self.models.get(task, {}).get(scale, {})
+
+    def recipe_of(self, label: str, task: str, scale: str) -> dict[str, JsonValue]:
         """Merge the settings by which a variant is trained on; dotted key of `RunConfig` -> value."""
-        return dict(flattened(self.recipe.get("base", {}))) | dict(flattened(self.recipe.get(label, {})))
+        recipes = [self.recipe]
+        if self.sections_of(task, scale):
+            recipes.append(self.recipes.get(task, {}))
+        merged: dict[str, JsonValue] = {}
+        for recipe in recipes:
+            for name in ("base", label):
+                merged |= flattened(recipe.get(name, {}))
+        return merged
 
 
 def flattened(tree: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from repro import paper, plugins
 from repro.config import ModelConfig, RunConfig
 from repro.errors import UserError
+from repro.moe.backbones.base import load as load_backbone
 from repro.results.files import RunFolder, RunPaths
 from repro.run.contradictions import Override
 from repro.run.model import check_family
 from repro.run.resolve import resolve
 from repro.run.scales import read_scale
+from repro.study.definition import load_study
 from repro.study.variants import (
     cannot_stand,
     chosen_variants,
@@ -43,14 +45,16 @@ class PlannedRun:
         return self.folder.result.exists()
 
 
-def task_names(scale: str, chosen: Sequence[str]) -> list[str]:
-    """Return the chosen tasks, or those of the paper that the scale describes, in its order.
+def task_names(study: str, scale: str, chosen: Sequence[str]) -> list[str]:
+    """Return the chosen tasks, or those of the paper that the scale describes, in its order, and the study's.
 
     Raises:
         UserError: one of them is unknown.
     """
+    definition = load_study(study)
     if not chosen:
-        return [name for name in read_scale(scale) if name in paper.tasks()]
+        also = [task for task in definition.also if definition.sections_of(task, scale)]
+        return [name for name in read_scale(scale) if name in paper.tasks()] + also
     return list(dict.fromkeys(plugins.resolve("tasks", name, where="--tasks: ")[0] for name in chosen))
 
 
@@ -88,8 +92,11 @@ def plan(
     problems: dict[str, None] = {}
     chosen = chosen_variants(study, values, only)
     variants = variants_of(study, ()) | chosen
-    settings = variant_settings(study, variants, overrides) | variant_settings(study, chosen, overrides)
     for task in tasks:
+        of_all, of_chosen = (
+            variant_settings(study, some, overrides, task, scale) for some in (variants, chosen)
+        )
+        settings = of_all | of_chosen
         for seed in range(seeds):
             for label, variant in variants.items():
                 if cannot_stand(variant.gate, scale, task):
@@ -105,6 +112,7 @@ def plan(
                         model=model,
                         overrides=settings[label] | relative,
                         results=results,
+                        sections=load_study(study).sections_of(task, scale),
                     )
                     runs.append(PlannedRun(variant=label, config=config, paths=paths))
                 except UserError as error:
@@ -138,14 +146,27 @@ def _chosen_or_finished(runs: Sequence[PlannedRun], chosen: Container[str]) -> l
 
 
 def _chained(runs: Sequence[PlannedRun], init_from: Mapping[str, str]) -> list[PlannedRun]:
-    """Link each run of a variant that starts from another's model to the run of its task and seed."""
+    """Link each run of a variant that starts from another's model to the run of its task and seed.
+
+    Of a task whose checkpoint is a pretrained MoE model, that is what the first run would have made: it is
+    left out, and the others start from the checkpoint.
+    """
     by_variant = {(run.config.task, run.config.seed, run.variant): run for run in runs}
-    return [
-        _continued(run, by_variant[run.config.task, run.config.seed, init_from[run.variant]])
-        if run.variant in init_from
-        else run
-        for run in runs
-    ]
+    chained = []
+    for run in runs:
+        if _is_pretrained_moe(run.config):
+            chained += [] if run.variant in init_from.values() else [run]
+        elif run.variant in init_from:
+            first = by_variant[run.config.task, run.config.seed, init_from[run.variant]]
+            chained.append(_continued(run, first))
+        else:
+            chained.append(run)
+    return chained
+
+
+def _is_pretrained_moe(config: RunConfig) -> bool:
+    backbone = load_backbone(config.model.backbone)
+    return config.model.checkpoint is not None and backbone.own_router(backbone.CONFIG()) is not None
 
 
 def _continued(run: PlannedRun, first: PlannedRun) -> PlannedRun:

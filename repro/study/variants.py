@@ -93,7 +93,7 @@ def _labels_by_name(variants: Variants) -> dict[str, set[str]]:
 
 
 def variant_settings(
-    study: str, variants: Variants, overrides: Mapping[str, Override]
+    study: str, variants: Variants, overrides: Mapping[str, Override], task: str, scale: str
 ) -> dict[str, dict[str, Override]]:
     """Merge the settings of each variant: its recipe, over it the user's, over those the study's own."""
     shared = load_study(study).settings
@@ -107,7 +107,7 @@ def variant_settings(
         nothing_to_it = _without_effect(variant.gate, shared)
         of_all = {key: value for key, value in shared.items() if key not in nothing_to_it}
         own = {key: Override(value, f"study {study}") for key, value in (of_all | variant.settings).items()}
-        recipe = _recipe(study, label, overrides) if variant.init_from is not None else {}
+        recipe = _recipe(study, label, task, scale, overrides) if variant.init_from is not None else {}
         below = _without_alternatives(recipe | kept, own)
         settings[label] = below | own
     return settings
@@ -135,14 +135,16 @@ def relative_settings(
     return made
 
 
-def _recipe(study: str, label: str, user_keys: Iterable[str]) -> dict[str, Override]:
+def _recipe(study: str, label: str, task: str, scale: str, user_keys: Iterable[str]) -> dict[str, Override]:
     """Return the settings by which a variant that starts from another's model is trained on.
 
     Args:
         user_keys: of two alternatives (steps or epochs) the user's stands.
     """
     origin = f"experiments/studies/{study}.toml"
-    settings = {key: Override(value, origin) for key, value in load_study(study).recipe_of(label).items()}
+    settings = {
+        key: Override(value, origin) for key, value in load_study(study).recipe_of(label, task, scale).items()
+    }
     return _without_alternatives(settings, user_keys)
 
 

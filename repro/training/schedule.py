@@ -63,6 +63,10 @@ class Budget:
         """Steps of the trunk and of the branch."""
         return self.trunk_steps + self.cooldown_steps
 
+    def is_late(self, step: int) -> bool:
+        """Tell whether a step, counted from 0, is in the second half of the budget, or behind it."""
+        return 2 * step >= self.steps
+
     def is_measured(self, step: int, points: int) -> bool:
         """Tell whether the trunk is measured after a step: at `points` places of N, at N and at its end."""
         return step % max(1, round(self.steps / points)) == 0 or step in (self.steps, self.trunk_steps)

@@ -228,6 +228,8 @@ def _train_step(loop: Loop, batches: list[list[int]]) -> Step:
     weight_A = own_terms_A / all_terms_A.sum()
     # Where gates balance the whole batch, every process computes the same loss, and one of them counts.
     balance_A = all_terms_A / all_terms_A.sum() if placement.global_balance else weight_A
+    if loop.budget.is_late(loop.state.step):
+        balance_A = balance_A * loop.config.training.balance_late
     totals = OwnTotals(loss=torch.zeros((), device=device), auxiliary_loss=torch.zeros((), device=device))
     tapes = []
     for number, batch in enumerate(tensors):

@@ -61,6 +61,7 @@ def test_the_table_by_hand() -> None:
     assert all(tuple(row) == adamoe.COLUMNS for row in rows.values())
     assert rows["adamoe"] == {
         "Task": "Sentiment analysis",
+        "Model": None,
         "Metric": "Accuracy",
         "Scheme": "adamoe",
         "Seeds": "0 1",

@@ -93,6 +93,7 @@ TASKS = {
     "Summarisation": "cnn_dailymail",
     "Text completion": "wikitext",
     "Dialogue": "soda",
+    "Multiple choice": "arc",
 }
 SCHEMES = {
     "Adaptive gating": "adaptive",

@@ -163,7 +163,7 @@ def command(
     plans = {
         study: plan(
             study,
-            tasks=task_names(scale, comma_separated(tasks)),
+            tasks=task_names(study, scale, comma_separated(tasks)),
             seeds=seeds,
             scale=scale,
             data=data,

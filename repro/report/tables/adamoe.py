@@ -3,15 +3,18 @@
 from typing import Literal
 
 from repro import paper
-from repro.report.adamoe import flops_eval, flops_saved, gains, schemes
+from repro.report.adamoe import flops_eval, flops_saved, gains, model, schemes
 from repro.report.schemes import SchemeRow, mean_experts, mean_experts_eval, performance
 from repro.report.statistics import detectable, interval, mean, rounded
 from repro.report.tables.base import Row
 from repro.results.published import Published
 
+_OWN = ("mixtral",)
+"""Families whose experts are their own; those of others were made of one network."""
 FILE = "adamoe.csv"
 COLUMNS = (
     "Task",
+    "Model",
     "Metric",
     "Scheme",
     "Seeds",
@@ -65,13 +68,17 @@ def notes(published: Published) -> list[str]:
     if not compared:
         return []
     empty = [f"{row.title}, {row.scheme}: {reason}" for row in compared if (reason := _reason(row))]
-    return ["(paper): AdaMoE, Mixtral-8x7B on ARC-C; gains are points of the metric", *empty]
+    printed = "(paper): AdaMoE, Mixtral-8x7B on ARC-C; gains are points of the metric"
+    families = {row.title: model(row) for row in compared}
+    own = [f"{title}: the model is of the family {name}" for title, name in families.items() if name in _OWN]
+    return [printed, *own, *empty]
 
 
 def _row(row: SchemeRow) -> Row:
     saved, gained = flops_saved(row), gains(row)
     return {
         "Task": row.title,
+        "Model": model(row),
         "Metric": row.metric,
         "Scheme": row.scheme,
         "Seeds": row.seeds,
