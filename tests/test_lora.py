@@ -13,7 +13,6 @@ from refusals import refused
 from safetensors.torch import load_file
 from tiny_models import Tiny, moe_layers, router_weight
 
-from repro.moe import pretrained
 from repro.moe.folder import read_weights
 from repro.moe.lora import add_low_rank, merge_low_rank
 from repro.moe.routing import record_routing

@@ -136,7 +136,7 @@ class TestActivations:
 
     def test_llama_is_gated(self) -> None:
         """Norms keep 84 each, rows of its experts 4 (2 x 10 + 3 x 20) + 32 = 352; all else as GPT-2."""
-        sizes = {"hidden_size": 10, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 50}
+        sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 50}
         options = sizes | {"attention_dropout": 0.0}
         counted = tiny_pass("llama", "causal-language-model", options, {"decoder": [8]})
         assert counted.layers == (8 * (40 + 120 + 40 + 8 + 2 * 84 + 40 + 56 + 352),)

@@ -22,7 +22,14 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class TestTasks:
     def test_those_of_the_paper_in_the_order_of_the_scale(self) -> None:
         """Others only if they are asked for."""
-        assert task_names("schemes", "mini", []) == ["sst2", "wmt19", "squad", "cnn_dailymail", "wikitext", "soda"]
+        assert task_names("schemes", "mini", []) == [
+            "sst2",
+            "wmt19",
+            "squad",
+            "cnn_dailymail",
+            "wikitext",
+            "soda",
+        ]
 
     def test_the_chosen_ones_each_once_in_the_order_of_the_command(self) -> None:
         assert task_names("schemes", "mini", ["wikitext", "sst2", "wikitext"]) == ["wikitext", "sst2"]

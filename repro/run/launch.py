@@ -12,8 +12,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
-from repro.config import RunConfig, identity
+from repro.config import RunConfig
 from repro.errors import InUse, UserError, one_line
+from repro.identity import identity
 from repro.machine import current_environment, reset_peak_memory
 from repro.moe import convert
 from repro.results.environment import Environment

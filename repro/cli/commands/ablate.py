@@ -86,6 +86,13 @@ Processes = Annotated[
         help="With --dry-run: of the launch of each run; by default as many as share its experts, or one.",
     ),
 ]
+NoTrain = Annotated[
+    bool,
+    typer.Option(
+        "--no-train",
+        help="With threshold and --model: a pretrained MoE model as it is, tasks wikitext by default.",
+    ),
+]
 
 
 def command(
@@ -99,13 +106,7 @@ def command(
     variants: Variants = "",
     settings: Settings = None,
     turns: Turns = 10,
-    no_train: Annotated[
-        bool,
-        typer.Option(
-            "--no-train",
-            help="With threshold and --model: a pretrained MoE model as it is, tasks wikitext by default.",
-        ),
-    ] = False,
+    no_train: NoTrain = False,
     lanes: LaneCount = None,
     threads: Threads = None,
     at_once: AtOnce = None,
@@ -131,35 +132,25 @@ def command(
     _require_dry_run(processes, dry_run)
     quiet_libraries()
     if no_train:
-        from repro.cli.thinning import request, run_curves
-
         unused = {"--seeds": seeds > 1, "--variants": variants, "--lanes": lanes, "--threads": threads}
-        pretrained = _to_thin(studies, model, unused | {"--at-once": at_once, "--dry-run": dry_run})
-        options = settings_by_option({}, settings)
-        asked = [
-            request(pretrained, task=task, scale=scale, data=data, split="validation", options=options)
-            for task in comma_separated(tasks) or ["wikitext"]
-        ]
-        run_curves(asked, numbers("--values", values), out_folder / scale, as_json)
+        unused |= {"--at-once": at_once, "--dry-run": dry_run, "--launcher": launcher != "local"}
+        pretrained = _to_thin(studies, model, unused)
+        _thin(pretrained, tasks, scale, data, values, settings, out_folder, as_json)
         return
     from repro.cli.cluster import Working, scheduler_for, way_of
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
     from repro.run.scales import read_scale, threads_of
-    from repro.study.definition import resolve_study
     from repro.study.plan import plan, task_names, together
     from repro.study.variants import names_by_study
 
-    names = list(dict.fromkeys(resolve_study(study) for study in studies))
-    if len(names) > 1 and values:
-        raise UserError(f"--values: give one study, not {', '.join(names)}")
+    names = _members(studies, values)
     read_scale(scale)
     given = {"jobs": jobs, "partition": partition, "gpus": gpus, "memory": memory, "time": time}
     scheduler, job_settings = scheduler_for(launcher, given, scale)
     by_option = settings_by_option({}, settings)
     numbers_varied = numbers("--values", values)
-    labels = [label for part in variants.split(",") if (label := part.strip())]
-    only = names_by_study(names, numbers_varied, labels)
+    only = names_by_study(names, numbers_varied, comma_separated(variants))
     plans = {
         study: plan(
             study,
@@ -185,11 +176,46 @@ def command(
         raise typer.Exit(1)
 
 
+def _members(studies: list[str], values: str) -> list[str]:
+    """Return the studies that names stand for, each once.
+
+    Raises:
+        UserError: there is no such study, or several are to have the same values.
+    """
+    from repro.study.definition import resolve_study
+
+    names = list(dict.fromkeys(resolve_study(study) for study in studies))
+    if len(names) > 1 and values:
+        raise UserError(f"--values: give one study, not {', '.join(names)}")
+    return names
+
+
 def _require_dry_run(processes: int | None, dry_run: bool) -> None:
     if processes is not None and not dry_run:
         raise UserError(
             "--processes: has no effect without --dry-run; torchrun starts the processes of a run"
         )
+
+
+def _thin(
+    model: str,
+    tasks: str,
+    scale: str,
+    data: str | None,
+    values: str,
+    settings: list[str] | None,
+    out_folder: Path,
+    as_json: bool,
+) -> None:
+    """Draw the curve of quality against experts per token of a pretrained MoE model."""
+    from repro.cli.thinning import request, run_curves
+
+    options = settings_by_option({}, settings)
+    asked = [
+        request(model, task=task, scale=scale, data=data, split="validation", options=options)
+        for task in comma_separated(tasks) or ["wikitext"]
+    ]
+    run_curves(asked, numbers("--values", values), out_folder / scale, as_json)
 
 
 def _to_thin(studies: list[str], model: str | None, unused: Mapping[str, object]) -> str:
