@@ -44,7 +44,8 @@ def _case(rows: Rows) -> Iterator[Sequence[str]]:
     parts = [f"{float(alike[0.0]['Share constant']):.0%}", f"{waiting:.0%}"]
     parts.append(f"{float(alike[0.0]['Share of bytes']):.0%}")
     if first["ms"]:
-        yield (*names, "measured", *_times(alike, mixed, "Time", "ms", ["", "", ""]))
+        label = f"measured, {float(first['Busy beside'] or 0):.1f} CPUs busy beside"
+        yield (*names, label, *_times(alike, mixed, "Time", "ms", ["", "", ""]))
         names = [""] * len(names)
     yield (*names, "formula", *_times(alike, mixed, "Time predicted", "ms predicted", parts))
 
