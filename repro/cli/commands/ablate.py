@@ -150,7 +150,7 @@ def command(
     scheduler, job_settings = scheduler_for(launcher, given, scale)
     by_option = settings_by_option({}, settings)
     numbers_varied = numbers("--values", values)
-    only = names_by_study(names, numbers_varied, comma_separated(variants))
+    only = names_by_study(names, numbers_varied, _labels(variants))
     plans = {
         study: plan(
             study,
@@ -188,6 +188,11 @@ def _members(studies: list[str], values: str) -> list[str]:
     if len(names) > 1 and values:
         raise UserError(f"--values: give one study, not {', '.join(names)}")
     return names
+
+
+def _labels(variants: str) -> list[str]:
+    """Split labels of rows, which may have spaces in them, at their commas."""
+    return [label for part in variants.split(",") if (label := part.strip())]
 
 
 def _require_dry_run(processes: int | None, dry_run: bool) -> None:
