@@ -34,10 +34,10 @@ def command(
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Evaluate the model of a finished run, or an MoE model with another gate.
+    """Evaluate the model of a finished run, or one with another gate.
 
-    With --gate the model is a folder or a hub id: of a pretrained Mixtral, OLMoE or Qwen MoE, or the model of a
-    run that was trained with top-k. It is evaluated beside its own top-k, and nothing is trained.
+    With --gate the model is a folder or a hub id: of a pretrained Mixtral, OLMoE or Qwen MoE, or the model of
+    a run with top-k. It is evaluated beside its own top-k, and nothing is trained.
     """
     problems = []
     if split not in _SPLITS:
