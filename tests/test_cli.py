@@ -19,16 +19,15 @@ OPTIONS = {
         "--task --gate --threshold --scale --data --seed --steps --epochs --curriculum --precision"
         " --experts-backend --until-loss --model --set --out --fresh --tensorboard --json"
     ),
-    "eval": "run --split --gate-at-inference --data --out --json",
+    "eval": ("run --split --gate-at-inference --gate --threshold --task --scale --set --data --out --json"),
     "ablate": (
-        "studies --tasks --seeds --scale --data --model --values --variants --set --turns --lanes --threads"
-        " --at-once "
-        "--dry-run --out --json"
+        "studies --tasks --seeds --scale --data --model --values --variants --set --turns --no-train --lanes"
+        " --threads --at-once --dry-run --out --json"
     ),
     "analyze": "runs --scale --data --samples --out --json",
     "bench": (
-        "--sizes --tokens --precision --experts --repeats --only --task --gate --steps --data --scale"
-        " --out --json"
+        "--sizes --tokens --precision --experts --repeats --only --parallel --task --gate --steps --data"
+        " --scale --out --json"
     ),
     "list": "what --scale --task --gate --state --out --json",
     "report": "--scale --check --out",

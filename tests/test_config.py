@@ -60,6 +60,9 @@ OTHER = {
     "training.curriculum": "length",
     "training.batch_tokens_of": "batch",
     "training.balance_over": "process",
+    "training.lora_rank": 4,
+    "training.lora_alpha": 3.0,
+    "model.dtype": "bf16",
 }
 WHERE_ALONE = {
     "experts.parallel": 2,

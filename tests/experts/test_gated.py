@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,6 @@ from torch import Tensor
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from repro.moe.experts import base, grouped
-from repro.moe.experts.base import ExpertBackend
 from repro.moe.experts.shared.rows import token_bags
 from repro.moe.ffn import FFN, activate, hidden_backward, hidden_into
 from repro.moe.routing import Routing
@@ -43,7 +43,7 @@ def tokens(count: int, seed: int = 1, dtype: torch.dtype = torch.float64, wide: 
     return torch.randn(count, wide * D_MODEL, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def outcome(backend: ExpertBackend | object, x_TD: Tensor, routing: Routing, ffn: FFN) -> Result:
+def outcome(backend: Any, x_TD: Tensor, routing: Routing, ffn: FFN) -> Result:
     """Output, and gradients of x, the weights of the routing, and all weights that the experts have."""
     forward = getattr(backend, "forward", backend)
     x_TD = x_TD.clone().requires_grad_()

@@ -34,9 +34,10 @@ def command(
     out_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Evaluate the model of a finished run; or, with --gate, a pretrained MoE model beside its own top-k.
+    """Evaluate the model of a finished run, or one with another gate.
 
-    The latter is a folder or a hub id of a Mixtral, OLMoE or Qwen MoE model; nothing is trained.
+    With --gate the model is a folder or a hub id: of a pretrained Mixtral, OLMoE or Qwen MoE, or the model of
+    a run with top-k. It is evaluated beside its own top-k, and nothing is trained.
     """
     problems = []
     if split not in _SPLITS:
