@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from nursery import Nursery, Started
 
 Json = dict[str, Any]
 """An object as it stands in a file or on stdout: its keys and types are what tests of files are about."""
@@ -155,17 +156,27 @@ class CommandLine:
             arguments += ["--set", f"{key}={value}"]
         return [str(argument) for argument in arguments]
 
+    def __init__(self) -> None:
+        self._nursery = Nursery()
+
+    def start(self, *arguments: object) -> Started:
+        """Start `repro ARGUMENTS` as a process that leads a group of its own; it need not import anything."""
+        return self._nursery.start([str(argument) for argument in arguments])
+
     @staticmethod
-    def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-        """Start `repro ARGUMENTS` as a process that leads a group of its own."""
+    def start_fresh(*arguments: object) -> subprocess.Popen[str]:
+        """Start the same as a user does, in a new interpreter, which takes seconds."""
         return subprocess.Popen(
             [sys.executable, "-m", "repro", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | environment,
             start_new_session=True,
         )
+
+    def close(self) -> None:
+        """End what processes were started from."""
+        self._nursery.close()
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,20 @@ def nothing_stolen() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nothing_synced() -> Iterator[None]:
+    """A test may kill a process, never the machine: no file has to be on the disk itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
-def cli() -> CommandLine:
+def cli() -> Iterator[CommandLine]:
     """The command line."""
-    return CommandLine()
+    command_line = CommandLine()
+    yield command_line
+    command_line.close()
 
 
 @pytest.fixture(scope="session")

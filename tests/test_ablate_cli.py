@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from command_line import SMALL, CommandLine, Json, Settings, read_lines, read_object, snapshot
 from in_process import do_in_process
+from nursery import Started
 from planned import SCHEMES
 from rich.console import Console
 
@@ -465,16 +465,14 @@ LONG: dict[str, object] = {"training.steps": 30, "evaluation.points": 1, "expert
 
 class TestInterrupted:
     @pytest.fixture
-    def started(self, cli: CommandLine, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    def started(self, cli: CommandLine, tmp_path: Path) -> Iterator[Started]:
         """A longer study, in a process of its own that a test may stop."""
         process = cli.start(*arguments(tmp_path, "sst2", SMALL | LONG, "--turns", 0))
         yield process
         process.kill()
         process.communicate()
 
-    def test_goes_on_where_it_was(
-        self, cli: CommandLine, tmp_path: Path, started: subprocess.Popen[str]
-    ) -> None:
+    def test_goes_on_where_it_was(self, cli: CommandLine, tmp_path: Path, started: Started) -> None:
         deadline = time.monotonic() + 120
         while not any(lines(path) > 1 for path in tmp_path.glob("mini/runs/sst2-top-2-*/steps.jsonl")):
             assert started.poll() is None, started.communicate()

@@ -69,7 +69,7 @@ class TestHelp:
     def test_answers_at_once(self, cli: CommandLine, tmp_path: Path, arguments: list[str]) -> None:
         """Measured 0.2 s of processor time; the limit leaves none for importing torch."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        process = cli.start(*arguments)
+        process = cli.start_fresh(*arguments)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
         assert out

@@ -4,7 +4,6 @@ import logging
 import math
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from command_line import (
     read_path,
     timeless,
 )
+from nursery import Started
 from stopped import stop_after
 
 # 16 steps an epoch; dropout, a random first epoch, then orders by the ratios of the epoch before.
@@ -113,7 +113,7 @@ def assert_clean(folder: Path) -> None:
     assert not list(folder.glob("cooldown/checkpoint*"))
 
 
-def wait_for_step(process: subprocess.Popen[str], results: Path, step: int) -> None:
+def wait_for_step(process: Started, results: Path, step: int) -> None:
     """Wait until a step is recorded and a checkpoint is there."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -126,7 +126,7 @@ def wait_for_step(process: subprocess.Popen[str], results: Path, step: int) -> N
 
 
 @pytest.fixture
-def started(cli: CommandLine, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def started(cli: CommandLine, tmp_path: Path) -> Iterator[Started]:
     """The long run, in a process of its own that a test may end."""
     process = cli.start(*cli.train_arguments("adaptive", tmp_path, settings=LONG))
     yield process
@@ -135,9 +135,7 @@ def started(cli: CommandLine, tmp_path: Path) -> Iterator[subprocess.Popen[str]]
 
 
 class TestStopped:
-    def test_killed(
-        self, cli: CommandLine, tmp_path: Path, reference: Path, started: subprocess.Popen[str]
-    ) -> None:
+    def test_killed(self, cli: CommandLine, tmp_path: Path, reference: Path, started: Started) -> None:
         """In the third epoch, whose order comes from the second, beyond a checkpoint in its middle.
 
         The killed process and those that continue and compare are different ones.
@@ -158,9 +156,7 @@ class TestStopped:
         assert after[len(before) :] != []
         assert_clean(folder)
 
-    def test_interrupted(
-        self, cli: CommandLine, tmp_path: Path, reference: Path, started: subprocess.Popen[str]
-    ) -> None:
+    def test_interrupted(self, cli: CommandLine, tmp_path: Path, reference: Path, started: Started) -> None:
         wait_for_step(started, tmp_path, 7)
         started.send_signal(signal.SIGINT)
         out, err = started.communicate(timeout=60)

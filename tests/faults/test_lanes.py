@@ -3,13 +3,13 @@
 import itertools
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import SMALL, CommandLine, read_lines, read_object, timeless
+from nursery import Started
 
 SETTINGS = SMALL | {"training.steps": 20, "training.curriculum": "random"}
 PHASES = {
@@ -44,13 +44,15 @@ def outcome(results: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def references(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, object]]]:
+def references(
+    cli: CommandLine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, dict[str, object]]]:
     """Outcomes of undisturbed studies, each made when it is first asked for."""
 
     class References(dict[str, dict[str, object]]):
         def __missing__(self, phase: str) -> dict[str, object]:
             results = tmp_path_factory.mktemp(phase)
-            answer = CommandLine()(*command(results, phase))
+            answer = cli(*command(results, phase))
             assert answer.status == 0, answer.err
             self[phase] = outcome(results)
             assert len(self[phase]) == 2
@@ -96,7 +98,7 @@ def until(condition: object, seconds: float = 60) -> None:
 
 def strike(
     cli: CommandLine, results: Path, who: str, number: signal.Signals, phase: str
-) -> tuple[subprocess.Popen[str], str, str]:
+) -> tuple[Started, str, str]:
     """Start a study, send a signal in the middle of it, and wait for its end and that of its runs."""
     process = cli.start(*command(results, phase))
     try:
@@ -172,8 +174,8 @@ def test_all_signals(
 
 
 def test_ctrl_c_twice(cli: CommandLine, tmp_path: Path) -> None:
-    """The second does not wait for checkpoints; nobody stays behind."""
-    process = cli.start(*command(tmp_path, "evaluating"))
+    """The second does not wait for checkpoints; nobody stays behind. All processes begin as a user's do."""
+    process = cli.start_fresh(*command(tmp_path, "evaluating"))
     try:
         until(lambda: len(list(tmp_path.glob("mini/runs/*/evals.jsonl"))) == 2)
         _, running = workers(process.pid)
