@@ -80,9 +80,7 @@ docs: $(READY)  ## the generated parts of docs/
 
 stale: $(READY)  ## fail if documentation or published results are not what their sources give
 	$(BIN)/python docs/generate.py --check
-	for runs in $(wildcard results/*/runs.jsonl); do \
-		$(BIN)/repro report --scale $$(basename $$(dirname $$runs)) --check || exit 1; \
-	done
+	$(BIN)/repro report --check
 
 dry-run: $(READY)  ## every study at scale mini, and the models of every scale, without training
 	$(BIN)/repro ablate $(basename $(notdir $(wildcard experiments/studies/*.toml))) --tasks sst2 --dry-run > /dev/null

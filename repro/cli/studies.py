@@ -31,6 +31,7 @@ def run_studies(
     *,
     lanes: Lanes,
     at_once: int | None,
+    command: str,
     as_json: bool,
 ) -> dict[str, str]:
     """Do what is missing, rebuild the tables of the scale, show those of the studies.
@@ -40,6 +41,7 @@ def run_studies(
     Args:
         plans: study -> its runs; a run of several of them is done once.
         at_once: most open runs; None: as many as there is memory for.
+        command: what was typed, as others can repeat it.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -55,7 +57,7 @@ def run_studies(
     err.print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
     _warn_of_other_code(run for run in runs if run.finished)
     for study, planned in plans.items():
-        record_study(study, planned, {}, scale)
+        record_study(study, planned, {}, scale, command)
     costs = Costs()
     estimates = {run.config.run_id: costs.of(run) for run in missing}
     baselines = baselines_of(plans)
@@ -73,7 +75,7 @@ def run_studies(
         failed = execute(plans, lanes, memory, display, stop)
     stop.training = False
     for study, planned in plans.items():
-        record_study(study, planned, failed, scale)
+        record_study(study, planned, failed, scale, command)
     published = Published.read(scale)
     if published.results:
         _show(plans, published, build_report(scale), as_json)

@@ -1,7 +1,7 @@
 """Everything that a scale has published, parsed once: what tables and figures are functions of."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,8 @@ from repro.results.bench import Bench, BenchCase
 from repro.results.run import RunResult, parse_result, read_result
 from repro.results.study import Study
 
+FOLDER = "published"
+"""Folder beside those of the scales: `results/published/<scale>` is in git, `results/<scale>` is not."""
 _Value = TypeVar("_Value")
 _LINES = "restore it, or delete it to start from the run folders"
 _RESULT = "delete its folder to train it again"
@@ -34,10 +36,10 @@ class Published:
 
     @staticmethod
     def read(scale_folder: Path) -> "Published":
-        """Read run folders, `runs.jsonl`, `studies/`, `analysis/` and `bench.json` of `results/<scale>`.
+        """Read run folders, `runs.jsonl`, `studies/`, `analysis/` and `bench.json` of a scale.
 
-        Run folders are not kept in git, `runs.jsonl` is; so a fresh clone has the published results,
-        and a new run joins them. A run folder stands for its run.
+        What is in git has no run folders, only `runs.jsonl`; in `results/<scale>` a new run joins those of
+        that file, and a run folder stands for its run.
 
         Raises:
             UserError: with one line for each file that is damaged.
@@ -56,6 +58,35 @@ class Published:
             studies={study.study: study for study in studies},
             analyses={analysis.run_id: analysis for analysis in analyses},
             bench=tuple(case for cases in bench for case in cases),
+        )
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """Run id -> the command that asked for it, of all studies."""
+        return {run_id: text for study in self.studies.values() for run_id, text in study.commands.items()}
+
+    def over(self, other: "Published") -> "Published":
+        """Lay these results over others: of what both have, these stand."""
+        return Published(
+            results={**other.results, **self.results},
+            studies={**other.studies, **self.studies},
+            analyses={**other.analyses, **self.analyses},
+            bench=[*{case.key: case for case in (*other.bench, *self.bench)}.values()],
+        )
+
+    def compared(self) -> "Published":
+        """Return the same without the runs that no study compares, and their analyses."""
+        listed = {
+            run_id
+            for study in self.studies.values()
+            for variants in study.tasks.values()
+            for run_ids in variants.values()
+            for run_id in run_ids
+        }
+        return replace(
+            self,
+            results={run_id: run for run_id, run in sorted(self.results.items()) if run_id in listed},
+            analyses={run_id: one for run_id, one in self.analyses.items() if run_id in listed},
         )
 
     def of_study(self, study: str) -> dict[str, dict[str, list[RunResult]]]:

@@ -19,3 +19,5 @@ class Study(Record):
     """Task -> variant -> run ids, one for each seed."""
     failed: dict[str, str] = Field(default_factory=dict)
     """Run id -> reason."""
+    commands: dict[str, str] = Field(default_factory=dict)
+    """Run id -> the command that asked for it, without places of a machine; older studies have none."""

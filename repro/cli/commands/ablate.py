@@ -1,5 +1,6 @@
 """`repro ablate`: the runs of studies and their tables."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from repro.cli.arguments import (
     comma_separated,
     numbers,
     quiet_libraries,
+    repeatable,
     settings_by_option,
 )
 from repro.cli.console import print_rows
@@ -119,6 +121,7 @@ def command(
         out_folder / scale,
         lanes=default_lanes(lanes, threads or threads_of(scale), turns),
         at_once=at_once,
+        command=repeatable(sys.argv[1:]),
         as_json=as_json,
     )
     if failed:

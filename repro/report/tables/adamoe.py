@@ -4,6 +4,7 @@ from typing import Literal
 
 from repro import paper
 from repro.report.adamoe import flops_eval, flops_saved, gains, schemes
+from repro.report.origin import ORIGIN, mixtures
 from repro.report.schemes import SchemeRow, mean_experts, mean_experts_eval, performance
 from repro.report.statistics import detectable, interval, mean, rounded
 from repro.report.tables.base import Row
@@ -29,6 +30,7 @@ COLUMNS = (
     "Gain smallest effect",
     "Gain (paper)",
     "Reason for empty cells",
+    *ORIGIN,
     "Runs",
 )
 
@@ -65,7 +67,8 @@ def notes(published: Published) -> list[str]:
     if not compared:
         return []
     empty = [f"{row.title}, {row.scheme}: {reason}" for row in compared if (reason := _reason(row))]
-    return ["(paper): AdaMoE, Mixtral-8x7B on ARC-C; gains are points of the metric", *empty]
+    mixed = mixtures((row.title, row.runs) for row in compared)
+    return ["(paper): AdaMoE, Mixtral-8x7B on ARC-C; gains are points of the metric", *empty, *mixed]
 
 
 def _row(row: SchemeRow) -> Row:
@@ -89,6 +92,7 @@ def _row(row: SchemeRow) -> Row:
         "Gain smallest effect": rounded(detectable(gained), 2),
         "Gain (paper)": _printed(row, "gain"),
         "Reason for empty cells": _reason(row),
+        **row.origin,
         "Runs": row.run_ids,
     }
 

@@ -2,6 +2,7 @@
 
 from repro import paper
 from repro.report.differences import difference_cells, difference_columns
+from repro.report.origin import ORIGIN
 from repro.report.schemes import (
     SchemeRow,
     cpu_steal_fraction,
@@ -67,6 +68,7 @@ COLUMNS = (
     "Steps",
     "Tokens",
     "Examples",
+    *ORIGIN,
     "Runs",
 )
 
@@ -131,5 +133,6 @@ def _row(row: SchemeRow) -> Row:
         "Steps": " ".join(str(run.steps) for run in row.runs),
         "Tokens": whole(row.mean(lambda run: run.tokens)),
         "Examples": whole(row.mean(lambda run: run.metric.count)),
+        **row.origin,
         "Runs": row.run_ids,
     }
