@@ -13,12 +13,20 @@ from functools import partial
 from pathlib import Path
 from statistics import stdev
 
+from fields import files_of_run, keys_of
+
 from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
 from repro.report.statistics import detectable
 from repro.results.published import Published
 
+RESULT = ("RunResult", "Metric", "Flops", "RoutingSummary", "CurvePoint", "Curriculum", "Parameters", "Data")
+ANALYSIS = (
+    *("Analysis", "AnalyzedData", "LayerAnalysis", "StackAnalysis", "Counts", "Words", "WordCounts"),
+    *("Activations", "TokenActivation", "TrainingShares", "SampleStack", "TokenExpert"),
+)
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+PUBLISHED = ROOT / "results" / "published"
 
 
 def floors() -> list[str]:
@@ -68,13 +76,110 @@ def verdicts(scale: str) -> list[str]:
     return [f"Of {len(claims)} claims: {of_each}.", "", *table(("claim", "where", "verdict"), rows)]
 
 
+def judgements(scale: str) -> list[str]:
+    """Return every claim with its verdict, ours, its interval and the paper's number."""
+    rows = (
+        (
+            claim["Claim"],
+            claim["Where"],
+            claim["Verdict"],
+            _short(claim["Ours"], 3),
+            _span(claim["Low"], claim["High"]),
+            claim["Holds if"],
+            claim["Paper"],
+        )
+        for claim in _read(scale, "claims.csv")
+    )
+    return table(("claim", "where", "verdict", "ours", "95 %", "holds if", "paper"), rows)
+
+
+def _span(low: str, high: str) -> str:
+    return f"{_short(low, 3)} to {_short(high, 3)}" if low or high else ""
+
+
+def words(scale: str) -> list[str]:
+    """Return Table 4: the words that most often get two experts."""
+    rows = ((row["Task"], row["Top-2 gating tokens"]) for row in _read(scale, "table4.csv"))
+    return table(("task", "words with two experts more often than others"), rows)
+
+
+def rates(scale: str) -> list[str]:
+    """Return the learning rate picked for every scheme; a star says that it is at an end of the search."""
+    searches: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in _read(scale, "learning_rate.csv"):
+        searches.setdefault((row["Task"], row["Scheme"]), []).append(row)
+    cells: dict[str, dict[str, str]] = {}
+    for (task, scheme), rows in searches.items():
+        picked = next((place for place, row in enumerate(rows) if row["Picked"] == "yes"), None)
+        if picked is not None:
+            star = "*" if picked in (0, len(rows) - 1) else ""
+            cells.setdefault(task, {})[scheme] = f"{float(rows[picked]['Learning rate']):g}{star}"
+    schemes = list(dict.fromkeys(scheme for _, scheme in searches))
+    return table(
+        ("task", *schemes), ((task, *(row.get(one, "") for one in schemes)) for task, row in cells.items())
+    )
+
+
+def layers(scale: str) -> list[str]:
+    """Return Table 1: the time of a layer by its share of one-expert tokens, in every case."""
+    cases = _cases(scale, "grouped")
+    shares = ("1.0", "0.8", "0.5", "0.2")
+    heads = ("layer", "tokens", "precision", "ms", *(f"{float(one):.0%} one expert" for one in shares))
+    first = next(iter(cases.values()), {})
+    rows = [
+        ("operations", "", "", "", *(_ratio(first[one]["Computation"]) for one in shares if one in first)),
+        ("paper", "", "", "", *(_ratio(first[one]["Time (paper)"]) for one in shares if one in first)),
+    ]
+    for (layer, tokens, precision), case in cases.items():
+        times = (_ratio(case[one]["Time"]) if one in case else "" for one in shares)
+        rows.append((layer, tokens, precision, _short(case["0.0"]["ms"], 3), *times))
+    return table(heads, rows)
+
+
+def implementations(scale: str) -> list[str]:
+    """Return, with two experts for every token, the time of every implementation over that of `grouped`."""
+    ours = _cases(scale, "grouped")
+    others = ("padded", "loop", "transformers-eager", "transformers-grouped_mm", "transformers-batched_mm", "dense")
+    timed = {other: _cases(scale, other) for other in others}
+    rows = []
+    for key, case in ours.items():
+        base = case["0.0"]
+        ratios = (
+            f"{float(timed[other][key]['0.0']['ms']) / float(base['ms']):.2f}" if key in timed[other] else ""
+            for other in others
+        )
+        rows.append((*key, *ratios, base["Processor"], base["Code"]))
+    return table(("layer", "tokens", "precision", *others, "processor", "code"), rows)
+
+
+def _cases(scale: str, implementation: str) -> dict[tuple[str, str, str], dict[str, dict[str, str]]]:
+    """Layer, tokens and precision -> share of one-expert tokens -> row, of one implementation."""
+    cases: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
+    for row in _read(scale, "table1.csv"):
+        if row["Implementation"] == implementation:
+            key = (row["Layer"], row["Tokens"], row["Precision"])
+            cases.setdefault(key, {})[row["Top-1 share"]] = row
+    return dict(sorted(cases.items(), key=lambda item: (item[0][0], item[0][2], int(item[0][1]))))
+
+
+def circumstances(scale: str) -> list[str]:
+    """Return how many runs are of which code, machine and command."""
+    columns = ("Code", "Processor", "Command")
+    counts = Counter(tuple(run[name] for name in columns) for run in _read(scale, "runs.csv"))
+    rows = (
+        (str(count), f"`{code}`", machine, f"`{text}`" if text else "not recorded")
+        for (code, machine, text), count in counts.most_common()
+    )
+    return table(("runs", "code", "processor", "command"), rows)
+
+
 def spreads(scale: str) -> list[str]:
     """Return, for adaptive gating against top-2, the spread over seeds and the smallest effect to be seen."""
     heads = (
         *("task (metric)", "steps", "seeds", "time ratio, 95 %", "loss difference: standard deviation"),
         *("smallest effect", "metric difference: standard deviation", "smallest effect"),
     )
-    rows = scheme_rows(Published.read(ROOT / "results" / scale))
+    rows = scheme_rows(Published.read(PUBLISHED / scale))
     return table(heads, (_spread(row) for row in rows if row.scheme == "adaptive"))
 
 
@@ -95,21 +200,52 @@ def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
     return ("", "") if effect is None else (f"{stdev(differences):.2g}", f"{effect:.2g}")
 
 
+OF_SCALE: Mapping[str, Callable[[str], list[str]]] = {
+    "verdicts": judgements,
+    "table 3": schemes,
+    "spreads": spreads,
+    "table 4": words,
+    "learning rates": rates,
+    "table 1": layers,
+    "circumstances": circumstances,
+}
+"""Parts that the page of a scale may have."""
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
-    DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
+    DOCS / "performance.md": {
+        "layers": partial(layers, "mini"),
+        "implementations": partial(implementations, "mini"),
+    },
+    DOCS / "results.md": {
+        "files of a run": files_of_run,
+        "result.json": partial(keys_of, *RESULT, "Environment"),
+        "records": partial(keys_of, "StepRecord", "EvalRecord", "RoutingRecord"),
+        "study": partial(keys_of, "Study"),
+        "analysis.json": partial(keys_of, *ANALYSIS),
+        "bench.json": partial(keys_of, "Bench", "BenchCase", "LayerTiming"),
+    },
     ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
+    **{
+        DOCS / f"results-{scale.name}.md": {name: partial(part, scale.name) for name, part in OF_SCALE.items()}
+        for scale in PUBLISHED.iterdir()
+        if (DOCS / f"results-{scale.name}.md").exists()
+    },
 }
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return a Markdown table."""
-    heads = tuple(heads)
+    """Return a Markdown table, or that there is nothing."""
+    heads, rows = tuple(heads), list(rows)
+    if not rows:
+        return ["Not measured."]
     return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 
 def _read(scale: str, name: str) -> Iterable[dict[str, str]]:
-    with (ROOT / "results" / scale / name).open(encoding="utf-8", newline="") as stream:
+    """Iterate over the rows of a published table; none if it is not there."""
+    if not (PUBLISHED / scale / name).exists():
+        return
+    with (PUBLISHED / scale / name).open(encoding="utf-8", newline="") as stream:
         yield from csv.DictReader(stream)
 
 
@@ -144,8 +280,11 @@ def main() -> int:
     for page, parts in PARTS.items():
         text = page.read_text(encoding="utf-8")
         fresh = text
+        unknown = set(re.findall(r"<!-- ([^:\n]+): written by `make docs`", text)) - set(parts)
+        assert not unknown, f"{page}: no such parts: {', '.join(unknown)}"
         for name, part in parts.items():
-            fresh = with_part(fresh, name, part())
+            if f"<!-- {name}: " in text:
+                fresh = with_part(fresh, name, part())
         if fresh == text:
             continue
         if "--check" in sys.argv[1:]:

@@ -134,7 +134,7 @@ class TestPaperScale:
 
 class TestOurShare:
     def publish(self, results: Path, scale: str, *shares: float) -> None:
-        """A study of `scale`, also `published/<scale>`, whose adaptive runs on SST-2 gave these shares of tokens two experts."""
+        """A study of `scale` (or `published/<scale>`) whose adaptive runs on SST-2 gave these shares."""
         name = Path(scale).name
         runs = [
             make_result(run_id=f"{name}-{number}", scale=name, routing=make_routing(share))

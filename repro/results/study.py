@@ -15,6 +15,7 @@ class Study(Record):
     """The runs that a study compares, and why some are missing."""
 
     study: PlainName
+    """Its name: a file in `experiments/studies/`."""
     tasks: dict[TaskName, dict[Variant, list[PlainName]]] = Field(default_factory=dict)
     """Task -> variant -> run ids, one for each seed."""
     failed: dict[str, str] = Field(default_factory=dict)
