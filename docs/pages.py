@@ -57,6 +57,25 @@ def blocks(page: Path) -> Iterator[Block]:
             )
             lines.clear()
 
+    for number, line in _prose(page):
+        heading, part = _HEADING.match(line), _PART.match(line)
+        starts = "row" if line.startswith("|") else "item" if _ITEM.match(line) else ""
+        if heading or not line.strip() or line.startswith("<!--") or starts:
+            yield from done()
+        if heading:
+            level = len(heading[1])
+            headings = [(above, place) for above, place in headings if above < level] + [(level, number)]
+        elif line.startswith("<!--"):
+            made_of = part[1] if part else None
+        elif line.strip():
+            if not lines:
+                kind, first = starts or "paragraph", number
+            lines.append(_ITEM.sub("", line, count=1) if starts == "item" else line)
+    yield from done()
+
+
+def links(page: Path) -> Iterator[tuple[int, str]]:
+    """Iterate over the links and pictures of a page: line of the block and target."""
     for block in blocks(page):
         for _, target in LINK.findall(_CODE.sub(lambda code: code[0].replace("[", " "), block.text)):
             yield block.line, target

@@ -29,7 +29,7 @@ _REFERENCE = re.compile(
 """A number that is part of a name."""
 _NOTED = re.compile(r"`[^`]*`|https?://\S+|\b\d{4}\.\d{5}\b|\b(?:19|20)\d\d\b")
 """Code, addresses, numbers of papers, years."""
-_NUMBER = re.compile(r"(?<![\w.,/-])\d[\d,.]*(?![\w/]|-[a-z])")
+_NUMBER = re.compile(r"(?<![\w.,/-])-?\d[\d,.]*(?![\w/]|-[a-z])")
 _PATH = re.compile(r"`([\w./-]+/[\w./-]+|[\w-]+\.(?:py|toml|csv|json|jsonl|svg))`")
 _COMMIT = re.compile(r"`([0-9a-f]{7,40})`")
 
@@ -71,7 +71,8 @@ def _named(text: str, page: Path) -> list[str]:
         if is_outside(target):
             found.append(target)
         elif name and not name.endswith(".md"):
-            found.append(str((page.parent / name).resolve().relative_to(ROOT)))
+            file = (page.parent / name).resolve()
+            found += [str(file.relative_to(ROOT))] if file.is_relative_to(ROOT) else []
     found += [name for name in _PATH.findall(text) if _file(name)]
     found += [f"commit {commit}" for commit in _COMMIT.findall(text) if re.search(r"\d", commit)]
     return found

@@ -54,7 +54,7 @@ def test_broken_links(page: Path) -> None:
         ("Time falls by 12 %, FLOPs by 0.25, from 1,700 tokens.", ["12", "0.25", "1,700"]),
         ("Tables 3, 5 and 6, Figure 1, eq. (4) and section 4.3 of EMNLP 2023.", []),
         ("top-2 in fp32 on SST-2 since 1988, seeds 0-2, `0.5`, [2310.07188](https://arxiv.org/abs/2310.07188)", []),
-        ("between -0.36 and 0", ["0.36", "0"]),
+        ("between -0.36 and 0", ["-0.36", "0"]),
     ],
 )
 def test_numbers(text: str, found: list[str]) -> None:

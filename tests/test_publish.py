@@ -111,6 +111,19 @@ class TestPublish:
         publish(tmp_path, "mini")
         assert Published.read(tmp_path / "published/mini").results[TOP_2.run_id].eval_loss == 0.25
 
+    def test_other_tasks_of_a_study_stay(self, tmp_path: Path) -> None:
+        scale = measure(tmp_path, DENSE, TOP_2)
+        publish(tmp_path, "mini")
+        shutil.rmtree(tmp_path / "mini")
+        other = make_result("squad", "top-2")
+        measure(tmp_path, other)
+        record = make_study("schemes", {"squad": {"top-2": [other.run_id]}}).to_json()
+        write_json(scale / "studies" / "schemes.json", record | {"commands": {other.run_id: "repro"}})
+        publish(tmp_path, "mini")
+        study = Published.read(tmp_path / "published" / "mini").studies["schemes"]
+        assert set(study.tasks) == {"sst2", "squad"}
+        assert study.commands == {DENSE.run_id: COMMAND, TOP_2.run_id: COMMAND, other.run_id: "repro"}
+
     def test_pixels_of_equal_drawings_stay_and_old_figures_go(self, tmp_path: Path) -> None:
         measure(tmp_path, DENSE, TOP_2)
         publish(tmp_path, "mini")
@@ -120,6 +133,16 @@ class TestPublish:
         publish(tmp_path, "mini")
         assert (figures / "curves.png").read_bytes() == b"of another version"
         assert not (figures / "gates.svg").exists()
+
+
+    def test_files_put_there_by_hand_stay(self, tmp_path: Path) -> None:
+        """A table of another study goes: it is made anew if there is something to say."""
+        measure(tmp_path, DENSE, TOP_2)
+        publish(tmp_path, "mini")
+        for name in ("lanes.csv", "gates.csv"):
+            (tmp_path / "published" / "mini" / name).write_text("a\n")
+        publish(tmp_path, "mini")
+        assert {"lanes.csv", "gates.csv"} & files(tmp_path / "published" / "mini") == {"lanes.csv"}
 
 
 class TestMixed:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from repro import plugins
 from repro.errors import UserError
 from repro.report.build import build_report, stale_files
 from repro.report.origin import mixed_studies
+from repro.report.tables import base as tables
 from repro.results.files import append_jsonl, write_json
 from repro.results.published import FOLDER, Published
 
@@ -45,8 +47,9 @@ def stale_published(results: Path, scale: str | None = None) -> list[Path]:
 def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
     """Publish what studies compare at a scale, its analyses and its layer timings, with tables and report.
 
-    A study, analysis or timing that was published before and is not there anew stays. Runs that no study
-    compares are left out, and so are pages of shaded tokens that show text of real data sets.
+    A task of a study, an analysis or a timing that was published before and is not there anew stays, and so does a file that
+    was put there by hand. Runs that no study compares are left out, and so are pages of shaded tokens that
+    show text of real data sets.
 
     Args:
         mixed: also comparisons of several states of the code, or of several machines; tables say so.
@@ -77,6 +80,8 @@ def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
             _write(whole, new, pages=(results / scale / "analysis", target / "analysis"))
             if (target / "figures").is_dir():  # pixels of equal drawings stay as they are
                 shutil.copytree(target / "figures", new / "figures")
+            for path in _by_hand(target):
+                shutil.copyfile(path, new / path.name)
             written = build_report(new)
             for path in set(new.glob("figures/*")) - set(written):
                 path.unlink()
@@ -85,12 +90,18 @@ def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
     return [target / path.relative_to(new) for path in written]
 
 
+def _by_hand(target: Path) -> list[Path]:
+    """Return the published files that no command of this package writes: they stay."""
+    ours = {tables.load(name).FILE for name in plugins.names("tables")}
+    ours |= {"runs.jsonl", "bench.json", "report.md", "report.html"}
+    return [path for path in target.glob("*") if path.is_file() and path.name not in ours]
+
+
 def _without_command(scale_folder: Path, published: Published) -> list[str]:
     """Say for each study how many of its runs are from before commands were recorded."""
     problems = []
     for study in published.studies.values():
-        runs = {run_id for rows in study.tasks.values() for run_ids in rows.values() for run_id in run_ids}
-        unknown = (runs & set(published.results)) - set(study.commands)
+        unknown = (study.run_ids & set(published.results)) - set(study.commands)
         if unknown:
             problems.append(
                 f"{scale_folder}: study {study.study}: {len(unknown)} runs without the command that asked for"

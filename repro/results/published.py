@@ -66,23 +66,21 @@ class Published:
         return {run_id: text for study in self.studies.values() for run_id, text in study.commands.items()}
 
     def over(self, other: "Published") -> "Published":
-        """Lay these results over others: of what both have, these stand."""
+        """Lay these results over others: of what both have, these stand; of a study task by task."""
+        studies = {
+            name: study.over(other.studies[name]) if name in other.studies else study
+            for name, study in self.studies.items()
+        }
         return Published(
             results={**other.results, **self.results},
-            studies={**other.studies, **self.studies},
+            studies={**other.studies, **studies},
             analyses={**other.analyses, **self.analyses},
             bench=[*{case.key: case for case in (*other.bench, *self.bench)}.values()],
         )
 
     def compared(self) -> "Published":
         """Return the same without the runs that no study compares, and their analyses."""
-        listed = {
-            run_id
-            for study in self.studies.values()
-            for variants in study.tasks.values()
-            for run_ids in variants.values()
-            for run_id in run_ids
-        }
+        listed = {run_id for study in self.studies.values() for run_id in study.run_ids}
         return replace(
             self,
             results={run_id: run for run_id, run in sorted(self.results.items()) if run_id in listed},

@@ -30,20 +30,13 @@ def record_study(
     planned: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         planned.setdefault(run.config.task, {}).setdefault(run.variant, []).append(run.config.run_id)
-    tasks = before.tasks | planned
-    listed = {run_id for rows in tasks.values() for run_ids in rows.values() for run_id in run_ids}
     done = {run.config.run_id for run in runs if run.finished}
-    kept = {run_id for run_id in done if run_id in before.commands}
+    kept = done & set(before.commands)
     asked = {run.config.run_id: command for run in runs if run.config.run_id not in kept}
-    commands = {run_id: text for run_id, text in (before.commands | asked).items() if run_id in listed}
-    reasons = {
-        run_id: reason
-        for run_id, reason in (before.failed | dict(failed)).items()
-        if run_id in listed and run_id not in done
-    }
+    record = Study(study=study, tasks=planned, failed=dict(failed), commands=asked).over(before)
+    reasons = {run_id: reason for run_id, reason in record.failed.items() if run_id not in done}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = Study(study=study, tasks=tasks, failed=reasons, commands=commands)
-        write_json(path, record.to_json())
+        write_json(path, record.model_copy(update={"failed": reasons}).to_json())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
