@@ -10,17 +10,17 @@ STAGE = ROOT / "build" / "docs"
 def main() -> None:
     """Write the folder anew. Folders that are linked to are left out: a site has no listings."""
     shutil.rmtree(STAGE, ignore_errors=True)
-    for page in PAGES:
-        linked = {
-            (page.parent / target.partition("#")[0]).resolve()
-            for _, target in links(page)
-            if not is_outside(target) and not target.startswith("#")
-        }
-        for file in {page, *linked}:
-            if file.is_file():
-                copy = STAGE / file.relative_to(ROOT)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
+    found, todo = set(PAGES), list(PAGES)
+    while todo:
+        file = todo.pop()
+        copy = STAGE / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        if file.suffix == ".md":
+            targets = [target.partition("#")[0] for _, target in links(file) if not is_outside(target)]
+            linked = {(file.parent / target).resolve() for target in targets if target}
+            todo += [path for path in linked - found if path.is_file()]
+            found |= linked
 
 
 if __name__ == "__main__":
