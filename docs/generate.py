@@ -3,21 +3,15 @@
 A part stands between `<!-- NAME: written by `make docs` ... -->` and `<!-- end of NAME -->`.
 """
 
-import csv
 import re
 import sys
 import tomllib
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import stdev
 
+import scales
 from fields import files_of_run, keys_of
-
-from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
-from repro.report.statistics import detectable
-from repro.results.published import Published
 
 RESULT = ("RunResult", "Metric", "Flops", "RoutingSummary", "CurvePoint", "Curriculum", "Parameters", "Data")
 ANALYSIS = (
@@ -26,7 +20,6 @@ ANALYSIS = (
 )
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-PUBLISHED = ROOT / "results" / "published"
 
 
 def floors() -> list[str]:
@@ -37,184 +30,26 @@ def floors() -> list[str]:
         (f"{height}", ", ".join(f"`{room}`" for room in floor["rooms"]), floor["what"])
         for height, floor in zip(heights, found, strict=True)
     )
-    return table(("floor", "rooms", "what is there"), rows)
+    return scales.table(("floor", "rooms", "what is there"), rows)
 
 
-def schemes(scale: str) -> list[str]:
-    """Return Table 3 of a scale, with what stands behind its times."""
-    heads = (
-        *("task (metric)", "scheme", "time to equal loss", "95 %", "paper", "steps", "time per step"),
-        *("FLOPs", "paper", "quality", "±", "two experts"),
-    )
-    return table(heads, map(_scheme, _read(scale, "table3_detail.csv")))
-
-
-def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
-    share = row["Share two experts"]
-    return (
-        f"{row['Task']} ({row['Metric']})" if row["Scheme"] == "dense" else "",
-        row["Scheme"],
-        _ratio(row["Norm. Training Time"]),
-        row["Norm. Training Time interval"],
-        _ratio(row["Norm. Training Time (paper)"]),
-        _ratio(row["Steps to target"]),
-        _ratio(row["Time per step"]),
-        _ratio(row["Norm. FLOPs"]),
-        _ratio(row["Norm. FLOPs (paper)"]),
-        _short(row["Inference Performance"], 3),
-        _short(row["Inference Performance interval"]),
-        f"{float(share):.0%}" if share and row["Scheme"] == "adaptive" else "",
-    )
-
-
-def verdicts(scale: str) -> list[str]:
-    """Return how many claims hold at a scale, and each of them in a line."""
-    claims = list(_read(scale, "claims.csv"))
-    counts = Counter(claim["Verdict"] for claim in claims)
-    of_each = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    rows = ((claim["Claim"], claim["Where"], claim["Verdict"]) for claim in claims)
-    return [f"Of {len(claims)} claims: {of_each}.", "", *table(("claim", "where", "verdict"), rows)]
-
-
-def judgements(scale: str) -> list[str]:
-    """Return every claim with its verdict, ours, its interval and the paper's number."""
-    rows = (
-        (
-            claim["Claim"],
-            claim["Where"],
-            claim["Verdict"],
-            _short(claim["Ours"], 3),
-            _span(claim["Low"], claim["High"]),
-            claim["Holds if"],
-            claim["Paper"],
-        )
-        for claim in _read(scale, "claims.csv")
-    )
-    return table(("claim", "where", "verdict", "ours", "95 %", "holds if", "paper"), rows)
-
-
-def _span(low: str, high: str) -> str:
-    return f"{_short(low, 3)} to {_short(high, 3)}" if low or high else ""
-
-
-def words(scale: str) -> list[str]:
-    """Return Table 4: the words that most often get two experts."""
-    rows = ((row["Task"], row["Top-2 gating tokens"]) for row in _read(scale, "table4.csv"))
-    return table(("task", "words with two experts more often than others"), rows)
-
-
-def rates(scale: str) -> list[str]:
-    """Return the learning rate picked for every scheme; a star says that it is at an end of the search."""
-    searches: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in _read(scale, "learning_rate.csv"):
-        searches.setdefault((row["Task"], row["Scheme"]), []).append(row)
-    cells: dict[str, dict[str, str]] = {}
-    for (task, scheme), rows in searches.items():
-        picked = next((place for place, row in enumerate(rows) if row["Picked"] == "yes"), None)
-        if picked is not None:
-            star = "*" if picked in (0, len(rows) - 1) else ""
-            cells.setdefault(task, {})[scheme] = f"{float(rows[picked]['Learning rate']):g}{star}"
-    schemes = list(dict.fromkeys(scheme for _, scheme in searches))
-    return table(
-        ("task", *schemes), ((task, *(row.get(one, "") for one in schemes)) for task, row in cells.items())
-    )
-
-
-def layers(scale: str) -> list[str]:
-    """Return Table 1: the time of a layer by its share of one-expert tokens, in every case."""
-    cases = _cases(scale, "grouped")
-    shares = ("1.0", "0.8", "0.5", "0.2")
-    heads = ("layer", "tokens", "precision", "ms", *(f"{float(one):.0%} one expert" for one in shares))
-    first = next(iter(cases.values()), {})
-    rows = [
-        ("operations", "", "", "", *(_ratio(first[one]["Computation"]) for one in shares if one in first)),
-        ("paper", "", "", "", *(_ratio(first[one]["Time (paper)"]) for one in shares if one in first)),
-    ]
-    for (layer, tokens, precision), case in cases.items():
-        times = (_ratio(case[one]["Time"]) if one in case else "" for one in shares)
-        rows.append((layer, tokens, precision, _short(case["0.0"]["ms"], 3), *times))
-    return table(heads, rows)
-
-
-def implementations(scale: str) -> list[str]:
-    """Return, with two experts for every token, the time of every implementation over that of `grouped`."""
-    ours = _cases(scale, "grouped")
-    others = ("padded", "loop", "transformers-eager", "transformers-grouped_mm", "transformers-batched_mm", "dense")
-    timed = {other: _cases(scale, other) for other in others}
-    rows = []
-    for key, case in ours.items():
-        base = case["0.0"]
-        ratios = (
-            f"{float(timed[other][key]['0.0']['ms']) / float(base['ms']):.2f}" if key in timed[other] else ""
-            for other in others
-        )
-        rows.append((*key, *ratios, base["Processor"], base["Code"]))
-    return table(("layer", "tokens", "precision", *others, "processor", "code"), rows)
-
-
-def _cases(scale: str, implementation: str) -> dict[tuple[str, str, str], dict[str, dict[str, str]]]:
-    """Layer, tokens and precision -> share of one-expert tokens -> row, of one implementation."""
-    cases: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
-    for row in _read(scale, "table1.csv"):
-        if row["Implementation"] == implementation:
-            key = (row["Layer"], row["Tokens"], row["Precision"])
-            cases.setdefault(key, {})[row["Top-1 share"]] = row
-    return dict(sorted(cases.items(), key=lambda item: (item[0][0], item[0][2], int(item[0][1]))))
-
-
-def circumstances(scale: str) -> list[str]:
-    """Return how many runs are of which code, machine and command."""
-    columns = ("Code", "Processor", "Command")
-    counts = Counter(tuple(run[name] for name in columns) for run in _read(scale, "runs.csv"))
-    rows = (
-        (str(count), f"`{code}`", machine, f"`{text}`" if text else "not recorded")
-        for (code, machine, text), count in counts.most_common()
-    )
-    return table(("runs", "code", "processor", "command"), rows)
-
-
-def spreads(scale: str) -> list[str]:
-    """Return, for adaptive gating against top-2, the spread over seeds and the smallest effect to be seen."""
-    heads = (
-        *("task (metric)", "steps", "seeds", "time ratio, 95 %", "loss difference: standard deviation"),
-        *("smallest effect", "metric difference: standard deviation", "smallest effect"),
-    )
-    rows = scheme_rows(Published.read(PUBLISHED / scale))
-    return table(heads, (_spread(row) for row in rows if row.scheme == "adaptive"))
-
-
-def _spread(row: SchemeRow) -> tuple[str, ...]:
-    time = row.time_to_target
-    differences = (row.paired(eval_loss), row.paired(performance))
-    return (
-        f"{row.title} ({row.metric})",
-        str(row.runs[0].steps),
-        str(len(row.runs)),
-        spaced(time.interval) if time and time.interval else _ratio(str(row.norm_time)),
-        *(cell for values in differences for cell in _deviation_and_effect(values)),
-    )
-
-
-def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
-    effect = detectable(differences)
-    return ("", "") if effect is None else (f"{stdev(differences):.2g}", f"{effect:.2g}")
 
 
 OF_SCALE: Mapping[str, Callable[[str], list[str]]] = {
-    "verdicts": judgements,
-    "table 3": schemes,
-    "spreads": spreads,
-    "table 4": words,
-    "learning rates": rates,
-    "table 1": layers,
-    "circumstances": circumstances,
+    "verdicts": scales.judgements,
+    "table 3": scales.schemes,
+    "spreads": scales.spreads,
+    "table 4": scales.words,
+    "learning rates": scales.rates,
+    "table 1": scales.layers,
+    "circumstances": scales.circumstances,
 }
 """Parts that the page of a scale may have."""
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
     DOCS / "performance.md": {
-        "layers": partial(layers, "mini"),
-        "implementations": partial(implementations, "mini"),
+        "layers": partial(scales.layers, "mini"),
+        "implementations": partial(scales.implementations, "mini"),
     },
     DOCS / "results.md": {
         "files of a run": files_of_run,
@@ -224,45 +59,13 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "analysis.json": partial(keys_of, *ANALYSIS),
         "bench.json": partial(keys_of, "Bench", "BenchCase", "LayerTiming"),
     },
-    ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
+    ROOT / "README.md": {"table 3": partial(scales.schemes, "mini"), "verdicts": partial(scales.verdicts, "mini")},
     **{
         DOCS / f"results-{scale.name}.md": {name: partial(part, scale.name) for name, part in OF_SCALE.items()}
-        for scale in PUBLISHED.iterdir()
+        for scale in scales.PUBLISHED.iterdir()
         if (DOCS / f"results-{scale.name}.md").exists()
     },
 }
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return a Markdown table, or that there is nothing."""
-    heads, rows = tuple(heads), list(rows)
-    if not rows:
-        return ["Not measured."]
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-
-
-def _read(scale: str, name: str) -> Iterable[dict[str, str]]:
-    """Iterate over the rows of a published table; none if it is not there."""
-    if not (PUBLISHED / scale / name).exists():
-        return
-    with (PUBLISHED / scale / name).open(encoding="utf-8", newline="") as stream:
-        yield from csv.DictReader(stream)
-
-
-def _ratio(cell: str) -> str:
-    """Round to hundredths; leave a bound as it is."""
-    try:
-        return f"{float(cell):.2f}"
-    except ValueError:
-        return cell
-
-
-def _short(cell: str, digits: int = 2) -> str:
-    """Round a number to so many significant digits, at least to units."""
-    if not cell:
-        return ""
-    value = float(cell)
-    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def with_part(text: str, name: str, lines: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Lay out the pages of the site in build/docs: README, pages, and the files that they link to, in their places."""
+"""Lay out the site in build/docs: README, pages, and the files that they link to, in their places."""
 
 import shutil
 

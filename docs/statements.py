@@ -4,8 +4,8 @@ A statement is a paragraph, an item or a row of a table. Its files are those tha
 path in backticks; else those that its section names, else those of the section above. A generated part
 names its own. A commit in backticks stands for the results in it. Links between pages are no sources.
 
-With --check nothing is printed but what is wrong: numbers without a file; an item of a list with more than three
-numbers, which belong into a table. `log.md`, a diary, may have such items.
+With --check nothing is printed but what is wrong: numbers without a file; an item of a list with more than
+three numbers, which belong into a table. `log.md`, a diary, may have such items.
 """
 
 import re

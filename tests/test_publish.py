@@ -24,7 +24,7 @@ DENSE, TOP_2 = make_result("sst2", "dense"), make_result("sst2", "top-2")
 
 
 def measure(results: Path, *runs: RunResult, study: str = "schemes", command: str | None = COMMAND) -> Path:
-    """Write runs, and a study that asked for them, as `repro ablate` leaves them; return the scale's folder."""
+    """Write runs and a study that asked for them, as `repro ablate` does; return the folder of the scale."""
     scale = results / "mini"
     variants: dict[str, list[str]] = {}
     for run in runs:

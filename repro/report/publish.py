@@ -1,4 +1,4 @@
-"""Publish a scale: what its finished runs give becomes the folder that is in git, as a whole or not at all."""
+"""Publish a scale: what its finished runs give becomes the folder in git, as a whole or not at all."""
 
 import shutil
 import tempfile
@@ -47,9 +47,9 @@ def stale_published(results: Path, scale: str | None = None) -> list[Path]:
 def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
     """Publish what studies compare at a scale, its analyses and its layer timings, with tables and report.
 
-    A task of a study, an analysis or a timing that was published before and is not there anew stays, and so does a file that
-    was put there by hand. Runs that no study compares are left out, and so are pages of shaded tokens that
-    show text of real data sets.
+    A task of a study, an analysis or a timing that was published before and is not there anew stays, and so
+    does a file that was put there by hand. Runs that no study compares are left out, and so are pages of
+    shaded tokens that show text of real data sets.
 
     Args:
         mixed: also comparisons of several states of the code, or of several machines; tables say so.

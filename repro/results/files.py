@@ -81,7 +81,7 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The last checkpoints of an unfinished run; of a finished one that of its trunk, which may go on.
 
-        Each is a folder `step-<n>`, whose `manifest.json` has digests of its files and of the records up to it.
+        Each is a folder `step-<n>`; its `manifest.json` has digests of its files and of the records so far.
         """
         return self.path / "checkpoint"
 

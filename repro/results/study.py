@@ -31,7 +31,7 @@ class Study(Record):
         }
 
     def over(self, other: "Study") -> "Study":
-        """Lay the tasks of this record over those of another; what is known of runs no longer compared goes."""
+        """Lay these tasks over those of another record; what is known of runs no longer compared goes."""
         tasks = other.tasks | self.tasks
         listed = Study(study=self.study, tasks=tasks).run_ids
         failed, commands = other.failed | self.failed, other.commands | self.commands
