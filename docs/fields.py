@@ -55,7 +55,9 @@ def files_of_run() -> list[str]:
             names = [
                 part.right.value
                 for part in ast.walk(method)
-                if isinstance(part, ast.BinOp) and isinstance(part.right, ast.Constant)
+                if isinstance(part, ast.BinOp)
+                and isinstance(part.right, ast.Constant)
+                and isinstance(part.right.value, str)
             ]
             rows.append(f"| `{names[0]}` | {_text(ast.get_docstring(method) or '')} |")
     return ["| file or folder | content |", "| --- | --- |", *rows]

@@ -33,8 +33,6 @@ def floors() -> list[str]:
     return scales.table(("floor", "rooms", "what is there"), rows)
 
 
-
-
 OF_SCALE: Mapping[str, Callable[[str], list[str]]] = {
     "verdicts": scales.judgements,
     "table 3": scales.schemes,
@@ -59,9 +57,14 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "analysis.json": partial(keys_of, *ANALYSIS),
         "bench.json": partial(keys_of, "Bench", "BenchCase", "LayerTiming"),
     },
-    ROOT / "README.md": {"table 3": partial(scales.schemes, "mini"), "verdicts": partial(scales.verdicts, "mini")},
+    ROOT / "README.md": {
+        "table 3": partial(scales.schemes, "mini"),
+        "verdicts": partial(scales.verdicts, "mini"),
+    },
     **{
-        DOCS / f"results-{scale.name}.md": {name: partial(part, scale.name) for name, part in OF_SCALE.items()}
+        DOCS / f"results-{scale.name}.md": {
+            name: partial(part, scale.name) for name, part in OF_SCALE.items()
+        }
         for scale in scales.PUBLISHED.iterdir()
         if (DOCS / f"results-{scale.name}.md").exists()
     },

@@ -112,7 +112,9 @@ def broken_links(page: Path) -> Iterator[str]:
             yield f"{where}: no such file"
         elif not file.is_relative_to(ROOT):
             yield f"{where}: outside of the repository"
-        elif file.is_relative_to(ROOT / "results") and not file.is_relative_to(ROOT / "results" / "published"):
+        elif file.is_relative_to(ROOT / "results") and not file.is_relative_to(
+            ROOT / "results" / "published"
+        ):
             yield f"{where}: not in git; link to results/published"
         elif anchor and file.suffix == ".md" and anchor not in anchors(file):
             yield f"{where}: no such heading"

@@ -120,7 +120,14 @@ def layers(scale: str) -> list[str]:
 def implementations(scale: str) -> list[str]:
     """Return, with two experts for every token, the time of every implementation over that of `grouped`."""
     ours = _cases(scale, "grouped")
-    others = ("padded", "loop", "transformers-eager", "transformers-grouped_mm", "transformers-batched_mm", "dense")
+    others = (
+        "padded",
+        "loop",
+        "transformers-eager",
+        "transformers-grouped_mm",
+        "transformers-batched_mm",
+        "dense",
+    )
     timed = {other: _cases(scale, other) for other in others}
     rows = []
     for key, case in ours.items():
@@ -179,6 +186,7 @@ def _spread(row: SchemeRow) -> tuple[str, ...]:
 def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
     effect = detectable(differences)
     return ("", "") if effect is None else (f"{stdev(differences):.2g}", f"{effect:.2g}")
+
 
 def _read(scale: str, name: str) -> Iterable[dict[str, str]]:
     """Iterate over the rows of a published table; none if it is not there."""

@@ -35,7 +35,8 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_broken_links(page: Path) -> None:
     page.write_text(
         "# A, b & `c`\n\n[1](#a-b--c) [2](#d) [3](other.md) [4](https://example.org/x) `[5](no-link.md)`\n\n"
-        "```\n[6](code.md)\n```\n\n![7](../results/published/mini/table3.csv) [8](../results/mini/table3.csv)\n"
+        "```\n[6](code.md)\n```\n\n"
+        "![7](../results/published/mini/table3.csv) [8](../results/mini/table3.csv)\n"
         "[9](../../etc)\n\n[wrapped\nin two](lines.md)\n"
     )
     found = [problem.split(": ", 1)[1] for problem in pages.broken_links(page)]
@@ -53,7 +54,10 @@ def test_broken_links(page: Path) -> None:
     [
         ("Time falls by 12 %, FLOPs by 0.25, from 1,700 tokens.", ["12", "0.25", "1,700"]),
         ("Tables 3, 5 and 6, Figure 1, eq. (4) and section 4.3 of EMNLP 2023.", []),
-        ("top-2 in fp32 on SST-2 since 1988, seeds 0-2, `0.5`, [2310.07188](https://arxiv.org/abs/2310.07188)", []),
+        (
+            "top-2 in fp32 on SST-2 since 1988, seeds 0-2, `0.5`, [2310.07188](https://arxiv.org/abs/2310.07188)",
+            [],
+        ),
         ("between -0.36 and 0", ["-0.36", "0"]),
     ],
 )
@@ -63,7 +67,8 @@ def test_numbers(text: str, found: list[str]) -> None:
 
 def test_where_numbers_come_from(page: Path) -> None:
     page.write_text(
-        "# A\n\nFrom `table3.csv`: 12 %.\n\n## B\n\n* 5 runs\n* 6 runs, [7](../results/published/mini/table3.csv)\n\n"
+        "# A\n\nFrom `table3.csv`: 12 %.\n\n## B\n\n"
+        "* 5 runs\n* 6 runs, [7](../results/published/mini/table3.csv)\n\n"
         "## C\n\nAt commit `24c65c3`.\n\n| a |\n| --- |\n| 8 |\n\n"
         "<!-- part: written by `make docs` from x.csv -->\n\n9 runs\n\n<!-- end of part -->\n"
     )

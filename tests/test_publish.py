@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
-from factories import make_analysis, make_case, make_result, make_study
+from factories import make_analysis, make_case, make_environment, make_result, make_study
 from refusals import contents, refused
 
+from repro import plugins
 from repro.cli.arguments import repeatable
 from repro.errors import UserError
 from repro.report.publish import publish, stale_published
@@ -50,8 +51,20 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture
+def drawn() -> None:
+    """Figures are drawn, which takes a second; else there are none."""
+
+
+@pytest.fixture(autouse=True)
+def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = plugins.names
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(plugins, "names", lambda family: [] if family == "figures" else names(family))
+
+
 class TestPublish:
-    def test_everything_that_a_clone_needs(self, tmp_path: Path) -> None:
+    def test_everything_that_a_clone_needs(self, tmp_path: Path, drawn: None) -> None:
         adaptive = make_result("sst2", "adaptive")
         scale = measure(tmp_path, DENSE, TOP_2, adaptive)
         analyze(scale, adaptive)
@@ -124,7 +137,7 @@ class TestPublish:
         assert set(study.tasks) == {"sst2", "squad"}
         assert study.commands == {DENSE.run_id: COMMAND, TOP_2.run_id: COMMAND, other.run_id: "repro"}
 
-    def test_pixels_of_equal_drawings_stay_and_old_figures_go(self, tmp_path: Path) -> None:
+    def test_pixels_of_equal_drawings_stay_and_old_figures_go(self, tmp_path: Path, drawn: None) -> None:
         measure(tmp_path, DENSE, TOP_2)
         publish(tmp_path, "mini")
         figures = tmp_path / "published" / "mini" / "figures"
@@ -133,7 +146,6 @@ class TestPublish:
         publish(tmp_path, "mini")
         assert (figures / "curves.png").read_bytes() == b"of another version"
         assert not (figures / "gates.svg").exists()
-
 
     def test_files_put_there_by_hand_stay(self, tmp_path: Path) -> None:
         """A table of another study goes: it is made anew if there is something to say."""
@@ -159,7 +171,7 @@ class TestMixed:
     def test_one_line_each(
         self, cli: CommandLine, tmp_path: Path, change: dict[str, object], message: str
     ) -> None:
-        other = make_result("sst2", "top-2", **{f"environment__{key}": new for key, new in change.items()})
+        other = TOP_2.model_copy(update={"environment": make_environment(**change)})
         measure(tmp_path, DENSE, other)
         before = contents(tmp_path)
         answer = cli("report", "--publish", "--out", tmp_path)
@@ -201,12 +213,14 @@ class TestFaults:
     """Whatever is wrong: one line, and what was published before is still there."""
 
     def test_nothing_measured(self, cli: CommandLine, tmp_path: Path) -> None:
-        refused(cli("report", "--publish", "--out", tmp_path), r"mini: no finished run of a study and no layer")
+        refused(
+            cli("report", "--publish", "--out", tmp_path), r"mini: no finished run of a study and no layer"
+        )
         assert list(tmp_path.iterdir()) == []
 
     def test_a_command_that_was_not_recorded(self, tmp_path: Path) -> None:
         measure(tmp_path, DENSE, TOP_2, command=None)
-        with pytest.raises(UserError, match="study schemes: 2 runs without the command .* give it again"):
+        with pytest.raises(UserError, match=r"study schemes: 2 runs without the command .* give it again"):
             publish(tmp_path, "mini", mixed=True)
 
     @pytest.mark.parametrize("file", ["mini/studies/schemes.json", "published/mini/studies/schemes.json"])
@@ -302,7 +316,10 @@ class TestCheck:
         (["ablate", "schemes", "--data", "/"], "repro ablate schemes --data DIR"),
         (["ablate", "schemes", "--model=/", "--seeds", "2"], "repro ablate schemes --model DIR --seeds 2"),
         (["ablate", "schemes", "--data", "hub"], "repro ablate schemes --data hub"),
-        (["ablate", "gates", "--variants", "top-2,ratio 1.25"], "repro ablate gates --variants 'top-2,ratio 1.25'"),
+        (
+            ["ablate", "gates", "--variants", "top-2,ratio 1.25"],
+            "repro ablate gates --variants 'top-2,ratio 1.25'",
+        ),
     ],
 )
 def test_a_command_as_others_can_repeat_it(typed: list[str], repeated: str) -> None:
@@ -312,7 +329,11 @@ def test_a_command_as_others_can_repeat_it(typed: list[str], repeated: str) -> N
 def test_git_sees_published_results_alone() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
-    ignored = ["results/mini/table3.csv", "results/small/runs/a/result.json", "results/published/.mini.a/old/x"]
+    ignored = [
+        "results/mini/table3.csv",
+        "results/small/runs/a/result.json",
+        "results/published/.mini.a/old/x",
+    ]
     paths = [*ignored, "results/published/mini/table3.csv"]
     done = subprocess.run(
         ["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True, check=False
