@@ -31,7 +31,7 @@ OPTIONS = {
         " --out --json"
     ),
     "list": "what --scale --task --gate --state --out --json",
-    "report": "--scale --check --out",
+    "report": "--scale --publish --mixed --check --out",
 }
 
 
