@@ -96,6 +96,9 @@ def test_table_5_detail_by_hand() -> None:
         "Final loss": 0.5,
         "Target loss": 0.4,
         "Reason for empty cells": None,
+        "Code": "01234567",
+        "Processor": "a processor",
+        "Command": None,
         "Runs": "0.2-s0",
     }
     assert rows["0.1"]["Norm. Training Time (paper)"] is None

@@ -171,6 +171,9 @@ class TestWorkedByHand:
             "Steps": "20 30",
             "Tokens": 1250,
             "Examples": 8,
+            "Code": "01234567",
+            "Processor": "a processor",
+            "Command": None,
             "Runs": "sst2-adaptive-s0-00000000 sst2-adaptive-s1-00000000",
         }
 
