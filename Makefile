@@ -78,7 +78,7 @@ types: $(READY)
 docs: $(VENV)/.docs  ## the generated parts of README and docs/, and the site in build/site
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/stage.py
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
