@@ -36,7 +36,7 @@ def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
         f"{row['Task']} ({row['Metric']})" if row["Scheme"] == "dense" else "",
         row["Scheme"],
         _ratio(row["Norm. Training Time"]),
-        row["Norm. Training Time interval"],
+        _range(row["Norm. Training Time interval"]),
         _ratio(row["Norm. Training Time (paper)"]),
         _ratio(row["Steps to target"]),
         _ratio(row["Time per step"]),
@@ -178,7 +178,7 @@ def _spread(row: SchemeRow) -> tuple[str, ...]:
         f"{row.title} ({row.metric})",
         str(row.runs[0].steps),
         str(len(row.runs)),
-        spaced(time.interval) if time and time.interval else _ratio(str(row.norm_time)),
+        _range(spaced(time.interval)) if time and time.interval else _ratio(str(row.norm_time)),
         *(cell for values in differences for cell in _deviation_and_effect(values)),
     )
 
@@ -202,6 +202,12 @@ def _ratio(cell: str) -> str:
         return f"{float(cell):.2f}"
     except ValueError:
         return cell
+
+
+def _range(cell: str) -> str:
+    """Write an interval in words; nothing for that of a baseline, which is compared with itself."""
+    ends = [_ratio(end) for end in cell.split()]
+    return " to ".join(ends) if len(set(ends)) > 1 else ""
 
 
 def _short(cell: str, digits: int = 2) -> str:

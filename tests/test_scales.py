@@ -85,7 +85,7 @@ class TestScaleFiles:
     def test_a_recorded_learning_rate_is_part_of_the_run(self, folder: Path) -> None:
         """It holds for its scheme alone, where nobody else sets a rate."""
         scale = tomllib.loads((folder / "mini.toml").read_text(encoding="utf-8"))
-        rates = {task: scale[task]["training"]["learning_rate"] for task in ("soda", "wmt19")}
+        rates = {task: scale[task]["training"]["learning_rate"] for task in ("soda", "cnn_dailymail")}
         self.append(folder, "\n[soda.learning_rate]\ndense = 5e-4\ntop_2 = 3\n")
         recorded = config("dense", task="soda")
         assert recorded.training.learning_rate == 5e-4
@@ -95,7 +95,7 @@ class TestScaleFiles:
         assert config("top-2", task="soda").training.learning_rate == 3.0
         for scheme in ("top-1", "adaptive"):
             assert config(scheme, task="soda").training.learning_rate == rates["soda"]
-        assert config("dense", task="wmt19").training.learning_rate == rates["wmt19"]
+        assert config("dense", task="cnn_dailymail").training.learning_rate == rates["cnn_dailymail"]
         own = config("dense", task="soda", overrides={"training.learning_rate": 0.01})
         assert own.training.learning_rate == 0.01
 

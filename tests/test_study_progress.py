@@ -45,6 +45,7 @@ def test_time_left_by_hand(tmp_path: Path, clock: list[float]) -> None:
     assert left.seconds == pytest.approx(30 * 75 / 10)
     left.finish(dense)  # it need not go on
     left.advance(top_2, 1.0)
+    assert left.share_done == pytest.approx((13 + 20) / 85)  # it has no target: nothing is left of it
     left.finish(top_2)
     left.advance(top_1, 1.0)
     assert left.share_done == pytest.approx((13 + 20 + 20) / 85)

@@ -42,18 +42,19 @@ class Remaining:
         cost: Callable[[PlannedRun], float],
         has_target: Callable[[PlannedRun], bool],
     ) -> None:
-        self._left: dict[str, float] = {}
-        for run in missing:
-            share = 1 + (_TO_TARGET if has_target(run) else 0)
-            self._left[run.config.run_id] = share * cost(run)
-        self._cost = dict(self._left)
+        self._budget = {run.config.run_id: cost(run) for run in missing}
+        self._whole = {
+            run.config.run_id: cost(run) * (1 + _TO_TARGET if has_target(run) else 1) for run in missing
+        }
+        self._left = dict(self._whole)
         self._start = time.monotonic()
 
     def advance(self, run: PlannedRun, share: float) -> None:
         """Take in that a run has done this share of its budget."""
         run_id = run.config.run_id
-        cost = self._cost.get(run_id, 0.0)
-        self._left[run_id] = min(self._left.get(run_id, 0.0), cost * (1 - share / (1 + _TO_TARGET)))
+        if run_id in self._left:
+            left = self._whole[run_id] - share * self._budget[run_id]
+            self._left[run_id] = min(self._left[run_id], left)
 
     def finish(self, run: PlannedRun) -> None:
         """Take in that nothing of a run is left."""
@@ -62,7 +63,7 @@ class Remaining:
     @property
     def share_done(self) -> float:
         """Share of all work that is done."""
-        whole = sum(self._cost.values())
+        whole = sum(self._whole.values())
         return 1 - sum(self._left.values()) / whole if whole else 1.0
 
     @property
