@@ -13,6 +13,7 @@ from repro.results.run import RunResult
 
 FILE = "curves"
 TITLE = "Evaluation loss against training seconds and against forward FLOPs, by scheme"
+SEE = "Where a line comes down to the height at which top-2 ends, that scheme has reached the same loss."
 
 
 class Point(NamedTuple):

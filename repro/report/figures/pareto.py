@@ -15,6 +15,7 @@ from repro.results.run import Metric, RunResult
 
 FILE = "pareto"
 TITLE = "Quality against forward FLOPs per token, by scheme"
+SEE = "Up and left is better (down where lower is better); bars that overlap do not tell schemes apart."
 
 
 class Point(NamedTuple):

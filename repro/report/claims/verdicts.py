@@ -1,0 +1,97 @@
+"""Every claim with its verdict, and its numbers in words."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from repro.report.claims.definition import Claim, claims
+from repro.report.claims.evidence import Judgement, judge
+from repro.report.claims.measures import measured
+from repro.report.claims.units import UNITS, Unit
+from repro.results.published import Published
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A claim, what was found, and the words for it; they are empty where there is nothing."""
+
+    claim: Claim
+    judgement: Judgement
+
+    @property
+    def unit(self) -> Unit:
+        """Of the number; where items are counted, of the number of each."""
+        return UNITS[self.claim.measure]
+
+    @property
+    def need(self) -> int:
+        """How many items must keep to the rule."""
+        assert self.claim.count is not None, "items are counted"
+        return self.judgement.total if self.claim.count == "all" else self.claim.count
+
+    @property
+    def rule(self) -> str:
+        """Where the interval must lie, with units: `below 1 times`, `above 0 points in all 4 tasks`."""
+        claim = self.claim
+        limits = " and ".join(
+            f"{side} {self.unit.factor * limit:.3g} {self.unit.word}".rstrip()
+            for side, limit in (("above", claim.above), ("below", claim.below))
+            if limit is not None
+        )
+        if claim.count is None:
+            return limits
+        least = "all" if claim.count == "all" else f"at least {claim.count} of"
+        return f"{limits} in {least} {self.judgement.total or 'the'} {self.judgement.items}"
+
+    @property
+    def ours(self) -> str:
+        """Our number with its unit: `1.07 times`, `3 of 6 tasks`."""
+        estimate = self.judgement.estimate
+        if estimate is None:
+            return ""
+        if self.claim.count is not None:
+            return f"{estimate.value:.0f} of {self.judgement.total} {self.judgement.items}"
+        return self.unit.text(estimate.value)
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval: `0.98 to 1.17`, `1.2 or more`; of a count what it may become."""
+        estimate = self.judgement.estimate
+        if estimate is None:
+            return ""
+        low, high = estimate.low, estimate.high
+        if low is None or high is None:
+            return "one seed: none"
+        if self.claim.count is not None:
+            return f"may be {low:.0f} to {high:.0f}" if low < high else "all decided"
+        if math.isinf(low) and math.isinf(high):
+            return "no end"
+        if math.isinf(high):
+            return f"{self.unit.number(low)} or more"
+        if math.isinf(low):
+            return f"{self.unit.number(high)} or less"
+        return f"{self.unit.number(low)} to {self.unit.number(high)}"
+
+    @property
+    def paper(self) -> str:
+        """The paper's number with its unit."""
+        if self.claim.paper_value is None:
+            return ""
+        if self.claim.paper_of is not None:
+            return f"{self.claim.paper_value:.0f} of {self.claim.paper_of}"
+        return self.unit.text(self.claim.paper_value)
+
+    @property
+    def effect(self) -> str:
+        """The smallest effect that so many seeds could have shown."""
+        estimate = self.judgement.estimate
+        if estimate is None or estimate.detectable is None:
+            return ""
+        return self.unit.effect(estimate.detectable)
+
+
+def judged(published: Published) -> Sequence[Judged]:
+    """Judge all claims, in the order of `claims.toml`."""
+    return [
+        Judged(claim=claim, judgement=judge(claim, measured(claim, published))) for claim in claims()
+    ]
