@@ -261,8 +261,8 @@ def test_text_of_the_page_is_escaped() -> None:
     assert "<h1>&lt;i&gt;</h1>\n<p>1 &lt; 2</p>" in text
     assert '<nav aria-label="Sections"><a href="#claims">Claims</a> <a href="#figures">' in text
     link = '<a href="runs/&lt;b&gt;|/result.json">&lt;b&gt;|</a>'
-    cells = f'<td class="text">{link}</td><td class="number" data-value="0.123456">0.123</td>'
-    empty = '<td class="text"><a href="runs/c/result.json">c</a></td><td class="text"></td>'
+    cells = f'<td class="short">{link}</td><td class="number" data-value="0.123456">0.123</td>'
+    empty = '<td class="short"><a href="runs/c/result.json">c</a></td><td class="short"></td>'
     head = '<th scope="col">Run</th><th scope="col">n</th>'
     rows = f'<tr id="run-&lt;b&gt;|">{cells}</tr><tr id="run-c">{empty}</tr>'
     assert (
@@ -273,7 +273,7 @@ def test_text_of_the_page_is_escaped() -> None:
         '<ul class="note"><li>&lt;script&gt;</li></ul>\n'
         "</section>\n"
     ) in text
-    assert '<ul class="counts"><li class="holds"><b>2</b> holds</li></ul>' in text
+    assert '<ul class="counts"><li class="holds"><b>2</b> hold</li></ul>' in text
     rule = "<summary>does not hold</summary><dl><dt>Why</dt><dd>&lt;i&gt;</dd></dl>"
     assert f'<td class="fails"><details class="rule">{rule}</details></td>' in text
     assert "<figcaption><b>1 &gt; 0.</b> &lt;u&gt;.</figcaption></figure>" in text
@@ -314,7 +314,7 @@ def test_runs_of_a_row_lead_to_their_rows() -> None:
     text = page("t", "i", [Section(title="A", rows=rows)])
     links = '<a href="#run-a-0">a-0</a> <a href="#run-a-1">a-1</a>'
     assert f"<details><summary>2</summary>{links}</details>" in text
-    assert '<td class="text">top-1</td><td class="text"></td>' in text
+    assert '<td class="short">top-1</td><td class="short"></td>' in text
 
 
 def test_the_only_picture_of_a_table_stands_beside_it_unless_it_is_wide() -> None:
@@ -378,7 +378,7 @@ It's "so".
 
 ## Claims
 
-* 2 holds
+* 2 hold
 
 | Verdict | Samples | Why | Nothing |
 | --- | --- | --- | --- |

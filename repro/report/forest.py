@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "not measured": (FAINT, ""),
 }
 """Verdict -> colour and marker; the word stands beside them."""
-_REGION = "#dfe7ee"
+_REGION = "#dbe5ee"
 _CHARACTERS = 66
 """Of a line of text, at this width and size."""
 _LINE, _BAR, _GAP = 0.105, 0.13, 0.06
@@ -61,7 +61,7 @@ class _Panel:
 def forest(published: Published, wanted: Callable[[Claim], bool]) -> Figure | None:
     """Draw claims, a panel for each unit; None if none of them was measured.
 
-    The grey region is where a claim holds; it does if the whole interval lies in there.
+    The shaded region is where a claim holds; it does if the whole interval lies in there.
     """
     chosen = [one for one in judged(published) if wanted(one.claim)]
     if all(one.judgement.estimate is None for one in chosen):
@@ -76,6 +76,7 @@ def forest(published: Published, wanted: Callable[[Claim], bool]) -> Figure | No
     axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights).ravel().tolist()
     for of_panel, panel in zip(axes, panels.values(), strict=True):
         _draw(of_panel, panel)
+    _name(axes[0], {one.judgement.verdict for one in chosen})
     legend(figure, columns=3)
     return figure
 
@@ -106,6 +107,15 @@ def place(one: Judged) -> Place:
         above=-math.inf if claim.above is None else factor * claim.above,
         below=math.inf if claim.below is None else factor * claim.below,
     )
+
+
+def _name(axes: Axes, verdicts: Set[str]) -> None:
+    """Add what the legend explains, in a fixed order."""
+    for verdict, (colour, marker) in LOOKS.items():
+        if marker and verdict in verdicts:
+            axes.plot([], [], marker, color=colour, ms=4, mew=0.5, label=verdict)
+    axes.plot([], [], "*", color=BLACK, ms=6, label="the paper")
+    axes.plot([], [], "s", color=_REGION, ms=6, label="where it holds")
 
 
 def _lines(one: Judged) -> list[str]:
@@ -143,6 +153,8 @@ def _limits(panel: _Panel, places: Sequence[Place]) -> tuple[float, float]:
         return -0.04, 1.04
     anchors = [number for one in places for number in (one.value, one.paper) if number is not None]
     anchors += [limit for one in places for limit in (one.above, one.below) if math.isfinite(limit)]
+    if panel.rows[0].unit.is_signed:
+        anchors.append(0.0)  # no difference
     ends = [end for one in places for end in (one.low, one.high) if end is not None and math.isfinite(end)]
     return reach(anchors, ends)
 
@@ -164,12 +176,12 @@ def _bar(axes: Axes, one: Judged, of_claim: Place, limits: tuple[float, float], 
     colour, marker = LOOKS[verdict]
     half = 0.4 * _BAR
     region = max(of_claim.above, limits[0]), min(of_claim.below, limits[1])
-    axes.fill_betweenx([y - half, y + half], *region, color=_REGION, lw=0, label="the claim holds here")
+    axes.fill_betweenx([y - half, y + half], *region, color=_REGION, lw=0)
     for limit in (of_claim.above, of_claim.below):
         if math.isfinite(limit):
             axes.plot([limit, limit], [y - half, y + half], color=BLACK, lw=0.6)
     if of_claim.paper is not None:
-        axes.plot(of_claim.paper, y, "*", color=BLACK, mec="white", mew=0.3, ms=6, label="paper", zorder=4)
+        axes.plot(of_claim.paper, y, "*", color=BLACK, mec="white", mew=0.3, ms=6, zorder=4)
     if of_claim.value is None:
         return
     if of_claim.low is not None and of_claim.high is not None:
@@ -182,4 +194,4 @@ def _bar(axes: Axes, one: Judged, of_claim: Place, limits: tuple[float, float], 
             if (end < edge) if arrow == "<" else (end > edge):
                 axes.plot(edge, y, arrow, color=colour, ms=3, clip_on=False)
     shown = min(max(of_claim.value, limits[0]), limits[1])
-    axes.plot(shown, y, marker, color=colour, ms=4, mew=0.5, label=verdict, zorder=3, clip_on=False)
+    axes.plot(shown, y, marker, color=colour, ms=4, mew=0.5, zorder=3, clip_on=False)

@@ -18,6 +18,9 @@ VERDICTS: Mapping[str, str] = {
     "not measured": "unknown",
 }
 """Verdicts, and the class of their cells."""
+_SEVERAL = {"holds": "hold", "does not hold": "do not hold"}
+_SHORT = 24
+"""Characters of a cell that is not wrapped."""
 HEADS = {
     "(paper)": "Paper",
     "Time": "Time, ratio",
@@ -126,7 +129,7 @@ class Section:
 def markdown(title: str, introduction: str, sections: Sequence[Section]) -> str:
     """Render the report as Markdown; pictures are linked from `figures/`."""
     templates = _environment(autoescape=False, finalize=lambda value: literal(str(value)))
-    templates.filters |= {"cell": cell, "head": head}
+    templates.filters |= {"cell": cell, "head": head, "several": _several}
     template = templates.get_template("report.md")
     return template.render(title=title, introduction=introduction, sections=sections).rstrip() + "\n"
 
@@ -134,7 +137,7 @@ def markdown(title: str, introduction: str, sections: Sequence[Section]) -> str:
 def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
     """Render the report as one HTML page; pictures, style and script are inside."""
     templates = _environment(autoescape=True, finalize=_escaped)
-    templates.filters |= {"cell": cell, "head": head, "css_class": _css_class}
+    templates.filters |= {"cell": cell, "head": head, "css_class": _css_class, "several": _several}
     template = templates.get_template("report.html")
     return template.render(title=title, introduction=introduction, sections=sections)
 
@@ -179,4 +182,12 @@ def _escaped(value: object) -> Markup:
 
 
 def _css_class(value: Cell) -> str:
-    return "number" if isinstance(value, int | float) else VERDICTS.get(str(value), "text")
+    if isinstance(value, int | float):
+        return "number"
+    words = str(value or "")
+    return VERDICTS.get(words, "short" if len(words) <= _SHORT else "text")
+
+
+def _several(verdict: str, count: int) -> str:
+    """Say the verdict of several claims."""
+    return verdict if count == 1 else _SEVERAL.get(verdict, verdict)

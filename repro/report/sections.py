@@ -1,4 +1,4 @@
-"""What stands in the report of a scale: the answer first, then tables and figures, then what they rest upon."""
+"""What stands in the report of a scale: the answer, then tables and figures, then what they rest upon."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,8 +37,8 @@ PLACES = {
 CAVEATS = {
     "mini": "Models and texts of this scale are toys: what carries over is how time, FLOPs and shares behave,"
     " not the qualities. ",
-    "small": "Models of this scale are small and learn from scratch: their qualities are far below those of the"
-    " paper's checkpoints. ",
+    "small": "Models of this scale are small and learn from scratch: their qualities are far below those of"
+    " the paper's checkpoints. ",
 }
 """Scale -> what to bear in mind."""
 _RULE = "A claim holds, or does not, if the whole 95 % interval says so; else it is open."

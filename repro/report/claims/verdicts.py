@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from repro.report.claims.definition import Claim, claims
 from repro.report.claims.evidence import Judgement, judge
 from repro.report.claims.measures import measured
-from repro.report.claims.units import UNITS, Unit
+from repro.report.claims.units import METRIC, UNITS, Unit
 from repro.results.published import Published
+from repro.tasks import base as tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,10 @@ class Judged:
     @property
     def unit(self) -> Unit:
         """Of the number; where items are counted, of the number of each."""
-        return UNITS[self.claim.measure]
+        unit = UNITS[self.claim.measure]
+        if unit is METRIC and "task" in self.claim.parameters:
+            return replace(unit, word=tasks.load(str(self.claim.parameters["task"])).METRIC)
+        return unit
 
     @property
     def need(self) -> int:
@@ -64,13 +68,9 @@ class Judged:
             return "one seed: none"
         if self.claim.count is not None:
             return f"may be {low:.0f} to {high:.0f}" if low < high else "all decided"
-        if math.isinf(low) and math.isinf(high):
-            return "no end"
-        if math.isinf(high):
-            return f"{self.unit.number(low)} or more"
-        if math.isinf(low):
-            return f"{self.unit.number(high)} or less"
-        return f"{self.unit.number(low)} to {self.unit.number(high)}"
+        ends = ["" if math.isinf(end) else self.unit.number(end) for end in (low, high)]
+        words = {(True, True): "{0} to {1}", (True, False): "{0} or more", (False, True): "{1} or less"}
+        return words.get((bool(ends[0]), bool(ends[1])), "no end").format(*ends)
 
     @property
     def paper(self) -> str:
@@ -92,6 +92,4 @@ class Judged:
 
 def judged(published: Published) -> Sequence[Judged]:
     """Judge all claims, in the order of `claims.toml`."""
-    return [
-        Judged(claim=claim, judgement=judge(claim, measured(claim, published))) for claim in claims()
-    ]
+    return [Judged(claim=claim, judgement=judge(claim, measured(claim, published))) for claim in claims()]

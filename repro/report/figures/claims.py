@@ -7,7 +7,7 @@ from repro.results.published import Published
 
 FILE = "claims"
 TITLE = "The main claims: our number with its 95 % interval, the paper's number, and where the claim holds"
-SEE = "A claim holds where the whole bar lies in the grey, does not where none of it does, and else is open."
+SEE = "A claim holds where the whole bar lies in the shaded part, does not where none does, and else is open."
 
 
 def draw(published: Published) -> Figure | None:

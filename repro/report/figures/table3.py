@@ -56,12 +56,12 @@ def draw(published: Published) -> Figure | None:
         return None
     tasks = list(dict.fromkeys(row.title for row in rows))
     heights = [number + _GAP * tasks.index(row.title) for number, row in enumerate(rows)]
-    figure, (left, right) = panels(2, 2, row_height=0.11 * heights[-1] + 0.75, rest=0.2)
+    figure, (left, right) = panels(2, 2, row_height=0.14 * heights[-1] + 0.75, rest=0.2)
     names = [row.scheme for row in rows]
     _panel(left, names, heights, times, 1.0, FARTHEST["time"])
     _panel(right, names, heights, qualities, 0.0, FARTHEST["quality"])
     label(left, "", "time, ratio to top-2", "")
-    label(right, "", "quality to top-2's, % better", "")
+    label(right, "", "quality, % better", "")
     centres = [
         sum(y for y, row in zip(heights, rows, strict=True) if row.title == task)
         / sum(row.title == task for row in rows)

@@ -96,11 +96,11 @@ def _shown(row: SchemeRow) -> Row:
     return {
         "Task": row.title,
         "Scheme": row.scheme,
-        "Time to top-2's loss": _times(row.norm_time),
+        "Time to top-2's loss": _time(row),
         "95 % interval": " to ".join(f"{rounded(end):.2f}" for end in ends) if ends else None,
-        "(paper)": _times(row.paper.get("time")),
-        "FLOPs": _times(row.relative_to_baseline(flops)),
-        "(paper) ": _times(_norm_flops_paper(row)),
+        "(paper)": _ratio(row.paper.get("time")),
+        "FLOPs": _ratio(row.relative_to_baseline(flops)),
+        "(paper) ": _ratio(_norm_flops_paper(row)),
         "Metric": row.metric,
         "Quality": mean(qualities),
         "±": rounded(interval(qualities), 2),
@@ -110,9 +110,14 @@ def _shown(row: SchemeRow) -> Row:
     }
 
 
-def _times(value: float | str | None) -> str | None:
-    """Format a ratio; a bound stays as it is."""
-    return value if value is None or isinstance(value, str) else f"{rounded(value):.2f} times"
+def _time(row: SchemeRow) -> str | None:
+    """Format the ratio of times, or its bound."""
+    value = row.norm_time
+    return value if value is None or isinstance(value, str) else f"{value:.2f} times"
+
+
+def _ratio(value: float | None) -> str | None:
+    return None if value is None else f"{rounded(value):.2f}"
 
 
 def _norm_flops_paper(row: SchemeRow) -> float | None:
