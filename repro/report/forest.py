@@ -22,12 +22,14 @@ LOOKS: Mapping[str, tuple[str, str]] = {
 }
 """Verdict -> colour and marker; the word stands beside them."""
 _REGION = "#dbe5ee"
-_CHARACTERS = 66
+_CHARACTERS = 70
 """Of a line of text, at this width and size."""
+_BOLD = 1.35
+"""Width of a bold character, in others."""
 _LINE, _BAR, _GAP = 0.105, 0.13, 0.06
 """Inches: a line of text, the place of an interval, and what lies between claims."""
-_AXIS = 0.42
-"""Inches: ticks and label below a panel."""
+_AXIS, _LEGEND, _MARGIN = 0.36, 0.33, 0.1
+"""Inches: ticks and label below a panel, what is above all of them, left and right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +72,15 @@ def forest(published: Published, wanted: Callable[[Claim], bool]) -> Figure | No
     for one in chosen:
         label = one.unit.axis if one.claim.count is None else COUNTED
         panels.setdefault(label, _Panel(label)).rows.append(one)
-    heights = [panel.height for panel in panels.values()]
-    size = WIDTH, sum(heights) + _AXIS * len(heights) + 0.35
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights).ravel().tolist()
-    for of_panel, panel in zip(axes, panels.values(), strict=True):
-        _draw(of_panel, panel)
-    _name(axes[0], {one.judgement.verdict for one in chosen})
+    height = _LEGEND + sum(panel.height + _AXIS for panel in panels.values())
+    # All heights are known; a layout that measures every text would take as long again.
+    figure = Figure(figsize=(WIDTH, height))
+    top = height - _LEGEND
+    for panel in panels.values():
+        sides = _MARGIN / WIDTH, (top - panel.height) / height, 1 - 2 * _MARGIN / WIDTH, panel.height / height
+        _draw(figure.add_axes(sides), panel)
+        top -= panel.height + _AXIS
+    _name(figure.axes[0], {one.judgement.verdict for one in chosen})
     legend(figure, columns=3)
     return figure
 
@@ -121,7 +125,7 @@ def _name(axes: Axes, verdicts: Set[str]) -> None:
 def _lines(one: Judged) -> list[str]:
     """Wrap the words of a claim so that the verdict fits behind the last line."""
     lines = textwrap.wrap(one.claim.text, _CHARACTERS)
-    if len(lines[-1]) + len(one.judgement.verdict) + 2 > _CHARACTERS:
+    if len(lines[-1]) + _BOLD * len(one.judgement.verdict) + 1 > _CHARACTERS:
         lines.append("")
     return lines
 

@@ -97,7 +97,7 @@ def legend(figure: Figure, columns: int = 4) -> None:
         figure.legend(
             list(handles.values()),
             list(map(literal, handles)),
-            loc="outside upper center",
+            loc="outside upper center" if figure.get_layout_engine() else "upper center",
             ncols=min(columns, len(handles)),
             fontsize=SMALL,
             frameon=False,

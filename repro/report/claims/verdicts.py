@@ -90,6 +90,15 @@ class Judged:
         return self.unit.effect(estimate.detectable)
 
 
+_latest: list[tuple[Published, Sequence[Judged]]] = []
+"""What was judged last: the tables, figures and pages of one report ask for the same."""
+
+
 def judged(published: Published) -> Sequence[Judged]:
     """Judge all claims, in the order of `claims.toml`."""
-    return [Judged(claim=claim, judgement=judge(claim, measured(claim, published))) for claim in claims()]
+    if not _latest or _latest[0][0] is not published:
+        verdicts = [
+            Judged(claim=claim, judgement=judge(claim, measured(claim, published))) for claim in claims()
+        ]
+        _latest[:] = [(published, verdicts)]
+    return _latest[0][1]
