@@ -15,7 +15,7 @@ from statistics import stdev
 
 from repro.report.claims.verdicts import Judged, judged
 from repro.report.figures import claims
-from repro.report.page import VERDICTS
+from repro.report.page import VERDICTS, several
 from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
 from repro.report.statistics import detectable
 from repro.results.published import Published
@@ -80,7 +80,7 @@ def verdicts(*scales: str) -> list[str]:
 
 def _counts(judgements: Sequence[Judged]) -> str:
     counts: Counter[str] = Counter(one.judgement.verdict for one in judgements)
-    named = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+    named = ", ".join(f"{counts[verdict]} {several(verdict, counts[verdict])}" for verdict in VERDICTS)
     return f"of {len(judgements)} claims {named}"
 
 

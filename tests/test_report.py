@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -295,7 +296,9 @@ def test_the_page_has_both_looks_and_one_for_paper() -> None:
 
 
 def test_rows_of_a_group_stand_below_its_heading() -> None:
-    rows = [{"Subject": subject, "n": number} for number, subject in enumerate(("x", "<y>", "x"))]
+    rows: list[tables.Row] = [
+        {"Subject": subject, "n": number} for number, subject in enumerate(("x", "<y>", "x"))
+    ]
     section = Section(title="A", rows=rows, group="Subject", is_folded=True)
     text = page("t", "i", [section])
 
@@ -310,7 +313,7 @@ def test_rows_of_a_group_stand_below_its_heading() -> None:
 
 
 def test_runs_of_a_row_lead_to_their_rows() -> None:
-    rows = [{"Scheme": "dense", "Runs": "a-0 a-1"}, {"Scheme": "top-1", "Runs": None}]
+    rows: list[tables.Row] = [{"Scheme": "dense", "Runs": "a-0 a-1"}, {"Scheme": "top-1", "Runs": None}]
     text = page("t", "i", [Section(title="A", rows=rows)])
     links = '<a href="#run-a-0">a-0</a> <a href="#run-a-1">a-1</a>'
     assert f"<details><summary>2</summary>{links}</details>" in text
@@ -318,11 +321,11 @@ def test_runs_of_a_row_lead_to_their_rows() -> None:
 
 
 def test_the_only_picture_of_a_table_stands_beside_it_unless_it_is_wide() -> None:
-    drawing = {"name": "x", "title": "A", "see": "B.", "svg": "<svg></svg>"}
+    drawing = Picture(name="x", title="A", see="B.", svg="<svg></svg>")
     rows = [{"n": 1}]
-    narrow = Section(title="A", rows=rows, pictures=[Picture(**drawing)])
+    narrow = Section(title="A", rows=rows, pictures=[drawing])
     assert '<div class="beside">' in page("t", "i", [narrow])
-    wide = Section(title="A", rows=rows, pictures=[Picture(**drawing, is_wide=True)])
+    wide = Section(title="A", rows=rows, pictures=[replace(drawing, is_wide=True)])
     text = page("t", "i", [wide])
     assert '<div class="beside">' not in text
     assert '<figure class="wide"><div class="drawing" tabindex="0">' in text

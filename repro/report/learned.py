@@ -43,7 +43,7 @@ def learned(published: Published, study: str) -> list[str]:
     mine = [one for one in judged(published) if study_of(one.claim) == study]
     if not mine:
         return []
-    counts = Counter(one.judgement.verdict for one in mine)
+    counts: Counter[str] = Counter(one.judgement.verdict for one in mine)
     named = ", ".join(
         f"{counts[verdict]} {words[counts[verdict] > 1]}"
         for verdict, words in _WORDS.items()

@@ -129,7 +129,7 @@ class Section:
 def markdown(title: str, introduction: str, sections: Sequence[Section]) -> str:
     """Render the report as Markdown; pictures are linked from `figures/`."""
     templates = _environment(autoescape=False, finalize=lambda value: literal(str(value)))
-    templates.filters |= {"cell": cell, "head": head, "several": _several}
+    templates.filters |= {"cell": cell, "head": head, "several": several}
     template = templates.get_template("report.md")
     return template.render(title=title, introduction=introduction, sections=sections).rstrip() + "\n"
 
@@ -137,7 +137,7 @@ def markdown(title: str, introduction: str, sections: Sequence[Section]) -> str:
 def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
     """Render the report as one HTML page; pictures, style and script are inside."""
     templates = _environment(autoescape=True, finalize=_escaped)
-    templates.filters |= {"cell": cell, "head": head, "css_class": _css_class, "several": _several}
+    templates.filters |= {"cell": cell, "head": head, "css_class": _css_class, "several": several}
     template = templates.get_template("report.html")
     return template.render(title=title, introduction=introduction, sections=sections)
 
@@ -188,6 +188,6 @@ def _css_class(value: Cell) -> str:
     return VERDICTS.get(words, "short" if len(words) <= _SHORT else "text")
 
 
-def _several(verdict: str, count: int) -> str:
+def several(verdict: str, count: int) -> str:
     """Say the verdict of several claims."""
     return verdict if count == 1 else _SEVERAL.get(verdict, verdict)

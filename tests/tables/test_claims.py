@@ -297,10 +297,8 @@ def estimate(low: float | None, high: float | None) -> Estimate:
 
 
 def claim_with(**changes: object) -> Claim:
-    values: dict[str, object] = {"text": "", "subject": "time", "where": "", "paper": ""} | {
-        "quantity": "",
-        "measure": "",
-    }
+    words: dict[str, object] = dict.fromkeys(("text", "where", "paper", "quantity", "measure"), "")
+    values = words | {"subject": "time"}
     return Claim(**values | changes)  # type: ignore[arg-type]
 
 
