@@ -59,7 +59,7 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     },
     ROOT / "README.md": {
         "table 3": partial(scales.schemes, "mini"),
-        "verdicts": partial(scales.verdicts, "mini"),
+        "verdicts": partial(scales.answer, "mini", "small"),
     },
     **{
         DOCS / f"results-{scale.name}.md": {

@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 
+from repro.report.claims.verdicts import Judged, judged
+from repro.report.figures import claims
+from repro.report.page import VERDICTS, several
 from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
 from repro.report.statistics import detectable
 from repro.results.published import Published
 
-PUBLISHED = Path(__file__).parent.parent / "results" / "published"
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "results" / "published"
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -48,13 +52,35 @@ def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def verdicts(scale: str) -> list[str]:
-    """Return how many claims hold at a scale, and each of them in a line."""
-    claims = list(_read(scale, "claims.csv"))
-    counts = Counter(claim["Verdict"] for claim in claims)
-    of_each = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    rows = ((claim["Claim"], claim["Where"], claim["Verdict"]) for claim in claims)
-    return [f"Of {len(claims)} claims: {of_each}.", "", *table(("claim", "where", "verdict"), rows)]
+def answer(*scales: str) -> list[str]:
+    """Return how many claims hold at each scale that is published, a picture of the first, the main claims."""
+    folders = {scale: PUBLISHED / scale for scale in scales if (PUBLISHED / scale / "runs.jsonl").is_file()}
+    found = {scale: judged(Published.read(folder)) for scale, folder in folders.items()}
+    lines = [f"* `{scale}`: {_counts(judgements)}" for scale, judgements in found.items()]
+    for folder in folders.values():
+        picture = folder / "figures" / f"{claims.FILE}.svg"
+        if picture.is_file():
+            lines += ["", f"![{claims.TITLE}]({picture.relative_to(ROOT)})", "", f"*{claims.SEE}*"]
+            break
+    heads = ("claim", "the paper", *(f"`{scale}`: ours, 95 % interval" for scale in found))
+    main = ([one for one in judgements if one.claim.headline] for judgements in found.values())
+    return [*lines, "", *table(heads, map(_main_claim, zip(*main, strict=True)))]
+
+
+def _counts(judgements: Sequence[Judged]) -> str:
+    counts: Counter[str] = Counter(one.judgement.verdict for one in judgements)
+    named = ", ".join(f"{counts[verdict]} {several(verdict, counts[verdict])}" for verdict in VERDICTS)
+    return f"of {len(judgements)} claims {named}"
+
+
+def _main_claim(of_scales: Sequence[Judged]) -> tuple[str, ...]:
+    claim = of_scales[0].claim
+    return (f"{claim.text} ({claim.where})", of_scales[0].paper or claim.paper, *map(_verdict, of_scales))
+
+
+def _verdict(one: Judged) -> str:
+    verdict = f"**{one.judgement.verdict}**"
+    return f"{verdict}: {one.ours} ({one.interval})" if one.ours else verdict
 
 
 def judgements(scale: str) -> list[str]:

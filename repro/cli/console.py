@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repro import paper
+from repro.report.numbers import quantity
 
 if TYPE_CHECKING:
     from repro.results.run import EvalResult, RunResult
@@ -116,16 +117,6 @@ def result_table(result: RunResult, title: str) -> Table:
         number(result.metric_top1.value) if result.metric_top1 else "",
     )
     return table
-
-
-def quantity(value: float | None) -> str:
-    """Format a number with a metric prefix, three digits: 2.18G."""
-    if value is None:
-        return ""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:.3g}"
 
 
 def number(value: float | None) -> str:

@@ -12,6 +12,7 @@ from repro.cli.study_progress import Remaining, StudyDisplay
 from repro.config import RunConfig
 from repro.machine import available_memory
 from repro.report.build import build_report
+from repro.report.learned import learned
 from repro.report.tables.base import load_shown
 from repro.results.published import Published
 from repro.results.run import read_result
@@ -97,6 +98,7 @@ def _warn_of_other_code(finished: Iterable[PlannedRun]) -> None:
 
 
 def _show(studies: Iterable[str], published: Published, written: list[Path], as_json: bool) -> None:
+    """Print of each study what was learnt, its table and the notes, then where the report is."""
     tables = {study: load_shown(load_study(study).table) for study in studies}
     if as_json:
         rows = {study: table.rows(published) for study, table in tables.items()}
@@ -105,10 +107,15 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
     for study, table in tables.items():
         if len(tables) > 1:
             out.print(f"{study}:", markup=False)
+        for line in learned(published, study):
+            out.print(line)
         out.print(plain_table(table.shown(published)))
         for note in table.notes(published):
             out.print(f"* {note}", markup=False)
     out.print(" ".join(str(path) for path in written if path.suffix == ".csv"), markup=False)
+    for path in written:
+        if path.name == "report.html":
+            out.print(f"All of it, with pictures: {path}")
 
 
 class Costs:

@@ -32,6 +32,7 @@ SHOWN: dict[str, ShownTable] = {
     "learning_rate": learning_rate,
     "table1": table1,
     "table3": table3,
+    "table3_detail": table3_detail,
     "table4": table4,
     "table5_detail": table5_detail,
     "table6_detail": table6_detail,
@@ -40,7 +41,6 @@ SHOWN: dict[str, ShownTable] = {
 TABLES: dict[str, Table] = SHOWN | {
     "claims": claims,
     "runs": runs,
-    "table3_detail": table3_detail,
     "table4_detail": table4_detail,
     "table5": table5,
     "table6": table6,
