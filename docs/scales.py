@@ -53,7 +53,7 @@ def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def answer(*scales: str) -> list[str]:
-    """Return how many claims hold at each scale that is published, a picture of the first, the main claims."""
+    """Return how many claims hold at each published scale, a picture of the first, and the main claims."""
     folders = {scale: PUBLISHED / scale for scale in scales if (PUBLISHED / scale / "runs.jsonl").is_file()}
     found = {scale: judged(Published.read(folder)) for scale, folder in folders.items()}
     lines = [f"* `{scale}`: {_counts(judgements)}" for scale, judgements in found.items()]

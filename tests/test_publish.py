@@ -145,7 +145,7 @@ class TestPublish:
         (figures / "gates.svg").write_text("no longer drawn")
         publish(tmp_path, "mini")
         assert (figures / "curves.png").read_bytes() == b"of another version"
-        assert {path.stem for path in figures.iterdir()} == {"curves", "pareto"}
+        assert {path.stem for path in figures.iterdir()} == {"curves", "pareto", "table3"}
 
     def test_files_put_there_by_hand_stay(self, tmp_path: Path) -> None:
         """A table of another study goes: it is made anew if there is something to say."""

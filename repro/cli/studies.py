@@ -1,5 +1,6 @@
 """`repro ablate`: the runs of studies with one progress display, then their tables."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,10 +113,10 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
         out.print(plain_table(table.shown(published)))
         for note in table.notes(published):
             out.print(f"* {note}", markup=False)
-    out.print(" ".join(str(path) for path in written if path.suffix == ".csv"), markup=False)
-    for path in written:
-        if path.name == "report.html":
-            out.print(f"All of it, with pictures: {path}")
+    (report,) = [path for path in written if path.name == "report.html"]
+    names = " ".join(path.name for path in written if path.suffix == ".csv")
+    out.print(textwrap.fill(f"Beside the report: {names}", 80), markup=False)
+    out.print(f"All of it, with pictures: {report}", markup=False)
 
 
 class Costs:

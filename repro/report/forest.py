@@ -22,11 +22,11 @@ LOOKS: Mapping[str, tuple[str, str]] = {
 }
 """Verdict -> colour and marker; the word stands beside them."""
 _REGION = "#dbe5ee"
-_CHARACTERS = 70
+_CHARACTERS = 61
 """Of a line of text, at this width and size."""
 _BOLD = 1.35
 """Width of a bold character, in others."""
-_LINE, _BAR, _GAP = 0.105, 0.13, 0.06
+_LINE, _BAR, _GAP = 0.12, 0.13, 0.07
 """Inches: a line of text, the place of an interval, and what lies between claims."""
 _AXIS, _LEGEND, _MARGIN = 0.36, 0.33, 0.1
 """Inches: ticks and label below a panel, what is above all of them, left and right."""
@@ -168,10 +168,10 @@ def _text(axes: Axes, one: Judged, top: float) -> None:
     colour, _ = LOOKS[verdict]
     across = axes.get_yaxis_transform()
     for number, line in enumerate(lines):
-        words = axes.text(0, top + _LINE * number, line, transform=across, va="top", fontsize=SMALL)
+        words = axes.text(0, top + _LINE * number, line, transform=across, va="top", fontsize=TEXT)
         words.set_in_layout(False)
     words = axes.text(1, top + _LINE * (len(lines) - 1), verdict, transform=across, va="top", ha="right")
-    words.set(fontsize=SMALL, color=colour, fontweight="bold", in_layout=False)
+    words.set(fontsize=TEXT, color=colour, fontweight="bold", in_layout=False)
 
 
 def _bar(axes: Axes, one: Judged, of_claim: Place, limits: tuple[float, float], y: float) -> None:

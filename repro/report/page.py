@@ -19,7 +19,7 @@ VERDICTS: Mapping[str, str] = {
 }
 """Verdicts, and the class of their cells."""
 _SEVERAL = {"holds": "hold", "does not hold": "do not hold"}
-_SHORT = 24
+_SHORT = 18
 """Characters of a cell that is not wrapped."""
 HEADS = {
     "(paper)": "Paper",

@@ -41,6 +41,8 @@ CAVEATS = {
     " the paper's checkpoints. ",
 }
 """Scale -> what to bear in mind."""
+_MANY = 40
+"""Rows of a table that is folded."""
 _RULE = "A claim holds, or does not, if the whole 95 % interval says so; else it is open."
 
 
@@ -135,12 +137,14 @@ def _rule(one: Judged) -> Row:
 def _table(name: str, published: Published, pictures: Mapping[str, Picture]) -> Section:
     table = tables.load_shown(SHOWN[name])
     title, _, text = plugins.summary("tables", name).partition(": ")
+    rows = table.shown(published)
     return Section(
         title=title,
         text=text[:1].upper() + text[1:],
-        rows=table.shown(published),
+        rows=rows,
         notes=table.notes(published),
         pictures=_placed(name, pictures),
+        is_folded=len(rows) > _MANY,
     )
 
 

@@ -7,7 +7,18 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from repro.report.schemes import STUDY, tasks_in_order, title
-from repro.report.style import SCHEMES, UNNAMED, WIDE, WIDTH, label, legend, lines_only, mean_line, panels
+from repro.report.style import (
+    SCHEMES,
+    UNNAMED,
+    WIDE,
+    WIDTH,
+    count_operations,
+    label,
+    legend,
+    lines_only,
+    mean_line,
+    panels,
+)
 from repro.results.published import Published
 from repro.results.run import RunResult
 
@@ -49,6 +60,7 @@ def draw(published: Published) -> Figure | None:
             mean_line(right, [point.flops for point in curve], losses, **look)
         label(left, title(task), "training time (s)", "evaluation loss")
         label(right, "", "forward FLOPs", "evaluation loss")
+        count_operations(right)
         lines_only(left)
         lines_only(right)
     legend(figure)

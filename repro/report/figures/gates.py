@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from repro.report.fronts import STUDY, misses_budget, on_front
 from repro.report.schemes import SchemeRow, flops, performance, scheme_rows
 from repro.report.statistics import interval
-from repro.report.style import BLACK, COLOURS, FAINT, WIDE, WIDTH, label, legend, lines_only, panels
+from repro.report.style import (
+    BLACK,
+    COLOURS,
+    FAINT,
+    WIDE,
+    WIDTH,
+    count_operations,
+    label,
+    legend,
+    lines_only,
+    panels,
+)
 from repro.results.published import Published
 
 FILE = "gates"
@@ -97,6 +108,7 @@ def _panel(axes: Axes, points: Sequence[_Point], looks: _Looks) -> None:
     axes.plot([x for x, _ in front], [y for _, y in front], color=FAINT, lw=0.8, zorder=0)
     better = "" if rows[0].runs[0].metric.higher_is_better else " (lower is better)"
     label(axes, rows[0].title, "FLOPs per token", f"{rows[0].metric}{better}")
+    count_operations(axes)
     lines_only(axes)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from repro.report.schemes import METRIC_TITLES, STUDY, tasks_in_order, title
 from repro.report.statistics import interval
-from repro.report.style import MARKERS, SCHEMES, UNNAMED, label, legend, lines_only, panels
+from repro.report.style import MARKERS, SCHEMES, UNNAMED, count_operations, label, legend, lines_only, panels
 from repro.results.published import Published
 from repro.results.run import Metric, RunResult
 
@@ -75,5 +75,6 @@ def _panel(axes: Axes, task: str, schemes: Mapping[str, Point]) -> None:
     metric = next(iter(schemes.values())).metric
     better = "" if metric.higher_is_better else "\n(lower is better)"
     label(axes, title(task), "FLOPs per token", f"{METRIC_TITLES.get(metric.name, metric.name)}{better}")
+    count_operations(axes)
     axes.margins(x=0.15)
     lines_only(axes)

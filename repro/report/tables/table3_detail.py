@@ -93,13 +93,12 @@ def notes(published: Published) -> list[str]:
 
 
 def _shown(row: SchemeRow) -> Row:
-    ends = row.time_to_target.interval if row.time_to_target else None
     qualities, share = row.values(performance), row.mean(share_multi_expert)
     return {
         "Task": row.title,
         "Scheme": row.scheme,
         "Time to top-2's loss": _time(row),
-        "95 % interval": " to ".join(f"{rounded(end):.2f}" for end in ends) if ends else None,
+        "95 % interval": _interval(row),
         "(paper)": _ratio(row.paper.get("time")),
         "FLOPs": _ratio(row.relative_to_baseline(flops)),
         "(paper) ": _ratio(_norm_flops_paper(row)),
@@ -110,6 +109,14 @@ def _shown(row: SchemeRow) -> Row:
         "Two experts": None if share is None else f"{share:.0%}",
         "Runs": row.run_ids or None,
     }
+
+
+def _interval(row: SchemeRow) -> str | None:
+    """Format the interval of the ratio; a baseline, which is compared with itself, has none."""
+    ends = row.time_to_target.interval if row.time_to_target else None
+    if ends is None:
+        return None
+    return "baseline" if row.scheme == row.baseline else " to ".join(f"{rounded(end):.2f}" for end in ends)
 
 
 def _time(row: SchemeRow) -> str | None:
