@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+import overview
 import scales
 from fields import files_of_run, keys_of
+
+from repro.report.claims.definition import Subject
 
 RESULT = ("RunResult", "Metric", "Flops", "RoutingSummary", "CurvePoint", "Curriculum", "Parameters", "Data")
 ANALYSIS = (
@@ -38,11 +41,28 @@ OF_SCALE: Mapping[str, Callable[[str], list[str]]] = {
     "table 3": scales.schemes,
     "spreads": scales.spreads,
     "table 4": scales.words,
+    "table 5": partial(overview.shown, "table5_detail"),
+    "table 6": partial(overview.shown, "table6_detail"),
+    "gates": partial(overview.shown, "gates"),
+    "weights": partial(overview.shown, "weights"),
+    "adamoe": partial(overview.shown, "adamoe"),
     "learning rates": scales.rates,
     "table 1": scales.layers,
+    "models": overview.models,
+    "cost": overview.cost,
     "circumstances": scales.circumstances,
 }
 """Parts that the page of a scale may have."""
+SCALES = ("mini", "small")
+"""Scales with a page; what of one is not published is said to be not measured."""
+CLAIMS: Mapping[str, Subject] = {
+    "claims about time": "time",
+    "claims about quality": "quality",
+    "claims about operations": "FLOPs",
+    "claims about tokens": "tokens and layers",
+    "claims about AdaMoE": "AdaMoE",
+}
+"""Part of the replication report -> subject of its claims."""
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
     DOCS / "performance.md": {
@@ -58,15 +78,20 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "bench.json": partial(keys_of, "Bench", "BenchCase", "LayerTiming"),
     },
     ROOT / "README.md": {
-        "table 3": partial(scales.schemes, "mini"),
-        "verdicts": partial(scales.answer, "mini", "small"),
+        "verdicts": partial(scales.answer, *SCALES),
+    },
+    DOCS / "replication-report.md": {
+        "verdicts": partial(scales.answer, *SCALES, page=DOCS),
+        "models": partial(overview.models, *SCALES),
+        "cost": partial(overview.cost, *SCALES),
+        "missing": partial(overview.missing, *SCALES),
+        **{name: partial(overview.claims_about, subject, *SCALES) for name, subject in CLAIMS.items()},
+        **{f"{name}, {scale}": partial(part, scale) for scale in SCALES for name, part in OF_SCALE.items()},
+        "layer": partial(scales.layers, "mini", ("768/3072", "fp32")),
     },
     **{
-        DOCS / f"results-{scale.name}.md": {
-            name: partial(part, scale.name) for name, part in OF_SCALE.items()
-        }
-        for scale in scales.PUBLISHED.iterdir()
-        if (DOCS / f"results-{scale.name}.md").exists()
+        DOCS / f"results-{scale}.md": {name: partial(part, scale) for name, part in OF_SCALE.items()}
+        for scale in SCALES
     },
 }
 

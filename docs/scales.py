@@ -1,11 +1,14 @@
 """Tables of a published scale in Markdown, as README and docs show them: read from its CSV files."""
 
 import csv
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import stdev
 
+from repro.report.claims.definition import Claim
 from repro.report.claims.verdicts import Judged, judged
 from repro.report.figures import claims
 from repro.report.page import VERDICTS, several
@@ -52,19 +55,41 @@ def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def answer(*scales: str) -> list[str]:
-    """Return how many claims hold at each published scale, a picture of the first, and the main claims."""
-    folders = {scale: PUBLISHED / scale for scale in scales if (PUBLISHED / scale / "runs.jsonl").is_file()}
-    found = {scale: judged(Published.read(folder)) for scale, folder in folders.items()}
+def answer(*scales: str, page: Path = ROOT) -> list[str]:
+    """Return how many claims hold at each published scale, a picture of the first, and the main claims.
+
+    Args:
+        page: the folder of the page that this stands in.
+    """
+    found = {scale: judged(published(scale)) for scale in with_runs(scales)}
     lines = [f"* `{scale}`: {_counts(judgements)}" for scale, judgements in found.items()]
-    for folder in folders.values():
-        picture = folder / "figures" / f"{claims.FILE}.svg"
+    for scale in found:
+        picture = PUBLISHED / scale / "figures" / f"{claims.FILE}.png"
         if picture.is_file():
-            lines += ["", f"![{claims.TITLE}]({picture.relative_to(ROOT)})", "", f"*{claims.SEE}*"]
+            place = Path(os.path.relpath(picture, page)).as_posix()
+            lines += ["", f"![{claims.TITLE}]({place})", "", f"*{claims.SEE}*"]
             break
+    return [*lines, "", *claims_where(lambda claim: claim.headline, scales)]
+
+
+def claims_where(wanted: Callable[[Claim], bool], scales: Iterable[str]) -> list[str]:
+    """Return claims with the paper's number, and verdict and number at each scale with runs."""
+    found = {
+        scale: [one for one in judged(published(scale)) if wanted(one.claim)] for scale in with_runs(scales)
+    }
     heads = ("claim", "the paper", *(f"`{scale}`: ours, 95 % interval" for scale in found))
-    main = ([one for one in judgements if one.claim.headline] for judgements in found.values())
-    return [*lines, "", *table(heads, map(_main_claim, zip(*main, strict=True)))]
+    return table(heads, map(_claim, zip(*found.values(), strict=True)))
+
+
+@cache
+def published(scale: str) -> Published:
+    """Read what is published of a scale, once; nothing if it is not there."""
+    return Published.read(PUBLISHED / scale)
+
+
+def with_runs(scales: Iterable[str]) -> list[str]:
+    """Return the scales of which runs are published."""
+    return [scale for scale in scales if published(scale).results]
 
 
 def _counts(judgements: Sequence[Judged]) -> str:
@@ -73,7 +98,7 @@ def _counts(judgements: Sequence[Judged]) -> str:
     return f"of {len(judgements)} claims {named}"
 
 
-def _main_claim(of_scales: Sequence[Judged]) -> tuple[str, ...]:
+def _claim(of_scales: Sequence[Judged]) -> tuple[str, ...]:
     claim = of_scales[0].claim
     return (f"{claim.text} ({claim.where})", of_scales[0].paper or claim.paper, *map(_verdict, of_scales))
 
@@ -127,9 +152,13 @@ def rates(scale: str) -> list[str]:
     )
 
 
-def layers(scale: str) -> list[str]:
-    """Return Table 1: the time of a layer by its share of one-expert tokens, in every case."""
-    cases = _cases(scale, "grouped")
+def layers(scale: str, of: tuple[str, str] | None = None) -> list[str]:
+    """Return Table 1: the time of a layer by its share of one-expert tokens, in every case.
+
+    Args:
+        of: sizes and precision of one layer; None: all.
+    """
+    cases = {key: case for key, case in _cases(scale, "grouped").items() if of in (None, (key[0], key[2]))}
     shares = ("1.0", "0.8", "0.5", "0.2")
     heads = ("layer", "tokens", "precision", "ms", *(f"{float(one):.0%} one expert" for one in shares))
     first = next(iter(cases.values()), {})
@@ -193,7 +222,7 @@ def spreads(scale: str) -> list[str]:
         *("task (metric)", "steps", "seeds", "time ratio, 95 %", "loss difference: standard deviation"),
         *("smallest effect", "metric difference: standard deviation", "smallest effect"),
     )
-    rows = scheme_rows(Published.read(PUBLISHED / scale))
+    rows = scheme_rows(published(scale))
     return table(heads, (_spread(row) for row in rows if row.scheme == "adaptive" and row.runs))
 
 

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import overview
 import pages
 import pytest
+import scales
 import statements
+from factories import compare_gates, make_published, make_result
 from fields import files_of_run, keys_of, undocumented
+
+from repro.results.published import Published
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: str(page.relative_to(pages.ROOT)))
@@ -104,3 +109,50 @@ def test_tables_of_keys() -> None:
 
 def test_table_of_files() -> None:
     assert any(line.startswith("| `result.json` |") for line in files_of_run())
+
+
+def test_the_readme_is_for_someone_in_a_hurry() -> None:
+    assert len((pages.ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+@pytest.fixture
+def two_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale with two runs of one seed, and one of which nothing is published."""
+    found = {
+        "mini": compare_gates(make_result(gate="top-2"), make_result(gate="adaptive")),
+        "small": make_published(),
+    }
+
+    def published(scale: str) -> Published:
+        return found[scale]
+
+    monkeypatch.setattr(scales, "published", published)
+
+
+def test_claims_have_a_column_for_each_scale_with_runs(two_scales: None) -> None:
+    head, _, *rows = overview.claims_about("FLOPs", "mini", "small")
+    assert head == "| claim | the paper | `mini`: ours, 95 % interval |"
+    (row,) = rows
+    assert row.startswith("| Adaptive gating saves floating-point operations against top-2 (4.4, Table 3) |")
+    assert "**open**" in row
+
+
+def test_what_is_not_measured_is_said(two_scales: None) -> None:
+    mini, small = overview.missing("mini", "small")[2:]
+    assert "`schemes`" not in mini
+    assert "`schemes`" in small
+    assert overview.shown("gates", "small") == ["Not measured."]
+    assert overview.models("small") == overview.cost("small") == ["Not measured."]
+
+
+def test_models_and_cost_of_a_scale(two_scales: None) -> None:
+    (model,) = overview.models("mini", "small")[2:]
+    assert model.startswith("| Sentiment analysis | `mini` |")
+    (cost,) = overview.cost("mini", "small")[2:]
+    assert cost.startswith("| `schemes` | `mini` | 1 | 2 | 1 | ")
+
+
+def test_a_table_has_the_columns_of_the_page(two_scales: None) -> None:
+    head = overview.shown("table3_detail", "mini")[0]
+    assert head.startswith("| Task | Scheme | Time to top-2's loss | 95 % interval | Paper |")
+    assert "Runs" not in head
