@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from repro.cli.console import err, out, plain_table, print_json, say
+from repro.cli.console import err, out, plain_table, print_json, say, without_repeats
 from repro.cli.progress import StopRequest
 from repro.cli.study_progress import Remaining, StudyDisplay
 from repro.config import RunConfig
@@ -110,7 +110,7 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
             out.print(f"{study}:", markup=False)
         for line in learned(published, study):
             out.print(line)
-        out.print(plain_table(table.shown(published)))
+        out.print(plain_table(without_repeats(table.shown(published))))
         for note in table.notes(published):
             out.print(f"* {note}", markup=False)
     (report,) = [path for path in written if path.name == "report.html"]
