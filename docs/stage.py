@@ -5,12 +5,13 @@ import shutil
 from pages import PAGES, ROOT, is_outside, links
 
 STAGE = ROOT / "build" / "docs"
+STYLE = ROOT / "docs" / "site.css"
 
 
 def main() -> None:
     """Write the folder anew. Folders that are linked to are left out: a site has no listings."""
     shutil.rmtree(STAGE, ignore_errors=True)
-    found, todo = set(PAGES), list(PAGES)
+    found, todo = set(PAGES), [*PAGES, STYLE]
     while todo:
         file = todo.pop()
         copy = STAGE / file.relative_to(ROOT)
