@@ -21,6 +21,8 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "not measured": (FAINT, ""),
 }
 """Verdict -> colour and marker; the word stands beside them."""
+_INK = {"holds": "#00664b", "does not hold": "#a33b00", "open": "#4a4f57", "not measured": "#5c5c5c"}
+"""Verdict -> colour of its word: darker, as letters are thin."""
 _REGION = "#dbe5ee"
 _CHARACTERS = 61
 """Of a line of text, at this width and size."""
@@ -165,13 +167,12 @@ def _limits(panel: _Panel, places: Sequence[Place]) -> tuple[float, float]:
 
 def _text(axes: Axes, one: Judged, top: float) -> None:
     lines, verdict = _lines(one), one.judgement.verdict
-    colour, _ = LOOKS[verdict]
     across = axes.get_yaxis_transform()
     for number, line in enumerate(lines):
         words = axes.text(0, top + _LINE * number, line, transform=across, va="top", fontsize=TEXT)
         words.set_in_layout(False)
     words = axes.text(1, top + _LINE * (len(lines) - 1), verdict, transform=across, va="top", ha="right")
-    words.set(fontsize=TEXT, color=colour, fontweight="bold", in_layout=False)
+    words.set(fontsize=TEXT, color=_INK[verdict], fontweight="bold", in_layout=False)
 
 
 def _bar(axes: Axes, one: Judged, of_claim: Place, limits: tuple[float, float], y: float) -> None:
