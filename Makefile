@@ -81,14 +81,19 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-docs: $(READY)  ## the generated parts of docs/
+docs: $(VENV)/.docs  ## the generated parts of README and docs/, and the site in build/site
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/stage.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	touch $@
 
 stale: $(READY)  ## fail if documentation or published results are not what their sources give
 	$(BIN)/python docs/generate.py --check
-	for runs in $(wildcard results/*/runs.jsonl); do \
-		$(BIN)/repro report --scale $$(basename $$(dirname $$runs)) --check || exit 1; \
-	done
+	$(BIN)/python docs/statements.py --check
+	$(BIN)/repro report --check
 
 dry-run: $(READY)  ## every study at scale mini, and the models of every scale, without training
 	$(BIN)/repro ablate $(basename $(notdir $(wildcard experiments/studies/*.toml))) --tasks sst2 --dry-run > /dev/null

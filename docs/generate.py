@@ -3,25 +3,29 @@
 A part stands between `<!-- NAME: written by `make docs` ... -->` and `<!-- end of NAME -->`.
 """
 
-import csv
 import re
 import sys
 import tomllib
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
+import overview
+import scales
 import spread
+from fields import files_of_run, keys_of
 
-from repro.report.schemes import SchemeRow, eval_loss, performance, scheme_rows, spaced
-from repro.report.statistics import detectable
-from repro.results.published import Published
+from repro.report.claims.definition import Subject
 
+RESULT = ("RunResult", "Metric", "Flops", "RoutingSummary", "CurvePoint", "Curriculum", "Parameters", "Data")
+ANALYSIS = (
+    *("Analysis", "AnalyzedData", "LayerAnalysis", "StackAnalysis", "Counts", "Words", "WordCounts"),
+    *("Activations", "TokenActivation", "TrainingShares", "SampleStack", "TokenExpert"),
+)
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+PUBLISHED = ROOT / "results" / "published"
 
 
 def floors() -> list[str]:
@@ -32,70 +36,7 @@ def floors() -> list[str]:
         (f"{height}", ", ".join(f"`{room}`" for room in floor["rooms"]), floor["what"])
         for height, floor in zip(heights, found, strict=True)
     )
-    return table(("floor", "rooms", "what is there"), rows)
-
-
-def schemes(scale: str) -> list[str]:
-    """Return Table 3 of a scale, with what stands behind its times."""
-    heads = (
-        *("task (metric)", "scheme", "time to equal loss", "95 %", "paper", "steps", "time per step"),
-        *("FLOPs", "paper", "quality", "±", "two experts"),
-    )
-    return table(heads, map(_scheme, _read(scale, "table3_detail.csv")))
-
-
-def _scheme(row: Mapping[str, str]) -> tuple[str, ...]:
-    share = row["Share two experts"]
-    return (
-        f"{row['Task']} ({row['Metric']})" if row["Scheme"] == "dense" else "",
-        row["Scheme"],
-        _ratio(row["Norm. Training Time"]),
-        _range(row["Norm. Training Time interval"]),
-        _ratio(row["Norm. Training Time (paper)"]),
-        _ratio(row["Steps to target"]),
-        _ratio(row["Time per step"]),
-        _ratio(row["Norm. FLOPs"]),
-        _ratio(row["Norm. FLOPs (paper)"]),
-        _short(row["Inference Performance"], 3),
-        _short(row["Inference Performance interval"]),
-        f"{float(share):.0%}" if share and row["Scheme"] == "adaptive" else "",
-    )
-
-
-def verdicts(scale: str) -> list[str]:
-    """Return how many claims hold at a scale, and each of them in a line."""
-    claims = list(_read(scale, "claims.csv"))
-    counts = Counter(claim["Verdict"] for claim in claims)
-    of_each = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    rows = ((claim["Claim"], claim["Where"], claim["Verdict"]) for claim in claims)
-    return [f"Of {len(claims)} claims: {of_each}.", "", *table(("claim", "where", "verdict"), rows)]
-
-
-def spreads(scale: str) -> list[str]:
-    """Return, for adaptive gating against top-2, the spread over seeds and the smallest effect to be seen."""
-    heads = (
-        *("task (metric)", "steps", "seeds", "time ratio, 95 %", "loss difference: standard deviation"),
-        *("smallest effect", "metric difference: standard deviation", "smallest effect"),
-    )
-    rows = scheme_rows(Published.read(ROOT / "results" / scale))
-    return table(heads, (_spread(row) for row in rows if row.scheme == "adaptive"))
-
-
-def _spread(row: SchemeRow) -> tuple[str, ...]:
-    time = row.time_to_target
-    differences = (row.paired(eval_loss), row.paired(performance))
-    return (
-        f"{row.title} ({row.metric})",
-        str(row.runs[0].steps),
-        str(len(row.runs)),
-        _range(spaced(time.interval)) if time and time.interval else _ratio(str(row.norm_time)),
-        *(cell for values in differences for cell in _deviation_and_effect(values)),
-    )
-
-
-def _deviation_and_effect(differences: Sequence[float]) -> tuple[str, str]:
-    effect = detectable(differences)
-    return ("", "") if effect is None else (f"{stdev(differences):.2g}", f"{effect:.2g}")
+    return scales.table(("floor", "rooms", "what is there"), rows)
 
 
 def memory() -> list[str]:
@@ -118,7 +59,7 @@ def memory() -> list[str]:
         *("activations, checkpointing", "total", "fits"),
     )
     sizes = ("weights", "gradients", "optimiser", "activations", "total")
-    return table(
+    return scales.table(
         heads,
         (
             (
@@ -133,50 +74,68 @@ def memory() -> list[str]:
     )
 
 
+OF_SCALE: Mapping[str, Callable[[str], list[str]]] = {
+    "verdicts": scales.judgements,
+    "table 3": scales.schemes,
+    "spreads": scales.spreads,
+    "table 4": scales.words,
+    "table 5": partial(overview.shown, "table5_detail"),
+    "table 6": partial(overview.shown, "table6_detail"),
+    "gates": partial(overview.shown, "gates"),
+    "weights": partial(overview.shown, "weights"),
+    "adamoe": partial(overview.shown, "adamoe"),
+    "learning rates": scales.rates,
+    "table 1": scales.layers,
+    "models": overview.models,
+    "cost": overview.cost,
+    "circumstances": scales.circumstances,
+}
+"""Parts that the page of a scale may have."""
+SCALES = ("mini", "small")
+"""Scales with a page; what of one is not published is said to be not measured."""
+CLAIMS: Mapping[str, Subject] = {
+    "claims about time": "time",
+    "claims about quality": "quality",
+    "claims about operations": "FLOPs",
+    "claims about tokens": "tokens and layers",
+    "claims about AdaMoE": "AdaMoE",
+}
+"""Part of the replication report -> subject of its claims."""
 PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "architecture.md": {"floors": floors},
     DOCS / "devices.md": {"memory": memory},
     DOCS / "performance.md": {
-        "spread layers": lambda: table(*spread.layers(ROOT / "results" / "mini" / "parallel.csv")),
-        "figures of the paper's machine": lambda: table(*spread.assumed()),
-        "needed": lambda: table(*spread.needed()),
+        "spread layers": lambda: scales.table(*spread.layers(PUBLISHED / "mini" / "parallel.csv")),
+        "figures of the paper's machine": lambda: scales.table(*spread.assumed()),
+        "needed": lambda: scales.table(*spread.needed()),
+        "layers": partial(scales.layers, "mini"),
+        "implementations": partial(scales.implementations, "mini"),
     },
-    DOCS / "measuring.md": {"spreads": partial(spreads, "mini")},
-    ROOT / "README.md": {"table 3": partial(schemes, "mini"), "verdicts": partial(verdicts, "mini")},
+    DOCS / "results.md": {
+        "files of a run": files_of_run,
+        "result.json": partial(keys_of, *RESULT, "Environment"),
+        "records": partial(keys_of, "StepRecord", "EvalRecord", "RoutingRecord"),
+        "study": partial(keys_of, "Study"),
+        "analysis.json": partial(keys_of, *ANALYSIS),
+        "bench.json": partial(keys_of, "Bench", "BenchCase", "LayerTiming"),
+    },
+    ROOT / "README.md": {
+        "verdicts": partial(scales.answer, *SCALES),
+    },
+    DOCS / "replication-report.md": {
+        "verdicts": partial(scales.answer, *SCALES, page=DOCS),
+        "models": partial(overview.models, *SCALES),
+        "cost": partial(overview.cost, *SCALES),
+        "missing": partial(overview.missing, *SCALES),
+        **{name: partial(overview.claims_about, subject, *SCALES) for name, subject in CLAIMS.items()},
+        **{f"{name}, {scale}": partial(part, scale) for scale in SCALES for name, part in OF_SCALE.items()},
+        "layer": partial(scales.layers, "mini", ("768/3072", "fp32")),
+    },
+    **{
+        DOCS / f"results-{scale}.md": {name: partial(part, scale) for name, part in OF_SCALE.items()}
+        for scale in SCALES
+    },
 }
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return a Markdown table."""
-    heads = tuple(heads)
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-
-
-def _read(scale: str, name: str) -> Iterable[dict[str, str]]:
-    with (ROOT / "results" / scale / name).open(encoding="utf-8", newline="") as stream:
-        yield from csv.DictReader(stream)
-
-
-def _ratio(cell: str) -> str:
-    """Round to hundredths; leave a bound as it is."""
-    try:
-        return f"{float(cell):.2f}"
-    except ValueError:
-        return cell
-
-
-def _range(cell: str) -> str:
-    """Write an interval in words; nothing for that of a baseline, which is compared with itself."""
-    ends = [_ratio(end) for end in cell.split()]
-    return " to ".join(ends) if len(set(ends)) > 1 else ""
-
-
-def _short(cell: str, digits: int = 2) -> str:
-    """Round a number to so many significant digits, at least to units."""
-    if not cell:
-        return ""
-    value = float(cell)
-    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def with_part(text: str, name: str, lines: Iterable[str]) -> str:
@@ -194,8 +153,11 @@ def main() -> int:
     for page, parts in PARTS.items():
         text = page.read_text(encoding="utf-8")
         fresh = text
+        unknown = set(re.findall(r"<!-- ([^:\n]+): written by `make docs`", text)) - set(parts)
+        assert not unknown, f"{page}: no such parts: {', '.join(unknown)}"
         for name, part in parts.items():
-            fresh = with_part(fresh, name, part())
+            if f"<!-- {name}: " in text:
+                fresh = with_part(fresh, name, part())
         if fresh == text:
             continue
         if "--check" in sys.argv[1:]:

@@ -166,8 +166,16 @@ class TestStudy:
             (end,) = [line for line in lines if line.startswith(f"{title}: ")]
             assert end.endswith(" s of training")
         assert "Traceback" not in done.answer.err
-        for name in ("table3.csv", "table3_detail.csv"):
-            assert str(done.out / "mini" / name) in done.answer.out
+        tables, report = done.answer.out.splitlines()[-2:]
+        assert tables == "Beside the report: claims.csv runs.csv table3.csv table3_detail.csv"
+        assert report == f"All of it, with pictures: {done.out / 'mini' / 'report.html'}"
+
+    def test_what_was_learnt_stands_above_the_table(self, done: Done) -> None:
+        lines = done.answer.out.splitlines()
+        assert lines[0].startswith("Of 11 claims ")
+        assert lines[1].startswith("Time, adaptive over top-2: ")
+        assert lines[2].startswith("Loss, adaptive less top-2: ")
+        assert lines[3].startswith("Task ")
 
     def test_the_table_on_a_terminal(self, done: Done) -> None:
         """Everything but the paths, which are not broken, fits into 80 columns; no number is cut."""
@@ -367,19 +375,31 @@ def printed(rows: list[console.Row]) -> list[str]:
     return capture.get().splitlines()
 
 
+def test_what_all_rows_of_a_task_have_stands_in_the_first() -> None:
+    rows: list[console.Row] = [
+        {"Task": task, "Scheme": scheme, "Metric": "F1"} for task in "ab" for scheme in ("dense", "top-2")
+    ]
+    shown = console.without_repeats(rows)
+    heads = [(row["Task"], row["Metric"]) for row in shown]
+    assert heads == [("a", "F1"), (None, None), ("b", "F1"), (None, None)]
+    assert [list(row) for row in shown] == [list(row) for row in rows]
+    assert console.without_repeats([{"Gate": "x"}, {"Gate": "x"}]) == [{"Gate": "x"}, {"Gate": "x"}]
+
+
 def test_the_widest_rows_of_table_3_fit_into_80_columns() -> None:
     row: console.Row = {
         "Task": "Question and Answer",
         "Scheme": "adaptive",
         "Time": 0.1234567,
-        "(paper)": 0.86,
+        "paper": 0.86,
         "FLOPs": 0.7654321,
-        "(paper) ": 2.36 / 3.27,
+        "paper ": 2.36 / 3.27,
         "Metric": "Perplexity per token",
         "Value": 12.345678,
-        "(paper)  ": 77.4,
+        "paper  ": 77.4,
     }
-    lines = printed([row])
+    longest: console.Row = {**row, "Task": "Summarization", "Time": "> 1.33 (4 of 5 reached)"}
+    lines = printed([row, longest])
     assert all(len(line) <= 80 for line in lines)
     words = {word for line in lines for word in line.split()}
     assert {"Question", "and", "Answer", "adaptive", "Perplexity", "token"} <= words

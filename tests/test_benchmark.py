@@ -205,6 +205,7 @@ def test_table_1_by_hand() -> None:
         "Repeats": 3,
         "Processor": "a processor",
         "Code": "01234567+",
+        "Command": "repro bench --sizes bert --tokens 100 --precision fp32 --experts 16 --repeats 3",
     }
 
 

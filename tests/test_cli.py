@@ -30,7 +30,7 @@ OPTIONS = {
         " --scale --out --json"
     ),
     "list": "what --scale --task --gate --state --out --json",
-    "report": "--scale --check --out",
+    "report": "--scale --publish --mixed --check --out",
 }
 
 

@@ -58,7 +58,7 @@ def test_the_environment_has_what_decides_how_threads_run(monkeypatch: pytest.Mo
 
 # --- results as values -------------------------------------------------------------------------------
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "published"
 SCALES = sorted(path for path in RESULTS.glob("*") if path.is_dir())
 """Folders of the published results."""
 

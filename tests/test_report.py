@@ -2,7 +2,10 @@
 
 import csv
 import json
+import math
+import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +15,11 @@ from factories import compare_gates, make_case, make_published, make_result, mak
 
 from repro import plugins
 from repro.errors import UserError
-from repro.report.build import SHOWN, build_report, stale_files
-from repro.report.page import Picture, Section, markdown, page
+from repro.report import build
+from repro.report.build import build_report, stale_files
+from repro.report.claims.definition import claims
+from repro.report.page import Picture, Section, cell, markdown, page
+from repro.report.sections import SHOWN, sections
 from repro.report.tables import base as tables
 from repro.report.tables import runs
 from repro.results.run import RunResult, read_result
@@ -82,6 +88,10 @@ def test_the_report_shows_tables_that_can_be_shown(name: str) -> None:
     assert isinstance(tables.load(name), tables.ShownTable)
 
 
+FIGURES = ("claims", "claims_tokens", "curves", "pareto")
+"""What two schemes, without the baseline, give something to."""
+
+
 def test_a_clone_without_run_folders_gives_the_same_files(tmp_path: Path) -> None:
     write_study(tmp_path, result("dense"), result("adaptive"))
     files = {path: path.read_bytes() for path in build_report(tmp_path)}
@@ -91,10 +101,7 @@ def test_a_clone_without_run_folders_gives_the_same_files(tmp_path: Path) -> Non
         "table3.csv",
         "table3_detail.csv",
         "claims.csv",
-        "curves.svg",
-        "curves.png",
-        "pareto.svg",
-        "pareto.png",
+        *(f"{name}.{suffix}" for name in FIGURES for suffix in ("svg", "png")),
         "report.md",
         "report.html",
     }
@@ -160,20 +167,13 @@ def test_from_the_command_line(cli: CommandLine, trained: TrainedRuns, tmp_path:
     assert float(row["Performance"]) == expected.metric.value
 
 
-def test_check_finds_what_is_not_up_to_date(cli: CommandLine, trained: TrainedRuns, tmp_path: Path) -> None:
-    shutil.copytree(trained("adaptive").results, tmp_path / "results")
-    scale = tmp_path / "results" / "mini"
-    answer = cli("report", "--check", "--out", tmp_path / "results")
-    assert answer.status == 1
-    assert "runs.csv: not what the runs give; `repro report` rebuilds it" in answer.err
-    assert not (scale / "runs.csv").exists()
-    assert cli("report", "--out", tmp_path / "results").status == 0
-    answer = cli("report", "--check", "--out", tmp_path / "results")
-    assert (answer.status, answer.out, answer.err) == (0, "", "")
-    (scale / "claims.csv").write_text("made up\n")
-    answer = cli("report", "--check", "--out", tmp_path / "results")
-    assert answer.status == 1
-    assert [line.split(": ")[1] for line in answer.err.splitlines()] == [str(scale / "claims.csv")]
+def test_check_finds_what_is_not_up_to_date(tmp_path: Path) -> None:
+    write_study(tmp_path, result("dense"), result("top-2"))
+    assert "runs.csv" in stale_files(tmp_path)
+    assert not (tmp_path / "runs.csv").exists()
+    build_report(tmp_path)
+    (tmp_path / "claims.csv").write_text("made up\n")
+    assert stale_files(tmp_path) == ["claims.csv"]
 
 
 class Page(HTMLParser):
@@ -223,12 +223,13 @@ def test_the_page_is_whole_and_needs_nothing_else(trained: TrainedRuns, tmp_path
 
 def test_names_in_several_drawings_of_a_page_differ() -> None:
     svg = '<?xml version="1.0"?>\n<svg><path id="a"/><use href="#a" clip-path="url(#a)"/></svg>'
-    pictures = [Picture(name=name, title="A", svg=svg) for name in ("x", "y")]
+    pictures = [Picture(name=name, title="A", see="B.", svg=svg) for name in ("x", "y")]
     text = page("t", "i", [Section(title="Figures", pictures=pictures)])
     assert "<?xml" not in text
     for name in ("x", "y"):
-        drawing = f'<svg><path id="{name}-a"/><use href="#{name}-a" clip-path="url(#{name}-a)"/></svg>'
-        assert f"<figure>{drawing}<figcaption>A</figcaption></figure>" in text
+        drawing = f'<path id="{name}-a"/><use href="#{name}-a" clip-path="url(#{name}-a)"/></svg>'
+        caption = "</div><figcaption><b>A.</b> B.</figcaption></figure>"
+        assert f'<svg role="img" aria-label="A">{drawing}{caption}' in text
 
 
 SECTIONS = (
@@ -238,8 +239,13 @@ SECTIONS = (
         rows=[{"Run": "<b>|", "n ": 0.123456}, {"Run": "c", "n ": None}],
         notes=["<script>"],
     ),
-    Section(title="Claims", rows=[{"Verdict": "does not hold", "Samples": 3}]),
-    Section(title="Figures", pictures=[Picture(name="x", title="1 > 0", svg="<svg></svg>")]),
+    Section(
+        title="Claims",
+        counts=[("holds", 2)],
+        rows=[{"Verdict": "does not hold", "Samples": 3}],
+        details=[{"Why": "<i>", "Nothing": None}],
+    ),
+    Section(title="Figures", pictures=[Picture(name="x", title="1 > 0", see="<u>.", svg="<svg></svg>")]),
 )
 
 
@@ -247,23 +253,104 @@ def test_text_of_the_page_is_escaped() -> None:
     text = page("<i>", "1 < 2", SECTIONS)
     assert "<title>&lt;i&gt;</title>" in text
     assert "<h1>&lt;i&gt;</h1>\n<p>1 &lt; 2</p>" in text
-    assert '<nav><a href="#a---b">A &amp; B</a> <a href="#claims">' in text
+    assert '<nav aria-label="Sections"><a href="#claims">Claims</a> <a href="#figures">' in text
     link = '<a href="runs/&lt;b&gt;|/result.json">&lt;b&gt;|</a>'
-    cells = f'<td class="text">{link}</td><td class="number">0.1235</td>'
-    empty = '<td class="text"><a href="runs/c/result.json">c</a></td><td class="text"></td>'
+    cells = f'<td class="short">{link}</td><td class="number" data-value="0.123456">0.123</td>'
+    empty = '<td class="short"><a href="runs/c/result.json">c</a></td><td class="short"></td>'
     head = '<th scope="col">Run</th><th scope="col">n</th>'
-    table = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{cells}</tr><tr>{empty}</tr></tbody></table>"
+    rows = f'<tr id="run-&lt;b&gt;|">{cells}</tr><tr id="run-c">{empty}</tr>'
     assert (
         '<section id="a---b"><h2>A &amp; B</h2>\n'
         "<p>It&#x27;s &quot;so&quot;.</p>\n"
-        f'<div class="scroll" tabindex="0">{table}</div>\n'
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div>\n"
         '<ul class="note"><li>&lt;script&gt;</li></ul>\n'
         "</section>\n"
     ) in text
-    assert '<td class="fails">does not hold</td><td class="number">3</td>' in text
-    assert (
-        "<figure><svg></svg><figcaption>1 &gt; 0</figcaption></figure>\n</section>\n</body>\n</html>\n"
-        in text
+    assert '<ul class="counts"><li class="holds"><b>2</b> hold</li></ul>' in text
+    rule = "<summary>does not hold</summary><dl><dt>Why</dt><dd>&lt;i&gt;</dd></dl>"
+    assert f'<td class="fails"><details class="rule">{rule}</details></td>' in text
+    assert "<figcaption><b>1 &gt; 0.</b> &lt;u&gt;.</figcaption></figure>" in text
+
+
+def test_the_only_script_is_our_own() -> None:
+    text = page("t", "i", SECTIONS)
+    script = (Path(build.__file__).parent / "templates" / "report.js").read_text(encoding="utf-8")
+    assert text.count("<script") == text.count("</script>") == 1
+    assert f"<script>\n{script}</script>" in text
+    assert not re.search(r"https?:|\bfetch\(|innerHTML|eval\(|import\(", script)
+
+
+def test_the_page_has_both_looks_and_one_for_paper() -> None:
+    text = page("t", "i", SECTIONS)
+    for words in ("prefers-color-scheme: dark", "@media print", 'name="viewport"'):
+        assert words in text
+    assert not re.search(r"@import|src=|url\((?!#)", text)
+
+
+def test_rows_of_a_group_stand_below_its_heading() -> None:
+    rows: list[tables.Row] = [
+        {"Subject": subject, "n": number} for number, subject in enumerate(("x", "<y>", "x"))
+    ]
+    section = Section(title="A", rows=rows, group="Subject", is_folded=True)
+    text = page("t", "i", [section])
+
+    def body(name: str, *cells: int) -> str:
+        heading = f'<tr class="group"><th scope="rowgroup" colspan="1">{name}</th></tr>'
+        shown = "".join(f'<tr><td class="number" data-value="{cell}">{cell}</td></tr>' for cell in cells)
+        return f"<tbody>{heading}{shown}</tbody>"
+
+    assert f'<thead><tr><th scope="col">n</th></tr></thead>{body("x", 0, 2)}{body("&lt;y&gt;", 1)}' in text
+    assert '<details class="fold"><summary>Show 3 rows</summary>' in text
+    assert "| Subject | n |\n| --- | --- |\n| x | 0 |\n" in markdown("t", "i", [section])
+
+
+def test_runs_of_a_row_lead_to_their_rows() -> None:
+    rows: list[tables.Row] = [{"Scheme": "dense", "Runs": "a-0 a-1"}, {"Scheme": "top-1", "Runs": None}]
+    text = page("t", "i", [Section(title="A", rows=rows)])
+    links = '<a href="#run-a-0">a-0</a> <a href="#run-a-1">a-1</a>'
+    assert f"<details><summary>2</summary>{links}</details>" in text
+    assert '<td class="short">top-1</td><td class="short"></td>' in text
+
+
+def test_the_only_picture_of_a_table_stands_beside_it_unless_it_is_wide() -> None:
+    drawing = Picture(name="x", title="A", see="B.", svg="<svg></svg>")
+    rows = [{"n": 1}]
+    narrow = Section(title="A", rows=rows, pictures=[drawing])
+    assert '<div class="beside">' in page("t", "i", [narrow])
+    wide = Section(title="A", rows=rows, pictures=[replace(drawing, is_wide=True)])
+    text = page("t", "i", [wide])
+    assert '<div class="beside">' not in text
+    assert '<figure class="wide"><div class="drawing" tabindex="0">' in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""),
+        ("a", "a"),
+        (3, "3"),
+        (12345, "12345"),
+        (1234567, "1.23M"),
+        (0.123456, "0.123"),
+        (1234.5, "1234"),
+        (1341000.0, "1.34M"),
+        (-0.00005, "-5e-05"),
+    ],
+)
+def test_cells_have_three_digits(value: tables.Cell, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_a_number_that_is_not_finite_is_no_cell() -> None:
+    with pytest.raises(OverflowError, match="a cell is inf"):
+        cell(math.inf)
+
+
+def test_heads_that_are_short_on_a_terminal_are_words_on_a_page() -> None:
+    section = Section(title="A", rows=[{"Infl.": 1, "(paper) ": 2}])
+    assert '<th scope="col">Inflation of time, share</th><th scope="col">Paper</th>' in page(
+        "t", "i", [section]
     )
 
 
@@ -280,23 +367,81 @@ It's "so".
 
 | Run | n |
 | --- | --- |
-| &lt;b>\\| | 0.1235 |
+| &lt;b>\\| | 0.123 |
 | c |  |
 
 * &lt;script>
 
 ## Claims
 
-| Verdict | Samples |
-| --- | --- |
-| does not hold | 3 |
+* 2 hold
+
+| Verdict | Samples | Why | Nothing |
+| --- | --- | --- | --- |
+| does not hold | 3 | &lt;i> |  |
 
 
 ## Figures
 
 ![1 > 0](figures/x.svg)
+*1 > 0. &lt;u>.*
 """
     )
+
+
+class TestAnswer:
+    """What the page opens with, of four claims' worth of runs: two seeds of the main schemes."""
+
+    @pytest.fixture
+    def parts(self) -> list[Section]:
+        made = [result(gate, seed) for gate in ("top-2", "top-1", "adaptive") for seed in (0, 1)]
+        return sections(compare_gates(*made), "mini", {})
+
+    def test_the_answer_is_first_then_table_3_then_all_claims(self, parts: list[Section]) -> None:
+        titles = [section.title for section in parts]
+        assert titles == ["Does the paper hold?", "Table 3", "All claims", "Circumstances", "Runs"]
+
+    def test_verdicts_are_counted(self, parts: list[Section]) -> None:
+        counts = dict(parts[0].counts)
+        assert list(counts) == ["holds", "does not hold", "open", "not measured"]
+        assert sum(counts.values()) == len(claims())
+        assert parts[0].text.startswith("Models and texts of this scale are toys")
+
+    def test_the_main_claims_have_units(self, parts: list[Section]) -> None:
+        assert len(parts[0].rows) <= 8
+        row = parts[0].rows[0]
+        # Equal runs: the same time in both seeds.
+        assert row == {
+            "Claim": "Adaptive gating takes less time than top-2 to the same loss",
+            "Verdict": "open",
+            "Ours": "1.00 times",
+            "95 % interval": "1.00 to 1.00",
+            "The paper": "0.83 times",
+        }
+
+    def test_all_claims_are_grouped_and_have_their_rules(self, parts: list[Section]) -> None:
+        section = parts[2]
+        assert section.group == "Subject"
+        assert [heading for heading, _ in section.groups] == [
+            "Time",
+            "Quality",
+            "FLOPs",
+            "Tokens and layers",
+            "AdaMoE",
+        ]
+        assert sum(len(rows) for _, rows in section.groups) == len(claims())
+        rule = section.details[0]
+        assert rule["Holds if"] == "the interval lies below 1 times"
+        assert rule["The paper says"] == "0.831 on average of Table 3, 0.775 at best (abstract, Table 3)"
+
+    def test_figures_stand_where_they_belong_and_new_ones_behind(self) -> None:
+        names = ("table3", "mine", "claims_time")
+        drawn = {name: Picture(name=name, title="A", see="B.", svg="<svg></svg>") for name in names}
+        parts = sections(compare_gates(result("top-2"), result("dense")), "mini", drawn)
+        places = {section.title: [one.name for one in section.pictures] for section in parts}
+        assert places["Table 3"] == ["table3"]
+        assert places["All claims"] == ["claims_time"]
+        assert places["Figures"] == ["mine"]
 
 
 @pytest.mark.parametrize(

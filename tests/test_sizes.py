@@ -137,9 +137,10 @@ class TestPaperScale:
 
 class TestOurShare:
     def publish(self, results: Path, scale: str, *shares: float) -> None:
-        """A study of `scale` whose adaptive runs on SST-2 gave these shares of tokens two experts."""
+        """A study of `scale` (or `published/<scale>`) whose adaptive runs on SST-2 gave these shares."""
+        name = Path(scale).name
         runs = [
-            make_result(run_id=f"{scale}-{number}", scale=scale, routing=make_routing(share))
+            make_result(run_id=f"{name}-{number}", scale=name, routing=make_routing(share))
             for number, share in enumerate(shares)
         ]
         folder = results / scale
@@ -167,6 +168,14 @@ class TestOurShare:
     def test_small_stands_before_mini(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.publish(tmp_path, "mini", 0.5)
         self.publish(tmp_path, "small", 1.0)
+        row = self.row(tmp_path, monkeypatch)
+        assert row["adaptive FLOPs, our share"] == row["top-2 FLOPs"]
+
+    def test_here_before_published(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.publish(tmp_path, "published/mini", 0.0)
+        row = self.row(tmp_path, monkeypatch)
+        assert row["adaptive FLOPs, our share"] == row["top-1 FLOPs"]
+        self.publish(tmp_path, "mini", 1.0)
         row = self.row(tmp_path, monkeypatch)
         assert row["adaptive FLOPs, our share"] == row["top-2 FLOPs"]
 

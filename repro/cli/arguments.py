@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import shlex
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,6 +137,24 @@ def assignment(text: str) -> tuple[str, Any]:
     except (ValueError, RecursionError):  # also a whole number of more digits than Python reads
         return key, value
     return key, read["value"] if len(read) == 1 else value
+
+
+def repeatable(arguments: Sequence[str]) -> str:
+    """Return a command as others can repeat it: what was typed, without places of this machine.
+
+    `--out` is left out; a folder after `--data` or `--model` is `DIR`.
+    """
+    words = ["repro"]
+    rest = iter(arguments)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option not in ("--out", "--data", "--model"):
+            words.append(word)
+            continue
+        place = value if equals else next(rest, "")
+        if option != "--out":
+            words += [option, "DIR" if Path(place).is_dir() else place]
+    return shlex.join(words)
 
 
 def require_tensorboard() -> None:

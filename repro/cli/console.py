@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repro import paper
+from repro.report.numbers import quantity
 
 if TYPE_CHECKING:
     from repro.results.run import EvalResult, RunResult
@@ -43,6 +44,8 @@ class _Notices(logging.Handler):
             say(message)
 
 
+_OF_A_TASK = {"Task", "Metric"}
+"""Columns of a table that are the same in all rows of a task."""
 _LONGEST = 1500
 """Characters of a line on stderr."""
 
@@ -70,23 +73,60 @@ def printed_notices() -> Iterator[None]:
 
 
 def plain_table(rows: Sequence[Row]) -> Table:
-    """Lay out rows of equal keys: four digits of a number, three of a large one, nothing for None."""
+    """Lay out rows of equal keys: four digits of a number, three of a large one, nothing for None.
+
+    What is too wide for the terminal is wrapped between words. Numbers, and words of the first column, are
+    never cut; a path in another column may be.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in rows[0] if rows else ():
-        numeric = any(isinstance(row[column], int | float) for row in rows)
-        words = [word for row in rows for word in _cell(row[column]).split()]
-        widest = max(map(len, [*words, *column.split()]), default=1)
+    columns = list(rows[0]) if rows else []
+    numeric = [any(isinstance(row[column], int | float) for row in rows) for column in columns]
+    cells = [[_cell(row[column]) for row in rows] for column in columns]
+    words = [
+        max(map(len, [*column.split(), *" ".join(texts).split()]), default=1)
+        for column, texts in zip(columns, cells, strict=True)
+    ]
+    least = [
+        width if place == 0 or is_number else min(width, _LEAST)
+        for place, (width, is_number) in enumerate(zip(words, numeric, strict=True))
+    ]
+    longest = [max(width, *map(len, texts)) for width, texts in zip(words, cells, strict=True)]
+    widths = _narrowed(longest, least, out.width - len(columns) + 1)
+    for place, column in enumerate(columns):
         table.add_column(
             # Wrapped here: a table that fits needs no columns cut.
-            textwrap.fill(column.strip(), widest),
-            justify="right" if numeric else "left",
+            textwrap.fill(column.strip(), words[place]),
+            justify="right" if numeric[place] else "left",
             overflow="fold",
-            # Numbers and names are never cut; a path may be.
-            min_width=widest if numeric or column == next(iter(rows[0])) else min(widest, 12),
+            width=widths[place],
         )
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+    for texts in zip(*cells, strict=True):
+        table.add_row(*texts)
     return table
+
+
+_LEAST = 12
+"""Characters that are left of a column of words."""
+
+
+def _narrowed(longest: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Take from the columns with most to spare until all fit, or nothing is left to take."""
+    widths = list(longest)
+    while sum(widths) > room:
+        spare = [width - end for width, end in zip(widths, least, strict=True)]
+        if max(spare) <= 0:
+            break
+        widths[spare.index(max(spare))] -= 1
+    return widths
+
+
+def without_repeats(rows: Sequence[Row]) -> list[Row]:
+    """Leave out the task and metric of a row where they are those of the row above."""
+    shown: list[Row] = []
+    for row, above in zip(rows, [None, *rows], strict=False):
+        is_same = above is not None and all(row.get(name) == above.get(name) for name in _OF_A_TASK)
+        shown.append({**row, **dict.fromkeys(_OF_A_TASK & row.keys())} if is_same else row)
+    return shown
 
 
 def _cell(value: Cell) -> str:
@@ -116,16 +156,6 @@ def result_table(result: RunResult, title: str) -> Table:
         number(result.metric_top1.value) if result.metric_top1 else "",
     )
     return table
-
-
-def quantity(value: float | None) -> str:
-    """Format a number with a metric prefix, three digits: 2.18G."""
-    if value is None:
-        return ""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:.3g}"
 
 
 def number(value: float | None) -> str:

@@ -9,7 +9,7 @@ from repro.config import RunConfig
 from repro.moe.volume import Volume
 from repro.report.schemes import STUDY
 from repro.report.statistics import mean
-from repro.results.published import Published
+from repro.results.published import FOLDER, Published
 from repro.results.run import RunResult
 from repro.run.blueprint import blueprint, planned_options
 from repro.run.memory import stack_lengths
@@ -24,9 +24,13 @@ def size_rows(scale: str, results: Path) -> list[Row]:
 
     FLOPs are those of a forward pass per token, for sequences of the scale's full length, with 1,
     2, or on average 1 + share experts per token; the share is the paper's (section 4.4), and that
-    measured at scale `small` or `mini`, the first that has a finished study.
+    measured at scale `small` or `mini`, the first that has a finished study here or a published one.
     """
-    studies = [Published.read(results / name).of_study(STUDY) for name in ("small", "mini")]
+    studies = [
+        Published.read(folder).of_study(STUDY)
+        for name in ("small", "mini")
+        for folder in (results / name, results / FOLDER / name)
+    ]
     return [_row(task, scale, results, _measured_share(task, studies)) for task in plugins.names("tasks")]
 
 

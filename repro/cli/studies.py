@@ -1,17 +1,19 @@
 """`repro ablate`: the runs of studies with one progress display, then their tables."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from repro.cli.console import err, out, plain_table, print_json, say
+from repro.cli.console import err, out, plain_table, print_json, say, without_repeats
 from repro.cli.progress import StopRequest
 from repro.cli.study_progress import StudyDisplay, TimeLeft
 from repro.config import RunConfig
 from repro.machine import available_memory
 from repro.report.build import build_report
+from repro.report.learned import learned
 from repro.report.tables.base import load_shown
 from repro.results.published import Published
 from repro.results.run import read_result
@@ -31,10 +33,15 @@ Way = Callable[[Plans, Sequence[PlannedRun], StopRequest], dict[str, str]]
 """Does the runs of plans, of which the second ones are not finished; gives run id -> reason if some fail."""
 
 
-def run_studies(plans: Plans, scale: Path, way: Way, *, as_json: bool) -> dict[str, str]:
+def run_studies(plans: Plans, scale: Path, way: Way, *, command: str, as_json: bool) -> dict[str, str]:
     """Do what is missing, rebuild the tables of the scale, show those of the studies.
 
     Nothing is trained before all files that the tables are made of were read.
+
+    Args:
+        plans: study -> its runs; a run of several of them is done once.
+        way: does the runs.
+        command: what was typed, as others can repeat it.
 
     Returns:
         Run id -> reason, of the runs that failed.
@@ -50,10 +57,10 @@ def run_studies(plans: Plans, scale: Path, way: Way, *, as_json: bool) -> dict[s
     err.print(f"{len(runs)} runs, {len(runs) - len(missing)} of them finished before")
     _warn_of_other_code(run for run in runs if run.finished)
     for study, planned in plans.items():
-        record_study(study, planned, {}, scale)
+        record_study(study, planned, {}, scale, command)
     failed = way(plans, missing, stop)
     for study, planned in plans.items():
-        record_study(study, planned, failed, scale)
+        record_study(study, planned, failed, scale, command)
     published = Published.read(scale)
     if published.results:
         _show(plans, published, build_report(scale), as_json)
@@ -99,6 +106,7 @@ def _warn_of_other_code(finished: Iterable[PlannedRun]) -> None:
 
 
 def _show(studies: Iterable[str], published: Published, written: list[Path], as_json: bool) -> None:
+    """Print of each study what was learnt, its table and the notes, then where the report is."""
     tables = {study: load_shown(load_study(study).table) for study in studies}
     if as_json:
         rows = {study: table.rows(published) for study, table in tables.items()}
@@ -107,10 +115,15 @@ def _show(studies: Iterable[str], published: Published, written: list[Path], as_
     for study, table in tables.items():
         if len(tables) > 1:
             out.print(f"{study}:", markup=False)
-        out.print(plain_table(table.shown(published)))
+        for line in learned(published, study):
+            out.print(line)
+        out.print(plain_table(without_repeats(table.shown(published))))
         for note in table.notes(published):
             out.print(f"* {note}", markup=False)
-    out.print(" ".join(str(path) for path in written if path.suffix == ".csv"), markup=False)
+    (report,) = [path for path in written if path.name == "report.html"]
+    names = " ".join(path.name for path in written if path.suffix == ".csv")
+    out.print(textwrap.fill(f"Beside the report: {names}", 80), markup=False)
+    out.print(f"All of it, with pictures: {report}", markup=False)
 
 
 class Costs:

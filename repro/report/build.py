@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,32 +12,13 @@ from typing import TypeAlias
 from repro import plugins
 from repro.errors import UserError, one_line
 from repro.report.figures import base as figures
-from repro.report.page import Picture, Section, markdown, page
-from repro.report.schemes import share_multi_expert
+from repro.report.page import Picture, markdown, page
+from repro.report.sections import introduction, sections
 from repro.report.tables import base as tables
-from repro.report.tables.base import Cell, Row
+from repro.report.tables.base import Row
 from repro.results.base import read_bytes
 from repro.results.files import json_text, write_file
 from repro.results.published import Published
-from repro.results.run import RunResult
-
-SHOWN = {
-    "table3": "table3",
-    "table5": "table5_detail",
-    "table6": "table6_detail",
-    "table4": "table4",
-    "gates": "gates",
-    "weights": "weights",
-    "adamoe": "adamoe",
-    "learning_rate": "learning_rate",
-    "thinning": "thinning",
-    "table1": "table1",
-    "parallel": "parallel",
-}
-"""Tables of the paper in the order of the report, and the member of `tables` that shows each."""
-CLAIMS_SHOWN = ("Claim", "Verdict", "Ours", "Low", "High", "Smallest effect", "Holds if", "Paper", "Why")
-"""Columns of `claims.csv` that the report shows."""
-
 
 Files: TypeAlias = Mapping[str, Callable[[], bytes]]
 """Name of a published file -> what gives its content; pixels are drawn only when they are asked for."""
@@ -114,10 +94,9 @@ def _files(scale_folder: Path) -> Files:
                 texts[table.FILE] = _csv(table.COLUMNS, rows)
         pictures, drawings = _pictures(published)
         title = f"Adaptive gating, scale {scale_folder.name}"
-        introduction = _introduction(published)
-        sections = _sections(published, rows_by_table["claims"], pictures)
-        texts["report.md"] = markdown(title, introduction, sections)
-        texts["report.html"] = page(title, introduction, sections)
+        contents = introduction(published), sections(published, scale_folder.name, pictures)
+        texts["report.md"] = markdown(title, *contents)
+        texts["report.html"] = page(title, *contents)
     return {name: text.encode for name, text in texts.items()} | drawings
 
 
@@ -135,90 +114,28 @@ def _in_range(scale_folder: Path) -> Iterator[None]:
         raise UserError(f"{scale_folder}: a result has a number far out of range ({problem})") from error
 
 
-def _pictures(published: Published) -> tuple[list[Picture], dict[str, Callable[[], bytes]]]:
-    """Draw the figures that something was measured for; they, and what gives their files."""
-    pictures: list[Picture] = []
+def _pictures(published: Published) -> tuple[dict[str, Picture], dict[str, Callable[[], bytes]]]:
+    """Draw the figures that something was measured for; they, by name, and what gives their files."""
+    pictures: dict[str, Picture] = {}
     files: dict[str, Callable[[], bytes]] = {}
     for name in plugins.names("figures"):
         module = figures.load(name)
         figure = module.draw(published)
         if figure is None:
             continue
-        from repro.report.style import as_png, as_svg
+        from repro.report.style import WIDTH, as_png, as_svg
 
         svg = as_svg(figure).decode()
         files[f"figures/{module.FILE}.svg"] = svg.encode
         files[f"figures/{module.FILE}.png"] = partial(as_png, figure)
-        pictures.append(Picture(name=module.FILE, title=module.TITLE, svg=svg))
-    return pictures, files
-
-
-def _introduction(published: Published) -> str:
-    seeds = {result.seed for result in published.results.values()}
-    trained = {result.task for result in published.results.values()}
-    return (
-        "What was measured, beside the values of Adaptive Gating in Mixture-of-Experts based Language"
-        f" Models (EMNLP 2023): {len(published.results)} runs, {len(trained)} tasks, {len(seeds)} seeds."
-        " An empty cell was not measured."
-    )
-
-
-def _sections(published: Published, claims: Sequence[Row], pictures: Sequence[Picture]) -> list[Section]:
-    sections = [
-        Section(
-            title="Claims of the paper",
-            text="A claim holds, or does not, if the whole 95 % interval says so; else it is open.",
-            rows=[{name: row[name] for name in CLAIMS_SHOWN} for row in claims],
+        pictures[module.FILE] = Picture(
+            name=module.FILE,
+            title=module.TITLE,
+            see=module.SEE,
+            svg=svg,
+            is_wide=figure.get_figwidth() > WIDTH,
         )
-    ]
-    for name, shown_by in SHOWN.items():
-        table = tables.load_shown(shown_by)
-        rows = table.shown(published)
-        if rows:
-            title, _, text = plugins.summary("tables", name).partition(": ")
-            text = text[:1].upper() + text[1:]
-            sections.append(Section(title=title, text=text, rows=rows, notes=table.notes(published)))
-    sections += [
-        Section(title="Figures", pictures=pictures),
-        Section(title="Circumstances", rows=_circumstances(published)),
-        Section(title="Runs", rows=[_run(result) for result in published.results.values()]),
-    ]
-    return [section for section in sections if section.rows or section.pictures]
-
-
-def _circumstances(published: Published) -> list[Row]:
-    """On what the runs were made: one row for each machine, setting and state of the code."""
-    counts = Counter(_circumstance(result) for result in published.results.values())
-    return [{"Runs": runs, **dict(circumstance)} for circumstance, runs in counts.items()]
-
-
-def _circumstance(result: RunResult) -> tuple[tuple[str, Cell], ...]:
-    environment = result.environment
-    return (
-        ("Device", environment.device),
-        ("Processor", environment.processor),
-        ("Cores", environment.cores),
-        ("Threads", environment.threads),
-        ("Precision", environment.precision),
-        ("torch", environment.packages.get("torch")),
-        ("transformers", environment.packages.get("transformers")),
-        ("Data", result.data.source),
-        ("Code", environment.code_state),
-    )
-
-
-def _run(result: RunResult) -> Row:
-    return {
-        "Run": result.run_id,
-        "Steps": result.steps,
-        "Tokens": result.tokens,
-        "Train s": result.train_seconds,
-        "ms per step": 1000 * result.seconds_per_step,
-        "FLOPs per token": result.flops.per_token,
-        "Two experts": share_multi_expert(result),
-        "Metric": result.metric.name,
-        "Value": result.metric.value,
-    }
+    return pictures, files
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:

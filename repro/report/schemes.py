@@ -1,11 +1,12 @@
 """The rows of a study's table: every variant of every task, compared with a baseline variant of that task."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TypeAlias
 
 from repro import paper
+from repro.report.origin import mixtures, origin_cells
 from repro.report.statistics import mean, rounded
 from repro.report.target import TimeToTarget, time_to_target
 from repro.results.published import Published
@@ -45,6 +46,8 @@ class SchemeRow:
     """The scheme that this one is compared with."""
     baseline_runs: Sequence[RunResult]
     missing: Sequence[str]
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Run id -> the command that asked for it."""
 
     @property
     def is_of_paper(self) -> bool:
@@ -81,6 +84,11 @@ class SchemeRow:
     def run_ids(self) -> str:
         """Ids of the runs."""
         return " ".join(run.run_id for run in self.runs)
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """Cells of the columns `ORIGIN`."""
+        return origin_cells(self.runs, self.commands)
 
     def values(self, number: Number) -> list[float]:
         """Return a number of every run that has it."""
@@ -179,6 +187,7 @@ def scheme_rows(
                 baseline=baseline(scheme),
                 baseline_runs=schemes.get(baseline(scheme), []),
                 missing=published.missing(study, task, scheme),
+                commands=published.studies[study].commands,
             )
 
 
@@ -202,6 +211,7 @@ def reasons(rows: Iterable[SchemeRow]) -> list[str]:
     apart = [row for row in rows if row.timed_apart]
     if apart:
         notes.append(f"{len(apart)} rows were not timed in turns with {apart[0].baseline}: loads may differ")
+    notes += mixtures((row.title, row.runs) for row in rows)
     return notes
 
 

@@ -1,8 +1,8 @@
-"""The shared look of the figures: half a column wide, colour-blind safe, the same file every time."""
+"""The shared look of the figures: half a page wide, colour-blind safe, the same file every time."""
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Literal
 
@@ -12,10 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import EngFormatter
 from matplotlib.typing import RcKeyType
 
 WIDTH = 3.3
-"""Inches: half a column."""
+"""Inches: half of a page, or a telephone."""
+WIDE = 7.0
+"""Inches: the whole page."""
 TEXT, SMALL = 7, 6
 """Sizes of titles and labels, and of ticks, in points."""
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
@@ -44,16 +47,17 @@ _PNG_DPI = 200
 
 
 def panels(
-    count: int, columns: int, *, row_height: float = 1.35, rest: float = 0.3
+    count: int, columns: int, *, row_height: float = 1.35, rest: float = 0.3, width: float = WIDTH
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of `count` equal panels, row by row; places left over in the last row stay empty.
 
     Args:
         row_height: inches of a row of panels.
         rest: inches of the legend or the colour bar.
+        width: inches.
     """
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(WIDTH, row_height * rows + rest), layout="constrained")
+    figure = Figure(figsize=(width, row_height * rows + rest), layout="constrained")
     axes: list[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for unused in axes[count:]:
         unused.set_axis_off()
@@ -69,7 +73,11 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_xlabel(literal(x), fontsize=TEXT, labelpad=1)
     axes.set_ylabel(literal(y), fontsize=TEXT, labelpad=1)
     axes.tick_params(labelsize=SMALL, length=2, pad=1)
-    axes.xaxis.get_offset_text().set_fontsize(SMALL)
+
+
+def count_operations(axes: Axes) -> None:
+    """Set metric prefixes on a horizontal axis of FLOPs (1.2M): a power of ten would stand apart."""
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def literal(text: str) -> str:
@@ -94,7 +102,7 @@ def legend(figure: Figure, columns: int = 4) -> None:
         figure.legend(
             list(handles.values()),
             list(map(literal, handles)),
-            loc="outside upper center",
+            loc="outside upper center" if figure.get_layout_engine() else "upper center",
             ncols=min(columns, len(handles)),
             fontsize=SMALL,
             frameon=False,
@@ -110,6 +118,21 @@ def colour_bar(
     bar = figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.8, aspect=40, extend=extend)
     bar.set_label(name, fontsize=TEXT)
     bar.ax.tick_params(labelsize=SMALL, length=2)
+
+
+def reach(anchors: Iterable[float], ends: Iterable[float]) -> tuple[float, float]:
+    """Choose limits of an axis: all of the anchors, and of the ends of intervals what is not far off.
+
+    Few seeds have intervals that would leave nothing of the rest to see; an end is shown up to as far
+    beyond the anchors as these are apart.
+    """
+    anchors = list(anchors)
+    low, high = min(anchors), max(anchors)
+    span = (high - low) or abs(high) or 1.0
+    shown = [min(max(end, low - span), high + span) for end in ends]
+    low, high = min([low, *shown]), max([high, *shown])
+    margin = 0.06 * ((high - low) or span)
+    return low - margin, high + margin
 
 
 def mean_line(

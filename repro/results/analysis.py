@@ -32,7 +32,9 @@ class Counts(NamedTuple):
     """
 
     tokens: Count
+    """All of them."""
     multi_L: list[Count]
+    """Those with two or more experts, by layer of the stack."""
     tokens_G: Sequence[Count] = ()
     """Tokens by group of sequences; empty where they were not told apart."""
     multi_G: Sequence[Count] = ()
@@ -45,9 +47,11 @@ class WordCounts(NamedTuple):
     word: str
     """In lower case."""
     occurrences: Count
+    """How often it occurs."""
     occurrences_multi_L: list[Count]
     """Occurrences of which a subword got two or more experts, by layer."""
     tokens: Count
+    """Its subword tokens."""
     tokens_multi_L: list[Count]
     """Subword tokens with two or more experts, by layer."""
     tokens_G: Sequence[Count] = ()
@@ -81,7 +85,9 @@ class StackAnalysis(Record):
     """Counts over the tokens of one stack; special tokens and line ends are left out."""
 
     all: Counts
+    """All tokens."""
     words: Words
+    """By word, case ignored; punctuation stands alone."""
     categories: dict[str, Counts]
     """By the labels of a generated corpus; empty for other data."""
     parts: dict[str, Counts]
@@ -125,6 +131,7 @@ class LayerAnalysis(Record):
     stack: PlainName
     """`encoder` or `decoder`."""
     tokens: Count
+    """Real tokens, special ones included."""
     by_count: list[Count]
     """Tokens by number of experts: index 0, 1, 2, ..."""
     load: Annotated[list[Count], Field(min_length=1)]
@@ -162,7 +169,9 @@ class TokenActivation(NamedTuple):
     """A sampled token and its gate probabilities over the experts."""
 
     token: str
+    """As it is read."""
     probabilities: Annotated[list[Share], Field(min_length=1)]
+    """Over all experts."""
 
 
 class Activations(Record):
@@ -171,6 +180,7 @@ class Activations(Record):
     layer: int
     """Index in the order of computation: the middle one."""
     tokens: list[TokenActivation]
+    """Sampled tokens."""
 
     @model_validator(mode="after")
     def _same_experts(self) -> Self:
@@ -198,6 +208,7 @@ class AnalyzedData(Record):
     """Which examples were analysed."""
 
     split: str
+    """`validation`."""
     source: str
     """`synthetic`, `hub` or `folder`."""
     sequences: Count
@@ -210,7 +221,9 @@ class TokenExpert(NamedTuple):
     """An expert of a token, and the token's gate probability of it."""
 
     expert: int
+    """Its index."""
     probability: float
+    """Of it, by the softmax of the router."""
 
 
 class SampleStack(Record):
@@ -228,20 +241,29 @@ class Analysis(Record):
     """Which tokens of a finished run's validation split get two experts."""
 
     version: Literal[2]
+    """Of this file."""
     run_id: PlainName
+    """The run that was analysed."""
     task: TaskName
+    """A member of `tasks`."""
     gate: PlainName
+    """A gate as it is typed."""
     scale: PlainName
+    """A file in `experiments/`."""
     seed: Count
+    """Its seed."""
     threshold: float | None
     """Of the gate; None where it has none."""
     data: AnalyzedData
+    """Which examples were analysed."""
     layers: Annotated[list[LayerAnalysis], Field(min_length=1)]
     """In the order of computation."""
     stacks: dict[PlainName, StackAnalysis]
     """`encoder` or `decoder` -> its counts."""
     activations: Activations
+    """For Figure 1."""
     training: TrainingShares
+    """For Figure 2."""
     samples: list[dict[str, SampleStack]] = Field(default_factory=list)
     """Stack -> tokens of a sample sequence, for `tokens.html`; not published."""
 

@@ -37,13 +37,19 @@ class BenchCase(Record):
     size: PlainName
     """Name of the layer's sizes: `bert`, `gpt2`, `fsmt`, `mixtral`, `olmoe`."""
     d_model: Count
+    """Width of the layer."""
     d_hidden: Count
+    """Width inside an expert."""
     experts: Count
+    """Experts of the layer."""
     tokens: Count
+    """Tokens of a batch."""
     precision: PlainName
+    """`fp32` or `bf16`."""
     repeats: Count
     """Rounds."""
     environment: Environment
+    """Code, libraries and machine."""
     rows: list[LayerTiming]
     """Of every implementation one with two experts for all tokens, to which the others are relative."""
 
@@ -65,5 +71,6 @@ class Bench(Record):
     """All cases of a scale."""
 
     cases: list[BenchCase] = Field(default_factory=list)
+    """In the order of size, experts, tokens and precision."""
     parallel: list[ParallelCase] = Field(default_factory=list)
     """Timings with experts spread over processes."""

@@ -44,6 +44,11 @@ class Environment(Record):
         return provenance.changed_since(self.git_commit, self.git_modified, self.packages)
 
     @property
+    def machine(self) -> str:
+        """What was computed on: the processor, and the GPU if there is one."""
+        return self.processor if self.device == "cpu" else f"{self.device}, {self.processor}"
+
+    @property
     def code_state(self) -> str:
         """The commit, shortened; a plus sign says that files were changed since."""
         return (self.git_commit or "")[:8] + ("+" if self.git_modified else "")

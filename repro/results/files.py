@@ -29,7 +29,9 @@ class InputPaths(Record):
     """`places.json`: where a run's inputs lay on this machine; never copied into a result."""
 
     data: str | None
+    """The data folder; None of a generated corpus or of the hub."""
     model: str | None
+    """The folder of the model that the run started from; None if it has none."""
 
 
 class ModelFiles(Record):
@@ -57,22 +59,22 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """Versions, processor and code state, as of the last start."""
+        """`Environment` as JSON: versions, processor and code state, as of the last start."""
         return self.path / "environment.json"
 
     @property
     def steps(self) -> Path:
-        """One line per optimiser step."""
+        """One `StepRecord` per optimiser step."""
         return self.path / "steps.jsonl"
 
     @property
     def evals(self) -> Path:
-        """One line per point of the evaluation-loss curve."""
+        """One `EvalRecord` per point of the curve of the loss on the dev split."""
         return self.path / "evals.jsonl"
 
     @property
     def routing(self) -> Path:
-        """Routing by layer, one line per step; none for a dense model."""
+        """One `RoutingRecord` per step: routing by layer; none for a dense model."""
         return self.path / "routing.jsonl"
 
     @property
@@ -82,32 +84,41 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The last checkpoints of an unfinished run; of a finished one that of its trunk, which may go on."""
+        """The last checkpoints of an unfinished run; of a finished one that of its trunk, which may go on.
+
+        Each is a folder `step-<n>`; its `manifest.json` has digests of its files and of the records so far.
+        """
         return self.path / "checkpoint"
 
     @property
     def cooldown(self) -> "RunFolder":
-        """Records and checkpoints of the cooldown."""
+        """Records and checkpoints of the cooldown, the branch that ends at the budget.
+
+        The files of the same names beside it are those of the trunk.
+        """
         return RunFolder(self.path / "cooldown")
 
     @property
     def model(self) -> Path:
-        """The trained model and its tokenizer, in `save_pretrained` layout."""
+        """The trained model and its tokenizer, in `save_pretrained` layout (safetensors).
+
+        Settings of the gate are in its `config.json`.
+        """
         return self.path / "model"
 
     @property
     def model_files(self) -> Path:
-        """`ModelFiles` as JSON; older runs have none."""
+        """`ModelFiles` as JSON: `eval` and `analyze` refuse a model that is not what was saved."""
         return self.path / "model.json"
 
     @property
     def analysis(self) -> Path:
-        """What `repro analyze` found, with sample sequences."""
+        """`Analysis` as JSON: what `repro analyze` found, with sample sequences."""
         return self.path / "analysis.json"
 
     @property
     def result(self) -> Path:
-        """Written last and atomically: its presence means that the run is done."""
+        """`RunResult` as JSON, written last and atomically: its presence means that the run is done."""
         return self.path / "result.json"
 
 

@@ -1,7 +1,7 @@
 """Everything that a scale has published, parsed once: what tables and figures are functions of."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,8 @@ from repro.results.run import RunResult, parse_result, read_result
 from repro.results.study import Study
 from repro.results.thinning import Thinning, Thinnings
 
+FOLDER = "published"
+"""Folder beside those of the scales: `results/published/<scale>` is in git, `results/<scale>` is not."""
 _Value = TypeVar("_Value")
 _LINES = "restore it, or delete it to start from the run folders"
 _RESULT = "delete its folder to train it again"
@@ -43,8 +45,8 @@ class Published:
     def read(scale_folder: Path) -> "Published":
         """Read the results of a scale: run folders, `runs.jsonl`, `studies/`, `analysis/`, `bench.json`, ...
 
-        Run folders are not kept in git, `runs.jsonl` is; so a fresh clone has the published results,
-        and a new run joins them. A run folder stands for its run.
+        What is in git has no run folders, only `runs.jsonl`; in `results/<scale>` a new run joins those of
+        that file, and a run folder stands for its run.
 
         Raises:
             UserError: with one line for each file that is damaged.
@@ -66,6 +68,35 @@ class Published:
             bench=tuple(case for read in bench for case in read.cases),
             parallel=tuple(case for read in bench for case in read.parallel),
             thinnings=tuple(curve for read in thinnings for curve in read.curves),
+        )
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """Run id -> the command that asked for it, of all studies."""
+        return {run_id: text for study in self.studies.values() for run_id, text in study.commands.items()}
+
+    def over(self, other: "Published") -> "Published":
+        """Lay these results over others: of what both have, these stand; of a study task by task."""
+        studies = {
+            name: study.over(other.studies[name]) if name in other.studies else study
+            for name, study in self.studies.items()
+        }
+        return Published(
+            results={**other.results, **self.results},
+            studies={**other.studies, **studies},
+            analyses={**other.analyses, **self.analyses},
+            bench=[*{case.key: case for case in (*other.bench, *self.bench)}.values()],
+            parallel=[*{case.key: case for case in (*other.parallel, *self.parallel)}.values()],
+            thinnings=[*{curve.key: curve for curve in (*other.thinnings, *self.thinnings)}.values()],
+        )
+
+    def compared(self) -> "Published":
+        """Return the same without the runs that no study compares, and their analyses."""
+        listed = {run_id for study in self.studies.values() for run_id in study.run_ids}
+        return replace(
+            self,
+            results={run_id: run for run_id, run in sorted(self.results.items()) if run_id in listed},
+            analyses={run_id: one for run_id, one in self.analyses.items() if run_id in listed},
         )
 
     def of_study(self, study: str) -> dict[str, dict[str, list[RunResult]]]:

@@ -115,8 +115,11 @@ class CurvePoint(NamedTuple):
     """A point of the curve of `result.json`, `[step, train_seconds, eval_loss]`."""
 
     step: Count
+    """Optimiser steps done."""
     train_seconds: Amount
+    """Training time so far."""
     eval_loss: float
+    """Mean task loss on the dev split."""
 
 
 def read_curve(path: Path) -> list[CurvePoint]:

@@ -25,6 +25,7 @@ class Metric(Record):
     value: float | None
     """None if it is not a finite number."""
     higher_is_better: bool
+    """Whether a higher value is a better one."""
     count: Count
     """Examples that were compared."""
 
@@ -59,6 +60,7 @@ class Parameters(Record):
     """Numbers of parameters."""
 
     total: Count
+    """Of the whole model."""
     active: Count
     """Those that an average token meets in a forward pass."""
 
@@ -84,15 +86,21 @@ class RunResult(Record):
     """One finished run. Times are of training alone; qualities are of the full validation split."""
 
     schema_version: Literal[2]
+    """Of this file; older results are brought to the present one when they are read."""
     run_id: PlainName
     """`<task>-<gate>-s<seed>-<8 hex digits of the configuration>`."""
     task: TaskName
+    """A member of `tasks`."""
     gate: PlainName
+    """A gate as it is typed, such as `top-2`."""
     scale: PlainName
+    """A file in `experiments/`."""
     seed: Count
+    """Of the data order, the weights at the start and dropout."""
     config: dict[str, JsonValue]
     """The `RunConfig` as plain data; `config.from_dict` reads it."""
     status: Literal["finished"]
+    """Results are of finished runs alone."""
     steps: Annotated[int, Field(ge=1)]
     """Optimiser steps."""
     epochs: Amount
@@ -120,7 +128,8 @@ class RunResult(Record):
     cpu_steal_fraction: float | None = Field(
         default=None, validation_alias="stolen_share", serialization_alias="stolen_share"
     )
-    """Share of the CPUs' time, while training, that other virtual machines took; None if unknown."""
+    """Share of the CPUs' time, while training, that other virtual machines took; None if unknown. Above a
+    tenth the tables warn: times are too long."""
     interleaved_with: list[str] | None = Field(
         default=None, validation_alias="beside", serialization_alias="beside"
     )
@@ -134,7 +143,9 @@ class RunResult(Record):
     metric_top1: Metric | None
     """With the best expert alone at inference; None for a dense model."""
     metric_trivial: float | None = None
-    """The metric of an answer that needs no model (`Task.trivial`); None if the task names none."""
+    """The metric of an answer that needs no model (`Task.trivial`): the majority of the training labels, the
+    first three tokens of the context, a copy of the source, the first three sentences, unigram frequencies.
+    None if the task names none."""
     eval_loss: float
     """Mean task loss on the validation split."""
     dev_loss: float
@@ -155,10 +166,14 @@ class RunResult(Record):
     routing_eval: RoutingSummary | None
     """Of the validation split, with the trained model; None for a dense model."""
     parameters: Parameters
+    """Of the model as it was trained."""
     peak_memory_bytes: Count
-    """Resident in the process, or allocated on the GPU."""
+    """Peak resident size of the process since the run began, or allocated on the GPU; after other runs in the
+    same process it includes what they left."""
     data: Data
+    """What it was trained and evaluated on."""
     environment: Environment
+    """Code, libraries and machine."""
 
     @property
     def checkpoint(self) -> str | None:
@@ -181,32 +196,47 @@ class RunIdentity(Record):
     model_config = ConfigDict(extra="ignore")
 
     task: TaskName
+    """A member of `tasks`."""
     scale: PlainName
+    """A file in `experiments/`."""
     gate: PlainName
+    """A gate as it is typed."""
     seed: Count
+    """Its seed."""
 
 
 class RowsRead(Record):
     """The rows of a split."""
 
     fingerprint: str
+    """Over the rows, 16 hex digits."""
     count: int
+    """How many there are."""
 
 
 class EvalResult(Record):
     """What `repro eval` finds on a split."""
 
     run_id: str
+    """The run."""
     task: str
+    """Its task."""
     gate: str
+    """Its gate."""
     split: str
+    """`train`, `dev`, `validation` or `test`."""
     gate_at_inference: Literal["same", "top-1"]
     """`same` as trained, or `top-1`."""
     metric: Metric
+    """The headline metric."""
     metrics: dict[str, JsonValue]
+    """Everything that the metric gives."""
     eval_loss: float
+    """Mean task loss."""
     routing: RoutingSummary | None
+    """None for a dense model."""
     data: RowsRead
+    """The rows that were read."""
 
 
 _MIGRATIONS: dict[int, Callable[[dict[str, JsonValue]], dict[str, JsonValue]]] = {}

@@ -9,14 +9,18 @@ from repro.results.study import Study
 from repro.study.plan import PlannedRun
 
 
-def record_study(study: str, runs: Sequence[PlannedRun], failed: Mapping[str, str], scale: Path) -> None:
+def record_study(
+    study: str, runs: Sequence[PlannedRun], failed: Mapping[str, str], scale: Path, command: str
+) -> None:
     """Write which runs stand for which rows of the table.
 
     The tasks of these runs replace what was recorded of them before; others stay.
+    A finished run keeps the command that was recorded for it.
 
     Args:
         failed: run id -> reason.
         scale: the folder of the scale's results.
+        command: what the user typed, as others can repeat it.
 
     Raises:
         UserError: the folder cannot be written.
@@ -26,16 +30,13 @@ def record_study(study: str, runs: Sequence[PlannedRun], failed: Mapping[str, st
     planned: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         planned.setdefault(run.config.task, {}).setdefault(run.variant, []).append(run.config.run_id)
-    tasks = before.tasks | planned
-    listed = {run_id for rows in tasks.values() for run_ids in rows.values() for run_id in run_ids}
     done = {run.config.run_id for run in runs if run.finished}
-    reasons = {
-        run_id: reason
-        for run_id, reason in (before.failed | dict(failed)).items()
-        if run_id in listed and run_id not in done
-    }
+    kept = done & set(before.commands)
+    asked = {run.config.run_id: command for run in runs if run.config.run_id not in kept}
+    record = Study(study=study, tasks=planned, failed=dict(failed), commands=asked).over(before)
+    reasons = {run_id: reason for run_id, reason in record.failed.items() if run_id not in done}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, Study(study=study, tasks=tasks, failed=reasons).to_json())
+        write_json(path, record.model_copy(update={"failed": reasons}).to_json())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,24 +1,57 @@
 """Figures from analyses and results made by hand: what is drawn, not how it looks."""
 
 import io
+import math
 
 import matplotlib as mpl
 import numpy as np
 import pytest
-from factories import compare_gates, compare_variants, make_analysis, make_case, make_published, make_result
+from factories import (
+    compare_gates,
+    compare_variants,
+    make_analysis,
+    make_case,
+    make_published,
+    make_result,
+    make_routing,
+)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from repro import plugins
 from repro.errors import UserError
-from repro.report.figures import base, curves, figure1, figure2, gates, load, pareto, table1
+from repro.report import forest
+from repro.report.claims.definition import claims as all_claims
+from repro.report.claims.verdicts import judged
+from repro.report.figures import (
+    base,
+    claims,
+    claims_quality,
+    claims_time,
+    claims_tokens,
+    curves,
+    figure1,
+    figure2,
+    gates,
+    load,
+    pareto,
+    table1,
+    table3,
+)
 from repro.report.figures.base import FigureModule
-from repro.report.style import as_png, as_svg
+from repro.report.page import VERDICTS
+from repro.report.schemes import scheme_rows
+from repro.report.style import WIDE, as_png, as_svg, reach
 from repro.results.published import Published
+from repro.results.run import RunResult
 
 # mypy checks signatures and types of each module against the protocol.
 FIGURES: dict[str, FigureModule] = {
+    "claims": claims,
+    "claims_quality": claims_quality,
+    "claims_time": claims_time,
+    "claims_tokens": claims_tokens,
     "curves": curves,
     "figure1": figure1,
     "figure2": figure2,
@@ -26,6 +59,7 @@ FIGURES: dict[str, FigureModule] = {
     "load": load,
     "pareto": pareto,
     "table1": table1,
+    "table3": table3,
 }
 
 
@@ -67,8 +101,10 @@ def test_a_member_satisfies_the_contract(name: str) -> None:
     assert figure is FIGURES[name]
     assert isinstance(figure, FigureModule)
     assert figure.FILE.isidentifier()
-    assert figure.TITLE
-    assert "\n" not in figure.TITLE
+    for words in (figure.TITLE, figure.SEE):
+        assert words
+        assert "\n" not in words
+    assert figure.SEE.endswith(".")
 
 
 def test_a_figure_that_is_not_there() -> None:
@@ -194,7 +230,7 @@ def test_pareto_of_two_seeds_is_their_mean_and_interval() -> None:
 
 def test_a_lower_perplexity_is_better() -> None:
     figure = pareto.draw(compare_gates(make_result("wikitext", "top-2")))
-    assert labels(figure)[0][1] == "Perplexity per token (lower is better)"
+    assert labels(figure)[0][1] == "Perplexity per token\n(lower is better)"
 
 
 def test_values_that_are_missing_are_left_out() -> None:
@@ -206,7 +242,7 @@ def test_values_that_are_missing_are_left_out() -> None:
 def test_table_1() -> None:
     (axes,) = drawn(table1.draw(make_published(bench=[make_case()])))
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("computation", "time")
-    assert axes.get_title() == "768/3072, 16 experts\n100 tokens, fp32"
+    assert axes.get_title() == "768/3072, fp32\n100 tokens"
     lines = {line.get_label(): line for line in axes.lines}
     assert {name: points(line) for name, line in lines.items()} == {
         "time = computation": [[0.5, 0.5], [1, 1]],
@@ -220,19 +256,23 @@ def test_table_1() -> None:
     assert styles["paper"] == "None"
 
 
-def test_table_1_of_three_cases_has_equal_axes_and_an_empty_place() -> None:
+def test_table_1_is_a_grid_of_layers_by_tokens_with_equal_axes() -> None:
+    """Of two precisions and two numbers of tokens one was not measured."""
     cases = [make_case(), make_case(precision="bf16"), make_case(tokens=200)]
     figure = table1.draw(make_published(bench=cases))
     assert figure is not None
-    assert [axes.axison for axes in figure.axes] == [True, True, True, False]
-    assert [axes.get_title().splitlines()[1:] for axes in figure.axes] == [
-        ["100 tokens, fp32"],
-        ["100 tokens, bf16"],
-        ["200 tokens, fp32"],
-        [],
+    assert [axes.axison for axes in figure.axes] == [True, False, True, True]
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == [
+        "768/3072, bf16\n100 tokens",
+        "768/3072, fp32\n100 tokens",
+        "768/3072, fp32\n200 tokens",
     ]
-    assert {axes.get_ylim() for axes in figure.axes[:3]} == {(0.45, 1.05)}
-    colours = [[line.get_color() for line in axes.lines] for axes in figure.axes[:3]]
+    # A label for each column, below its last panel, and for each row.
+    assert [axes.get_xlabel() for axes in shown] == ["", "computation", "computation"]
+    assert [axes.get_ylabel() for axes in shown] == ["time", "time", ""]
+    assert {axes.get_ylim() for axes in shown} == {(0.45, 1.05)}
+    colours = [[line.get_color() for line in axes.lines] for axes in shown]
     assert colours[0] == colours[1] == colours[2]
     assert as_png(figure).startswith(b"\x89PNG")
 
@@ -269,3 +309,144 @@ def test_a_layout_before_the_drawing_gives_the_file_that_matplotlib_gives() -> N
     ):
         other.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     assert as_svg(one) == stream.getvalue()
+
+
+def test_many_sizes_of_table_1_take_the_width_of_a_page() -> None:
+    """Three columns instead of a tower; experts are named only where they differ."""
+    cases = [make_case(tokens=tokens) for tokens in (64, 256, 1024)] + [make_case(experts=8, tokens=64)]
+    figure = table1.draw(make_published(bench=cases))
+    assert figure is not None
+    assert figure.get_figwidth() == WIDE
+    assert figure.get_figheight() < 4
+    assert figure.axes[0].get_title() == "768/3072 x 8, fp32\n64 tokens"
+
+
+def test_gates_of_several_tasks_stand_side_by_side() -> None:
+    runs = [make_result(task, "top-2") for task in ("sst2", "wikitext")]
+    figure = gates.draw(compare_gates(*runs, study="gates"))
+    assert figure is not None
+    assert figure.get_figwidth() == WIDE
+    first, second = (axes.get_position() for axes in figure.axes[:2])
+    assert first.y0 == second.y0
+
+
+# --- Table 3 ------------------------------------------------------------------------------------------
+
+
+def compared(seed: int, step: int, value: float, task: str = "sst2", gate: str = "adaptive") -> RunResult:
+    """A run that gets to the baseline's loss after so many of 20 steps."""
+    curve = [[0, 0.0, 1.0], [step, float(step), 0.5]]
+    return make_result(task, gate, seed, curve=curve, metric__value=value)
+
+
+def test_table_3_by_hand() -> None:
+    """12 and 18 of 20 steps: the root of 0.6 x 0.9; accuracies of 0.4 and 0.5 are 10 % below 0.5."""
+    runs = [compared(seed, 20, 0.5, gate="top-2") for seed in (0, 1)]
+    runs += [compared(0, 12, 0.4), compared(1, 18, 0.5)]
+    published = compare_gates(*runs)
+    (row,) = [row for row in scheme_rows(published) if row.scheme == "adaptive"]
+    mark = table3.time(row)
+    assert (mark.value, mark.paper) == pytest.approx((0.54**0.5, 0.77))
+    assert mark.low is not None
+    assert mark.high is not None
+    # Logs are ln(1.5) / 2 from their mean on either side: half width 12.706 x ln(1.5) / 2.
+    assert math.log(mark.high / mark.low) == pytest.approx(12.706 * math.log(1.5), rel=1e-3)
+    mark = table3.quality(row)
+    assert mark.value == pytest.approx(-10)
+    assert mark.paper == pytest.approx(100 * (0.919 - 0.918) / 0.918)
+    # Differences of -0.1 and 0 are 0.05 from their mean: 12.706 x 0.05, over 0.5, in percent.
+    assert (mark.low, mark.high) == pytest.approx((-137.06, 117.06), rel=1e-3)
+    left, right = drawn(table3.draw(published))
+    assert left.get_xlabel() == "time, ratio to top-2"
+    assert right.get_xlabel() == "quality, % better"
+    assert [text.get_text() for text in left.get_yticklabels()] == ["Sentiment\nanalysis"]
+    assert [0.77, 0.2] in [points(line)[0] for line in left.lines]  # the paper's, a little lower
+    # An interval of two seeds does not squeeze the rest.
+    assert left.get_xlim()[1] - left.get_xlim()[0] < 1
+
+
+def test_a_lower_perplexity_is_to_the_right_in_table_3() -> None:
+    runs = [compared(0, 20, 10.0, "wikitext", "top-2"), compared(0, 20, 8.0, "wikitext")]
+    (row,) = [row for row in scheme_rows(compare_gates(*runs)) if row.scheme == "adaptive"]
+    mark = table3.quality(row)
+    assert mark.value == pytest.approx(20)
+    assert (mark.low, mark.high) == (None, None)
+    assert mark.paper == pytest.approx(100 * (17.8 - 17.5) / 17.8)
+
+
+def test_a_bound_and_what_is_off_the_axis_have_arrows() -> None:
+    """Adaptive never gets there; top-1 is 60 % worse."""
+    never = [[0, 0.0, 1.0], [40, 40.0, 0.6]]
+    runs = [
+        compared(0, 20, 0.5, gate="top-2"),
+        compared(0, 20, 0.2, gate="top-1"),
+        make_result(curve=never, metric__value=0.5),
+    ]
+    figure = table3.draw(compare_gates(*runs))
+    left, right = drawn(figure)
+    assert [text.get_text() for text in left.texts] == ["→"]
+    assert [text.get_text() for text in right.texts] == ["←"]
+    assert right.get_xlim()[0] > 2 * table3.FARTHEST["quality"][0]
+    assert figure is not None
+    assert as_png(figure).startswith(b"\x89PNG")
+
+
+# --- claims -------------------------------------------------------------------------------------------
+
+
+def test_the_main_claims_are_few_and_of_this_paper() -> None:
+    main = [claim for claim in all_claims() if claim.headline]
+    assert 5 <= len(main) <= 8
+    assert "AdaMoE" not in {claim.subject for claim in main}
+
+
+def test_every_claim_is_on_one_sheet() -> None:
+    runs = [compared(seed, 20, 0.5, gate=gate) for gate in ("top-2", "adaptive") for seed in (0, 1)]
+    published = compare_gates(*runs)
+    words = [
+        text.get_text()
+        for module in (claims_time, claims_quality, claims_tokens)
+        for axes in drawn(module.draw(published))
+        for text in axes.texts
+    ]
+    shown = " ".join(words)
+    for claim in all_claims():
+        assert claim.text.split(":")[-1][:30].strip() in shown
+    assert sum(word in VERDICTS for word in words) == len(all_claims())
+
+
+def test_a_claim_is_drawn_by_hand() -> None:
+    """Shares of 20 % and 30 %: 25 +- 5 x 12.706 / 1.96; the claim holds between 11.3 % and 25.6 %."""
+    runs = [
+        make_result("sst2", "adaptive", seed, routing=make_routing(share))
+        for seed, share in ((0, 0.2), (1, 0.3))
+    ]
+    one = next(one for one in judged(compare_gates(*runs)) if one.claim.measure == "share")
+    where = forest.place(one)
+    assert (where.value, where.paper) == pytest.approx((25, 19.7))
+    assert (where.low, where.high) == pytest.approx((-7.41, 57.41), abs=0.01)
+    assert (where.above, where.below) == pytest.approx((11.3, 25.6))
+    (axes,) = drawn(forest.forest(compare_gates(*runs), lambda claim: claim.measure == "share"))
+    assert axes.get_xlabel() == "share of the tokens (%)"
+    # Values, limits and the paper's number are 25.6 - 11.3 apart: ends are cut at so much beyond them.
+    margin = 0.06 * 3 * 14.3
+    assert axes.get_xlim() == pytest.approx((11.3 - 14.3 - margin, 25.6 + 14.3 + margin))
+    markers = [line.get_marker() for line in axes.lines]
+    assert {"<", ">", "*", "D"} <= set(markers)
+    assert [text.get_text() for text in axes.texts][-1] == "open"
+
+
+def test_counted_claims_are_drawn_as_shares_of_the_items() -> None:
+    """The paper: 4 of 6 tasks; here one is measured, and open: 0 to 6 of 6."""
+    runs = [compared(0, 20, 0.5, gate=gate) for gate in ("top-2", "top-1")]
+    one = next(one for one in judged(compare_gates(*runs)) if one.claim.text.startswith("Top-1 takes longer"))
+    where = forest.place(one)
+    assert (where.value, where.low, where.high) == (0, 0, 1)
+    assert (where.paper, where.above) == pytest.approx((4 / 6, 4 / 6))
+
+
+def test_limits_of_an_axis_by_hand() -> None:
+    """Ends are shown up to as far beyond the anchors as these are apart."""
+    assert reach([1.0, 2.0], []) == pytest.approx((0.94, 2.06))
+    assert reach([1.0, 2.0], [-50.0, 2.5]) == pytest.approx((-0.15, 2.65))
+    assert reach([0.0], []) == pytest.approx((-0.06, 0.06))

@@ -79,6 +79,9 @@ def test_the_table_by_hand() -> None:
         "Gain smallest effect": 33.0,  # 11.55 deviations of 2.83
         "Gain (paper)": 1.69,
         "Reason for empty cells": None,
+        "Code": "01234567",
+        "Processor": "a processor",
+        "Command": None,
         "Runs": "sst2-adamoe-s0 sst2-adamoe-s1",
     }
     assert (rows["plain"]["FLOPs saved"], rows["plain"]["Gain"]) == (0.0, 0.0)

@@ -19,9 +19,11 @@ from factories import (
 )
 
 from repro import paper
-from repro.report.claims.definition import Claim, claims
+from repro.report.claims.definition import SUBJECTS, Claim, claims
 from repro.report.claims.evidence import Evidence, judge, within
 from repro.report.claims.measures import MEASURES, measured
+from repro.report.claims.units import UNITS
+from repro.report.claims.verdicts import Judged
 from repro.report.statistics import Estimate
 from repro.report.tables import claims as table
 from repro.report.tables.base import Row
@@ -178,7 +180,30 @@ def test_words_rule_and_measurement_agree(claim: Claim) -> None:
 
 def test_texts_differ_and_every_measurement_is_used() -> None:
     assert len({claim.text for claim in claims()}) == len(claims())
-    assert {claim.measure for claim in claims()} == set(MEASURES)
+    assert {claim.measure for claim in claims()} == set(MEASURES) == set(UNITS)
+    assert {claim.subject for claim in claims()} == set(SUBJECTS)
+
+
+def test_what_is_drawn_of_the_paper_is_what_it_prints() -> None:
+    """A number of `paper`, or worked out from those that stand there."""
+    worked_out = {
+        "Sentiment: adaptive gating performs": 0.919 - 0.912,
+        "A tenth to a quarter": sum(paper.tables()["share_two"].values()) / 5,
+        "The shares of two-expert tokens rank": 1.0,
+        "Sentiment analysis gives two experts less often": 4,
+        "Question answering: a threshold of 0.2": 4,
+    }
+    for claim in claims():
+        starts = [start for start in worked_out if claim.text.startswith(start)]
+        if starts:
+            assert claim.paper_value == pytest.approx(worked_out[starts[0]])
+        elif claim.paper_value is not None:
+            printed = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", claim.paper)]
+            assert claim.paper_value in printed, claim.text
+        if claim.paper_of is not None:
+            assert claim.count is not None
+        elif claim.count is not None:
+            assert claim.paper_value is None
 
 
 @pytest.mark.parametrize(
@@ -273,7 +298,8 @@ def estimate(low: float | None, high: float | None) -> Estimate:
 
 
 def claim_with(**changes: object) -> Claim:
-    values: dict[str, object] = {"text": "", "where": "", "paper": "", "quantity": "", "measure": ""}
+    words: dict[str, object] = dict.fromkeys(("text", "where", "paper", "quantity", "measure"), "")
+    values = words | {"subject": "time"}
     return Claim(**values | changes)  # type: ignore[arg-type]
 
 
@@ -346,6 +372,60 @@ def test_a_verdict_says_how_many_and_which() -> None:
     assert counted is not None
     assert (counted.value, counted.low, counted.high, counted.size) == (1, 1, 2, 3)
     assert counted.detectable == 0.25
+
+
+LEFT_OPEN = Estimate(value=1.5, low=1.2, high=INFINITE, detectable=None, size=2)
+
+
+@pytest.mark.parametrize(
+    ("claim", "evidence", "words"),
+    [
+        (
+            claim_with(measure="time", below=1.0, paper_value=0.831),
+            Evidence(overall=Estimate(value=1.0742, low=0.981, high=1.168, detectable=0.0812, size=30)),
+            ("1.07 times", "0.98 to 1.17", "0.83 times", "8 %", "below 1 times"),
+        ),
+        (
+            claim_with(measure="loss", below=0.01),
+            Evidence(overall=Estimate(value=-0.0004, low=-0.01, high=0.02, detectable=0.03, size=30)),
+            ("+0.000 nats", "-0.010 to +0.020", "", "0.030 nats", "below 0.01 nats"),
+        ),
+        (
+            claim_with(measure="share", above=0.113, below=0.256, paper_value=0.197),
+            Evidence(overall=Estimate(value=0.3184, low=None, high=None, detectable=None, size=6)),
+            ("31.8 %", "one seed: none", "19.7 %", "", "above 11.3 % and below 25.6 %"),
+        ),
+        (
+            claim_with(measure="time", above=1.0),
+            Evidence(overall=LEFT_OPEN),
+            ("1.50 times", "1.20 or more", "", "", "above 1 times"),
+        ),
+        (
+            claim_with(measure="time", above=1.0),
+            Evidence(overall=LEFT_OPEN.cut_off(below=True, above=False)),
+            ("1.50 times", "no end", "", "", "above 1 times"),
+        ),
+        (
+            claim_with(measure="time", above=0.0, count=4, paper_value=4.0, paper_of=6),
+            Evidence(items={"a": YES, "b": OPEN}, expected=6),
+            ("1 of 6 tasks", "may be 1 to 6", "4 of 6", "25 %", "above 0 times in at least 4 of 6 tasks"),
+        ),
+        (
+            claim_with(measure="layer_time", below=0.0, count="all"),
+            Evidence(items={"a": NO}, unit="cases"),
+            ("1 of 1 cases", "all decided", "", "", "below 0 points in all 1 cases"),
+        ),
+    ],
+)
+def test_numbers_in_words(claim: Claim, evidence: Evidence, words: tuple[str, ...]) -> None:
+    one = Judged(claim=claim, judgement=judge(claim, evidence))
+    assert (one.ours, one.interval, one.paper, one.effect, one.rule) == words
+
+
+def test_nothing_has_no_words() -> None:
+    claim = claim_with(measure="time", below=1.0)
+    one = Judged(claim=claim, judgement=judge(claim, Evidence()))
+    assert (one.ours, one.interval, one.paper, one.effect) == ("", "", "", "")
 
 
 def test_nothing_is_not_measured_and_one_seed_is_open() -> None:

@@ -35,6 +35,7 @@ SHOWN: dict[str, ShownTable] = {
     "parallel": parallel,
     "table1": table1,
     "table3": table3,
+    "table3_detail": table3_detail,
     "table4": table4,
     "table5_detail": table5_detail,
     "table6_detail": table6_detail,
@@ -44,7 +45,6 @@ SHOWN: dict[str, ShownTable] = {
 TABLES: dict[str, Table] = SHOWN | {
     "claims": claims,
     "runs": runs,
-    "table3_detail": table3_detail,
     "table4_detail": table4_detail,
     "table5": table5,
     "table6": table6,

@@ -96,6 +96,9 @@ def test_table_5_detail_by_hand() -> None:
         "Final loss": 0.5,
         "Target loss": 0.4,
         "Reason for empty cells": None,
+        "Code": "01234567",
+        "Processor": "a processor",
+        "Command": None,
         "Runs": "0.2-s0",
     }
     assert rows["0.1"]["Norm. Training Time (paper)"] is None
@@ -320,7 +323,7 @@ def test_the_studies_from_the_command_line(tmp_path: Path, cli: Any) -> None:
     common = ["--tasks", "sst2", "--out", tmp_path, *settings]
     done = cli("ablate", "threshold", *common, "--values", "0.1,0.9")
     assert done.status == 0, done.err
-    assert max(map(len, done.out.splitlines()[:-1])) <= 80  # the last names the files
+    assert max(map(len, done.out.splitlines()[:-1])) <= 80  # the last names the report
     detail = csv_rows(tmp_path / "mini" / "table5_detail.csv")
     assert [row["Threshold"] for row in detail] == ["top-2", "0.1", "0.9"]
     shares = [float(row["Share two experts"]) for row in detail]

@@ -1,5 +1,6 @@
 """`repro ablate`: the runs of studies and their tables."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from repro.cli.arguments import (
     comma_separated,
     numbers,
     quiet_libraries,
+    repeatable,
     settings_by_option,
 )
 from repro.cli.console import print_rows
@@ -171,7 +173,8 @@ def command(
         return
     working = Working(lanes=lanes, threads=threads or threads_of(scale), turns=turns, at_once=at_once)
     way = way_of(plans, out_folder / scale, working, scheduler, job_settings)
-    failed = run_studies(plans, out_folder / scale, way, as_json=as_json)
+    typed = repeatable(sys.argv[1:])
+    failed = run_studies(plans, out_folder / scale, way, command=typed, as_json=as_json)
     if failed:
         raise typer.Exit(1)
 

@@ -38,7 +38,7 @@ class Gate(base.Gate[Config]):
 
     Defaults: T = 0.1 and the coefficient are those of 4.3, the weights those of eq. (3). 4.3 normalises the
     probabilities without saying how; `pair` is our reading, and `logit_std` ours
-    (docs/replication-notes.md).
+    (docs/open-points.md).
 
     Differences: if no token of a batch has one expert, the share of eq. (4) is not defined; the loss is 0.
 

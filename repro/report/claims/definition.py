@@ -9,6 +9,9 @@ from typing import Literal, TypeAlias
 
 Count: TypeAlias = int | Literal["all"]
 Parameter: TypeAlias = str | float | Sequence[str]
+Subject: TypeAlias = Literal["time", "quality", "FLOPs", "tokens and layers", "AdaMoE"]
+SUBJECTS: Sequence[Subject] = ("time", "quality", "FLOPs", "tokens and layers", "AdaMoE")
+"""In the order of the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,7 @@ class Claim:
     """One statement of a paper: a number that must lie between two limits, or a count of such numbers."""
 
     text: str
+    subject: Subject
     where: str
     """Section, table or figure of the paper; another paper is named."""
     paper: str
@@ -34,6 +38,14 @@ class Claim:
     """How many items (tasks, cases) must lie between them, each judged alone; None judges the mean."""
     reading: str | None = None
     """What of words or rule is ours, since the paper leaves it open."""
+    paper_value: float | None = None
+    """The paper's number in the unit of `quantity`, of a count the number of items; None: it prints none."""
+    paper_of: int | None = None
+    """Items of the paper, of which `paper_value` keep to the rule."""
+    headline: bool = False
+    """Whether it is one of the few that a reader in a hurry looks for."""
+    short: str | None = None
+    """Name of the number on a line of a terminal."""
 
     @property
     def rule(self) -> str:

@@ -24,6 +24,11 @@ class Evidence:
     notes: Sequence[str] = ()
     """What was left out, and what enters as a bound."""
 
+    @property
+    def total(self) -> int:
+        """Items, those of the paper that were not measured included."""
+        return max(len(self.items), self.expected)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
@@ -33,6 +38,10 @@ class Judgement:
     estimate: Estimate | None
     """What was judged: the number, or the number of items that keep to the rule."""
     reason: str
+    total: int = 0
+    """Items that decide, those that were not measured included; 0: one number decides."""
+    items: str = ""
+    """What they are."""
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
@@ -48,7 +57,13 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
         verdict, estimate, reasons = _of_items(claim, evidence)
     if verdict != "not measured" and claim.reading:
         reasons.append(f"our reading: {claim.reading}")
-    return Judgement(verdict=verdict, estimate=estimate, reason="; ".join([*reasons, *evidence.notes]))
+    return Judgement(
+        verdict=verdict,
+        estimate=estimate,
+        reason="; ".join([*reasons, *evidence.notes]),
+        total=0 if claim.count is None else evidence.total,
+        items="" if claim.count is None else evidence.unit,
+    )
 
 
 def within(claim: Claim, estimate: Estimate) -> Verdict:
@@ -85,7 +100,7 @@ def _of_items(claim: Claim, evidence: Evidence) -> tuple[Verdict, Estimate | Non
         return [name for name, given in verdicts.items() if given == verdict]
 
     holding, failing, undecided = judged("holds"), judged("does not hold"), judged("open")
-    total = max(len(verdicts), evidence.expected)
+    total = evidence.total
     missing = total - len(verdicts)
     may_hold = total - len(failing)
     need = total if claim.count == "all" else claim.count

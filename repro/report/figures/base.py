@@ -24,6 +24,10 @@ class FigureModule(Protocol):
     def TITLE(self) -> str:
         """What it shows, in one line."""
 
+    @property
+    def SEE(self) -> str:
+        """What to look for in it, one sentence."""
+
     def draw(self, published: Published) -> "Figure | None":
         """Draw it; None if nothing that it shows was measured."""
 

@@ -7,12 +7,24 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from repro.report.schemes import STUDY, tasks_in_order, title
-from repro.report.style import SCHEMES, UNNAMED, label, legend, lines_only, mean_line, panels
+from repro.report.style import (
+    SCHEMES,
+    UNNAMED,
+    WIDE,
+    WIDTH,
+    count_operations,
+    label,
+    legend,
+    lines_only,
+    mean_line,
+    panels,
+)
 from repro.results.published import Published
 from repro.results.run import RunResult
 
 FILE = "curves"
 TITLE = "Evaluation loss against training seconds and against forward FLOPs, by scheme"
+SEE = "Where a line comes down to the height at which top-2 ends, that scheme has reached the same loss."
 
 
 class Point(NamedTuple):
@@ -38,7 +50,8 @@ def draw(published: Published) -> Figure | None:
     tasks = {task: schemes for task, schemes in tasks.items() if schemes}
     if not tasks:
         return None
-    figure, axes = panels(2 * len(tasks), 2)
+    several = len(tasks) > 1
+    figure, axes = panels(2 * len(tasks), 4 if several else 2, width=WIDE if several else WIDTH)
     for task, left, right in zip(tasks_in_order(tasks), axes[::2], axes[1::2], strict=True):
         for scheme, curve in tasks[task].items():
             look = {"name": scheme, "colour": SCHEMES.get(scheme, UNNAMED)}
@@ -47,6 +60,7 @@ def draw(published: Published) -> Figure | None:
             mean_line(right, [point.flops for point in curve], losses, **look)
         label(left, title(task), "training time (s)", "evaluation loss")
         label(right, "", "forward FLOPs", "evaluation loss")
+        count_operations(right)
         lines_only(left)
         lines_only(right)
     legend(figure)

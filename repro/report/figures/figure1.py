@@ -13,6 +13,7 @@ from repro.results.published import Published
 
 FILE = "figure1"
 TITLE = "Gate probabilities of sampled tokens over the experts, middle layer, and share with a clear top-1"
+SEE = "A row with one bright cell is a clear decision; a row of even shade is a token for two experts."
 
 
 def draw(published: Published) -> Figure | None:

@@ -13,6 +13,7 @@ from repro.results.published import Published
 
 FILE = "figure2"
 TITLE = "Share of tokens with two experts by layer, encoder and decoder apart, and over training"
+SEE = "How the share changes along the layers, and how far from the paper's dotted level it settles."
 
 Series = list[tuple[float, list[float]]]
 """Places on the x axis with the values of the runs there, in percent."""

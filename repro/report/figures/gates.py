@@ -10,13 +10,25 @@ from matplotlib.figure import Figure
 from repro.report.fronts import STUDY, misses_budget, on_front
 from repro.report.schemes import SchemeRow, flops, performance, scheme_rows
 from repro.report.statistics import interval
-from repro.report.style import BLACK, COLOURS, FAINT, label, legend, lines_only, panels
+from repro.report.style import (
+    BLACK,
+    COLOURS,
+    FAINT,
+    WIDE,
+    WIDTH,
+    count_operations,
+    label,
+    legend,
+    lines_only,
+    panels,
+)
 from repro.results.published import Published
 
 FILE = "gates"
-TITLE = (
-    "Quality against forward FLOPs per token, every gate at several budgets; the line is the Pareto front; "
-    "open marks at the edge lie beyond it; pale ones miss their budget and are on no front"
+TITLE = "Quality against forward FLOPs per token, every gate at several budgets"
+SEE = (
+    "Gates on the grey line, the Pareto front, are beaten by none at their cost; open marks at the edge lie"
+    " beyond it, pale ones miss their budget and are on no front."
 )
 
 _PALE = 0.35
@@ -52,10 +64,13 @@ def draw(published: Published) -> Figure | None:
     if not tasks:
         return None
     looks = _looks([point.gate for points in tasks.values() for point in points])
-    figure, axes = panels(len(tasks), 1, row_height=1.9, rest=0.9)
+    several = len(tasks) > 1
+    figure, axes = panels(
+        len(tasks), min(3, len(tasks)), row_height=1.9, rest=0.9, width=WIDE if several else WIDTH
+    )
     for panel, points in zip(axes, tasks.values(), strict=True):
         _panel(panel, points, looks)
-    legend(figure, columns=3)
+    legend(figure, columns=7 if several else 3)
     return figure
 
 
@@ -93,6 +108,7 @@ def _panel(axes: Axes, points: Sequence[_Point], looks: _Looks) -> None:
     axes.plot([x for x, _ in front], [y for _, y in front], color=FAINT, lw=0.8, zorder=0)
     better = "" if rows[0].runs[0].metric.higher_is_better else " (lower is better)"
     label(axes, rows[0].title, "FLOPs per token", f"{rows[0].metric}{better}")
+    count_operations(axes)
     lines_only(axes)
 
 

@@ -13,6 +13,7 @@ from repro.results.published import Published
 
 FILE = "load"
 TITLE = "Load of each expert by layer, relative to an even split; dead experts crossed out"
+SEE = "Even rows (a small CV) use all experts alike; bright cells are experts that take most of the tokens."
 
 
 def draw(published: Published) -> Figure | None:

@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 
 from repro.report.schemes import METRIC_TITLES, STUDY, tasks_in_order, title
 from repro.report.statistics import interval
-from repro.report.style import MARKERS, SCHEMES, UNNAMED, label, legend, lines_only, panels
+from repro.report.style import MARKERS, SCHEMES, UNNAMED, count_operations, label, legend, lines_only, panels
 from repro.results.published import Published
 from repro.results.run import Metric, RunResult
 
 FILE = "pareto"
 TITLE = "Quality against forward FLOPs per token, by scheme"
+SEE = "Up and left is better (down where lower is better); bars that overlap do not tell schemes apart."
 
 
 class Point(NamedTuple):
@@ -72,7 +73,8 @@ def _panel(axes: Axes, task: str, schemes: Mapping[str, Point]) -> None:
             label=scheme,
         )
     metric = next(iter(schemes.values())).metric
-    better = "" if metric.higher_is_better else " (lower is better)"
+    better = "" if metric.higher_is_better else "\n(lower is better)"
     label(axes, title(task), "FLOPs per token", f"{METRIC_TITLES.get(metric.name, metric.name)}{better}")
+    count_operations(axes)
     axes.margins(x=0.15)
     lines_only(axes)

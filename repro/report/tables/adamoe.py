@@ -4,6 +4,7 @@ from typing import Literal
 
 from repro import paper
 from repro.report.adamoe import flops_eval, flops_saved, gains, model, schemes
+from repro.report.origin import ORIGIN, mixtures
 from repro.report.schemes import SchemeRow, mean_experts, mean_experts_eval, performance
 from repro.report.statistics import detectable, interval, mean, rounded
 from repro.report.tables.base import Row
@@ -32,6 +33,7 @@ COLUMNS = (
     "Gain smallest effect",
     "Gain (paper)",
     "Reason for empty cells",
+    *ORIGIN,
     "Runs",
 )
 
@@ -71,7 +73,8 @@ def notes(published: Published) -> list[str]:
     printed = "(paper): AdaMoE, Mixtral-8x7B on ARC-C; gains are points of the metric"
     families = {row.title: model(row) for row in compared}
     own = [f"{title}: the model is of the family {name}" for title, name in families.items() if name in _OWN]
-    return [printed, *own, *empty]
+    mixed = mixtures((row.title, row.runs) for row in compared)
+    return [printed, *own, *empty, *mixed]
 
 
 def _row(row: SchemeRow) -> Row:
@@ -96,6 +99,7 @@ def _row(row: SchemeRow) -> Row:
         "Gain smallest effect": rounded(detectable(gained), 2),
         "Gain (paper)": _printed(row, "gain"),
         "Reason for empty cells": _reason(row),
+        **row.origin,
         "Runs": row.run_ids,
     }
 

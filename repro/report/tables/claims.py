@@ -2,9 +2,9 @@
 
 import math
 
-from repro.report.claims.definition import Claim, claims
-from repro.report.claims.evidence import judge
-from repro.report.claims.measures import measured
+from repro.report.claims.definition import Claim
+from repro.report.claims.evidence import Judgement
+from repro.report.claims.verdicts import judged
 from repro.report.statistics import rounded
 from repro.report.tables.base import Row
 from repro.results.published import Published
@@ -33,11 +33,10 @@ def rows(published: Published) -> list[Row]:
     single seed, which has no interval; the smallest effect that could have been seen stands beside it.
     `not measured`: no run says anything. Where items are counted, `Ours` is how many keep to the rule.
     """
-    return [_row(claim, published) for claim in claims()]
+    return [_row(one.claim, one.judgement) for one in judged(published)]
 
 
-def _row(claim: Claim, published: Published) -> Row:
-    judgement = judge(claim, measured(claim, published))
+def _row(claim: Claim, judgement: Judgement) -> Row:
     estimate = judgement.estimate
     return {
         "Claim": claim.text,

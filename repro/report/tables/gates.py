@@ -1,6 +1,7 @@
 """Adaptive gates at equal routed FLOPs: quality, FLOPs and who is beaten by nobody cheaper."""
 
 from repro.report.fronts import STUDY, TOLERANCE, budget, misses_budget, on_front, significantly_dominated
+from repro.report.origin import ORIGIN, mixtures
 from repro.report.schemes import (
     SchemeRow,
     final_loss,
@@ -36,6 +37,7 @@ COLUMNS = (
     "Surely beaten",
     "Final loss",
     "Reason for empty cells",
+    *ORIGIN,
     "Runs",
 )
 
@@ -73,7 +75,8 @@ def notes(published: Published) -> list[str]:
     compared = list(scheme_rows(published, STUDY))
     missed = sum(map(misses_budget, compared))
     off = [f"{missed} rows miss their budget by more than {TOLERANCE} experts: on no front"] if missed else []
-    return off + reasons(row for row in compared if row.mean(performance) is None)
+    mixed = mixtures((row.title, row.runs) for row in compared)
+    return [*off, *reasons(row for row in compared if row.mean(performance) is None), *mixed]
 
 
 def _by_task(published: Published) -> list[list[SchemeRow]]:
@@ -105,6 +108,7 @@ def _row(row: SchemeRow, peers: list[SchemeRow]) -> Row:
         "Surely beaten": _yes(significantly_dominated(row, peers)) if measured else None,
         "Final loss": rounded(row.mean(final_loss), 6),
         "Reason for empty cells": None if measured else row.reason,
+        **row.origin,
         "Runs": row.run_ids,
     }
 

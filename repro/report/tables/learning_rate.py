@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import TypeAlias
 
+from repro.report.origin import ORIGIN, mixtures
 from repro.report.schemes import SchemeRow, scheme_rows
 from repro.report.statistics import interval, rounded
 from repro.report.tables.base import Row
@@ -21,6 +22,7 @@ COLUMNS = (
     "Dev loss by seed",
     "Picked",
     "Reason for empty cells",
+    *ORIGIN,
     "Runs",
 )
 STUDY = "learning_rate"
@@ -42,6 +44,7 @@ def rows(published: Published) -> list[Row]:
             "Dev loss by seed": row.by_seed(dev_loss),
             "Picked": ("yes" if row is picked(rates) else "no") if row.runs else None,
             "Reason for empty cells": "; ".join(row.missing) or None,
+            **row.origin,
             "Runs": row.run_ids,
         }
         for rates in _searches(published)
@@ -85,7 +88,8 @@ def notes(published: Published) -> list[str]:
         lines.insert(0, "Losses are those on dev. To be recorded in the scale's file:")
     if edges:
         lines.append(f"best at the edge of what was tried: {'; '.join(edges)}")
-    return lines + missing
+    mixed = mixtures((row.title, row.runs) for rates in _searches(published) for row in rates)
+    return [*lines, *missing, *mixed]
 
 
 def picked(rates: _Rates) -> SchemeRow | None:

@@ -1,8 +1,9 @@
 """One row per finished run, with everything that was measured on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from repro import paper
+from repro.report.origin import ORIGIN, origin_cells
 from repro.report.schemes import mean_experts, performance_top_1, share_multi_expert, share_multi_expert_eval
 from repro.report.tables.base import Row
 from repro.results.published import Published
@@ -38,16 +39,17 @@ COLUMNS = (
     "Parameters",
     "Active parameters",
     "Peak memory bytes",
+    *ORIGIN,
 )
 
 
 def rows(published: Published) -> list[Row]:
     """Derive rows in the order of task, scheme and seed. Lists by layer are separated by spaces."""
     results = sorted(published.results.values(), key=lambda run: (run.task, run.gate, run.seed))
-    return [_row(run) for run in results]
+    return [_row(run, published.commands) for run in results]
 
 
-def _row(run: RunResult) -> Row:
+def _row(run: RunResult, commands: Mapping[str, str]) -> Row:
     values = (
         run.run_id,
         run.task,
@@ -77,6 +79,7 @@ def _row(run: RunResult) -> Row:
         run.parameters.total,
         run.parameters.active,
         run.peak_memory_bytes,
+        *origin_cells([run], commands).values(),
     )
     return dict(zip(COLUMNS, values, strict=True))
 

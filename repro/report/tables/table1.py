@@ -32,6 +32,7 @@ COLUMNS = (
     "Repeats",
     "Processor",
     "Code",
+    "Command",
 )
 OURS = "grouped"
 FLOOR = "dense"
@@ -142,7 +143,15 @@ def _row(one: LayerTime) -> Row:
         "Repeats": case.repeats,
         "Processor": case.environment.processor,
         "Code": case.environment.code_state,
+        "Command": _command(case),
     }
+
+
+def _command(case: BenchCase) -> str:
+    """Return the command that times a case."""
+    options = {"sizes": case.size, "tokens": case.tokens, "precision": case.precision}
+    options |= {"experts": case.experts, "repeats": case.repeats}
+    return " ".join(["repro bench", *(f"--{name} {value}" for name, value in options.items())])
 
 
 def _milliseconds(seconds: float | None) -> float | None:

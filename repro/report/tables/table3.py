@@ -43,12 +43,12 @@ def shown(published: Published) -> list[Row]:
             "Task": row.title,
             "Scheme": row.scheme,
             "Time": row.norm_time,
-            "(paper)": row.paper.get("time"),
+            "paper": row.paper.get("time"),
             "FLOPs": row.relative_to_baseline(flops),
-            "(paper) ": _ratio(row.paper.get("flops"), row.paper_baseline.get("flops")),
+            "paper ": _ratio(row.paper.get("flops"), row.paper_baseline.get("flops")),
             "Metric": row.metric,
             "Value": row.mean(performance),
-            "(paper)  ": row.paper.get("performance"),
+            "paper  ": row.paper.get("performance"),
         }
         for row in scheme_rows(published)
         if row.is_of_paper

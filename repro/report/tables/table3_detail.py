@@ -2,6 +2,7 @@
 
 from repro import paper
 from repro.report.differences import difference_cells, difference_columns
+from repro.report.origin import ORIGIN
 from repro.report.schemes import (
     SchemeRow,
     cpu_steal_fraction,
@@ -11,6 +12,7 @@ from repro.report.schemes import (
     mean_experts,
     performance,
     performance_top_1,
+    reasons,
     scheme_rows,
     seconds_per_step,
     share_multi_expert,
@@ -67,6 +69,7 @@ COLUMNS = (
     "Steps",
     "Tokens",
     "Examples",
+    *ORIGIN,
     "Runs",
 )
 
@@ -79,11 +82,62 @@ def rows(published: Published) -> list[Row]:
     return [_row(row) for row in scheme_rows(published)]
 
 
+def shown(published: Published) -> list[Row]:
+    """Derive ours and the paper's side by side, with units and 95 % intervals; ratios are to top-2."""
+    return [_shown(row) for row in scheme_rows(published)]
+
+
+def notes(published: Published) -> list[str]:
+    """Say in one line each why a cell is empty, and what disturbed the times."""
+    return reasons(scheme_rows(published))
+
+
+def _shown(row: SchemeRow) -> Row:
+    qualities, share = row.values(performance), row.mean(share_multi_expert)
+    return {
+        "Task": row.title,
+        "Scheme": row.scheme,
+        "Time to top-2's loss": _time(row),
+        "95 % interval": _interval(row),
+        "(paper)": _ratio(row.paper.get("time")),
+        "FLOPs": _ratio(row.relative_to_baseline(flops)),
+        "(paper) ": _ratio(_norm_flops_paper(row)),
+        "Metric": row.metric,
+        "Quality": mean(qualities),
+        "±": rounded(interval(qualities), 2),
+        "(paper)  ": row.paper.get("performance"),
+        "Two experts": None if share is None else f"{share:.0%}",
+        "Runs": row.run_ids or None,
+    }
+
+
+def _interval(row: SchemeRow) -> str | None:
+    """Format the interval of the ratio; a baseline, which is compared with itself, has none."""
+    ends = row.time_to_target.interval if row.time_to_target else None
+    if ends is None:
+        return None
+    return "baseline" if row.scheme == row.baseline else " to ".join(f"{rounded(end):.2f}" for end in ends)
+
+
+def _time(row: SchemeRow) -> str | None:
+    """Format the ratio of times, or its bound."""
+    value = row.norm_time
+    return value if value is None or isinstance(value, str) else f"{value:.2f} times"
+
+
+def _ratio(value: float | None) -> str | None:
+    return None if value is None else f"{rounded(value):.2f}"
+
+
+def _norm_flops_paper(row: SchemeRow) -> float | None:
+    mine, base = row.paper.get("flops"), row.paper_baseline.get("flops")
+    return mine / base if mine and base else None
+
+
 def _row(row: SchemeRow) -> Row:
     time = row.time_to_target
     step_seconds = row.values(seconds_per_step)
     qualities = row.values(performance)
-    paper_flops, paper_base = row.paper.get("flops"), row.paper_baseline.get("flops")
     shares_paper: dict[str, float] = paper.tables()["share_two"]
     share_paper = shares_paper.get(row.task) if row.scheme == "adaptive" else None
     return {
@@ -119,8 +173,8 @@ def _row(row: SchemeRow) -> Row:
         "FLOPs per token executed": rounded(row.mean(lambda run: run.flops.per_token_executed)),
         "MACs per token": rounded(row.mean(lambda run: run.flops.macs_per_token)),
         "Norm. FLOPs": rounded(row.relative_to_baseline(flops)),
-        "Norm. FLOPs (paper)": rounded(paper_flops / paper_base if paper_flops and paper_base else None),
-        "Computation FLOPs (paper)": paper_flops,
+        "Norm. FLOPs (paper)": rounded(_norm_flops_paper(row)),
+        "Computation FLOPs (paper)": row.paper.get("flops"),
         "Share two experts": rounded(row.mean(share_multi_expert)),
         "Share two experts at evaluation": rounded(row.mean(share_multi_expert_eval)),
         "Share two experts (paper)": share_paper,
@@ -131,5 +185,6 @@ def _row(row: SchemeRow) -> Row:
         "Steps": " ".join(str(run.steps) for run in row.runs),
         "Tokens": whole(row.mean(lambda run: run.tokens)),
         "Examples": whole(row.mean(lambda run: run.metric.count)),
+        **row.origin,
         "Runs": row.run_ids,
     }

@@ -27,8 +27,8 @@ def rows(published: Published) -> list[Row]:
 
 
 def shown(published: Published) -> list[Row]:
-    """Derive the same rows."""
-    return rows(published)
+    """Derive the same rows, with a word where none is found."""
+    return [{name: value or "none" for name, value in row.items()} for row in rows(published)]
 
 
 def notes(published: Published) -> list[str]:

@@ -1,6 +1,7 @@
 """What stands behind Table 5: every threshold that was run, seeds, shares, FLOPs, the paper's values."""
 
 from repro.report.differences import difference_cells, difference_columns
+from repro.report.origin import ORIGIN
 from repro.report.schemes import (
     SchemeRow,
     final_loss,
@@ -37,6 +38,7 @@ COLUMNS = (
     "Final loss",
     "Target loss",
     "Reason for empty cells",
+    *ORIGIN,
     "Runs",
 )
 
@@ -90,5 +92,6 @@ def _row(row: SchemeRow) -> Row:
         "Final loss": rounded(row.mean(final_loss), 6),
         "Target loss": rounded(row.target, 6),
         "Reason for empty cells": row.reason,
+        **row.origin,
         "Runs": row.run_ids,
     }

@@ -13,6 +13,7 @@ from repro.report.curriculum import (
     noise_floor,
     orders,
 )
+from repro.report.origin import ORIGIN
 from repro.report.schemes import final_loss, performance, reasons, share_multi_expert
 from repro.report.statistics import interval, rounded
 from repro.report.tables.base import Row
@@ -44,6 +45,7 @@ COLUMNS = (
     "Final loss",
     "Target loss",
     "Reason for empty cells",
+    *ORIGIN,
     "Runs",
 )
 
@@ -116,6 +118,7 @@ def _row(row: OrderRow, floor: float | None) -> Row:
         "Final loss": rounded(row.mean(final_loss), 6),
         "Target loss": rounded(row.target, 6),
         "Reason for empty cells": row.reason,
+        **row.origin,
         "Runs": row.run_ids,
     }
 

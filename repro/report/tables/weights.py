@@ -1,5 +1,6 @@
 """Scale, learned routing or number of experts: what is behind the differences between schemes."""
 
+from repro.report.origin import ORIGIN, mixtures
 from repro.report.schemes import SchemeRow, mean_experts, mean_experts_eval, performance
 from repro.report.statistics import interval, mean, rounded
 from repro.report.tables.base import Row
@@ -24,6 +25,7 @@ COLUMNS = (
     "Inference Performance interval",
     "Inference Performance by seed",
     "Reason for empty cells",
+    *ORIGIN,
     "Runs",
 )
 
@@ -61,6 +63,7 @@ def notes(published: Published) -> list[str]:
         "Scale: of a layer's output at the start, against the dense one",
         "Difference: of the validation loss to raw top-2, paired by seed, with its 95 % interval",
         *missing,
+        *mixtures((row.title, row.runs) for row in compared),
         *explanations(published),
     ]
 
@@ -83,6 +86,7 @@ def _row(row: SchemeRow, peers: Rows) -> Row:
         "Inference Performance interval": rounded(interval(row.values(performance)), 2),
         "Inference Performance by seed": row.by_seed(performance),
         "Reason for empty cells": _reason(row),
+        **row.origin,
         "Runs": row.run_ids,
     }
 

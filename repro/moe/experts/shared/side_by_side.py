@@ -15,7 +15,7 @@ Group = tuple[int, slice]
 """An expert that has rows, and where they are."""
 _UNEVEN = 1.1
 """Up to this ratio of the largest part to the mean, threads that work by themselves are the faster way: with
-even parts the other one takes 1.02 to 1.13 times as long (docs/replication-notes.md)."""
+even parts the other one takes 1.02 to 1.13 times as long (docs/log.md)."""
 
 
 def each_group(work: Callable[[int, slice], None], groups: Sequence[Group], device: torch.device) -> None:

@@ -25,7 +25,7 @@ class Router(nn.Module):
     Computed in fp32, as in Switch Transformers (https://arxiv.org/abs/2101.03961, "Selective precision with
     large sparse models"). Weights start as N(0, logit_std^2 / D), ours: on layer-normed input the logits
     then have standard deviation `logit_std`, which sets how many tokens start with two experts
-    (docs/replication-notes.md). `fit` keeps that behind a norm with other gains and biases than 1 and 0.
+    (docs/open-points.md). `fit` keeps that behind a norm with other gains and biases than 1 and 0.
     """
 
     def __init__(self, d_model: int, num_experts: int, logit_std: float) -> None:
