@@ -22,8 +22,7 @@ OPTIONS = {
     "eval": "run --split --gate-at-inference --data --out --json",
     "ablate": (
         "studies --tasks --seeds --scale --data --model --values --variants --set --turns --lanes --threads"
-        " --at-once "
-        "--dry-run --out --json"
+        " --at-once --launcher --jobs --partition --gpus --memory --time --dry-run --out --json"
     ),
     "analyze": "runs --scale --data --samples --out --json",
     "bench": (
