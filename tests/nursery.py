@@ -166,14 +166,14 @@ def become(request: dict[str, Any], folder: Path) -> NoReturn:
     os.environ |= request["environment"]
     os.chdir(request["cwd"])
     sys.argv = ["repro", *request["arguments"]]
-    multiprocessing.util.spawnv_passfds = fork_server  # type: ignore[attr-defined]
+    vars(multiprocessing.util)["spawnv_passfds"] = fork_server
     from repro.cli.main import main
 
     main()
     sys.exit(0)
 
 
-_spawn = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+_spawn = multiprocessing.util.spawnv_passfds
 
 
 def fork_server(path: bytes, arguments: Sequence[Any], kept: Sequence[int]) -> int:

@@ -22,7 +22,8 @@ OPTIONS = {
     "eval": ("run --split --gate-at-inference --gate --threshold --task --scale --set --data --out --json"),
     "ablate": (
         "studies --tasks --seeds --scale --data --model --values --variants --set --turns --no-train --lanes"
-        " --threads --at-once --dry-run --out --json"
+        " --threads --at-once --launcher --jobs --partition --gpus --memory --time --dry-run --processes"
+        " --out --json"
     ),
     "analyze": "runs --scale --data --samples --out --json",
     "bench": (

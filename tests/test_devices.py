@@ -73,7 +73,7 @@ def test_every_backbone(one: Reference, tmp_path: Path, backbone: str) -> None:
     assert_equal(launch(train_tiny, 4, case, tmp_path), one.of(backbone=backbone))
 
 
-WAYS = {
+WAYS: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
     "copied experts": (2, {"parallel": 1}, {}),
     "spread and copied": (4, {"parallel": 2}, {}),
     "sharded": (2, {"parallel": 1}, {"shard": "fsdp"}),
@@ -97,7 +97,7 @@ def test_every_way(one: Reference, tmp_path: Path, way: str) -> None:
 
 def test_more_processes_than_samples(one: Reference, tmp_path: Path) -> None:
     """Every sample is trained on, by one process while the others go through the motions."""
-    case = {"training": {"batch_size": 1}, "samples": 3, "steps": 3}
+    case: dict[str, Any] = {"training": {"batch_size": 1}, "samples": 3, "steps": 3}
     several = launch(train_tiny, 4, Case(**case), tmp_path)
     assert_equal(several, one.of(**case))
     assert sum(step["tokens"] for step in several[0].steps) == sum(

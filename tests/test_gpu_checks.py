@@ -9,7 +9,7 @@ from command_line import SMALL_BY_TASK, CommandLine, Settings
 from resolved import config
 
 from repro.bench import gpu
-from repro.bench import layer as benchmark
+from repro.bench.cases import SIZES, Size
 from repro.bench.gpu import Plan, checks
 from repro.bench.gpu_step import random_batch, time_step
 from repro.cli import gpu_checks
@@ -44,7 +44,7 @@ def small_model(task: str) -> RunConfig:
 
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setitem(benchmark.SIZES, "tiny", (16, 32))
+    monkeypatch.setitem(SIZES, "tiny", Size(d_model=16, d_hidden=32))
     return Plan(
         models=[small_model("sst2")],
         sizes=["tiny"],

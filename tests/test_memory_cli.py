@@ -51,7 +51,7 @@ def plan(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Plan:
 class TestList:
     def test_a_row_for_each_task_and_way(self, plan: Plan) -> None:
         assert set(plan.plain) == {"models", "ways"}
-        assert {row["task"] for row in plan.plain["models"]} == set(task_names("paper", []))
+        assert {row["task"] for row in plan.plain["models"]} == set(task_names("schemes", "paper", []))
         assert len(plan.plain["ways"]) == 6 * 4 * 2
 
     def test_gpt2_medium_by_hand(self, plan: Plan) -> None:
@@ -71,7 +71,7 @@ class TestList:
 
     def test_what_fits(self, plan: Plan) -> None:
         """Copies of the paper's larger models do not; what the scale sets does, for every task."""
-        large = [task for task in task_names("paper", []) if task not in ("sst2", "squad")]
+        large = [task for task in task_names("schemes", "paper", []) if task not in ("sst2", "squad")]
         assert [plan.row(task, "copies")["fits"] for task in large] == [False] * 4
         assert [row["set"] for row in plan.plain["models"]] == ["spread"] * 6
         assert [row["fits"] for row in plan.plain["models"]] == [True] * 6
@@ -79,7 +79,7 @@ class TestList:
             assert row["fits"] == (1.05 * row["total"] + 2e9 <= 40e9)
 
     def test_checkpointing_takes_less(self, plan: Plan) -> None:
-        for task in task_names("paper", []):
+        for task in task_names("schemes", "paper", []):
             kept, again = (
                 plan.row(task, "spread", checkpointing=checkpointing) for checkpointing in (False, True)
             )

@@ -1,11 +1,16 @@
 """AdamW and the clipping of gradients."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from repro.config import TrainingConfig
-from repro.training.optimizer import clip_gradients, make_optimizer
+from repro.training.optimizer import make_optimizer
+from repro.training.placement import Placement, exceeds
 
 
 class Layer(nn.Module):
@@ -22,6 +27,18 @@ class Layer(nn.Module):
         """The gradient of the weights."""
         assert self.weight.grad is not None
         return self.weight.grad
+
+
+def clip_gradients(layer: Layer, limit: float | None) -> float:
+    """Clip as a step of one process does, and return the norm before."""
+    accelerator = cast(Accelerator, SimpleNamespace(num_processes=1))
+    placement = Placement(
+        accelerator=accelerator, plain=layer, model=layer, mesh=None, parameters=0, global_balance=True
+    )
+    norm = placement.finish_gradients()
+    if limit is not None and exceeds(float(norm), limit):
+        placement.clip(norm, limit)
+    return float(norm)
 
 
 @pytest.mark.parametrize(

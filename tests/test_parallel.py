@@ -132,7 +132,7 @@ def test_a_process_that_is_killed(cli: CommandLine, tmp_path: Path) -> None:
 
 def ranks(parent: int) -> dict[int, str]:
     """Process of a launch -> its rank."""
-    found = {}
+    found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         try:
             own = int((entry / "stat").read_text().rpartition(")")[2].split()[1])

@@ -11,9 +11,8 @@ import torch
 from command_line import CommandLine
 from factories import make_environment, make_published
 
-from repro.bench import layer as benchmark
 from repro.bench import prediction
-from repro.bench.cases import Case
+from repro.bench.cases import PRECISIONS, SIZES, Case, Size
 from repro.bench.prediction import SETTINGS, assumed_model, busiest, fit, predict, rows_between
 from repro.errors import UserError
 from repro.report.tables import parallel
@@ -77,7 +76,7 @@ def test_every_figure_has_its_source() -> None:
         for figure in value.values() if name == "flops" else [value]:
             if isinstance(figure, dict):
                 assert set(figure) == {"value", "unit", "source"}
-    assert set(figures["flops"]) == set(benchmark.PRECISIONS)
+    assert set(figures["flops"]) == set(PRECISIONS)
     assert {layer["size"] for layer in figures["layers"]} == {"bert", "gpt2", "fsmt"}
 
 
@@ -277,7 +276,7 @@ def test_wrong_arguments(arguments: list[str], message: str, tmp_path: Path, cli
 
 def test_a_process_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: CommandLine) -> None:
     """A size that only the parent knows: its processes do not find it, and the reason is one line."""
-    monkeypatch.setitem(benchmark.SIZES, "tiny", (8, 16))
+    monkeypatch.setitem(SIZES, "tiny", Size(d_model=8, d_hidden=16))
     done = cli(*QUICK, "--sizes", "tiny", "--parallel", "2", "--out", tmp_path)
     assert done.status == 2
     assert done.err.splitlines()[-1] == "repro: --parallel 2: KeyError: 'tiny'"

@@ -1,5 +1,7 @@
 """Where rows of spread experts arrive and go, without processes."""
 
+from operator import itemgetter
+
 import pytest
 import torch
 from expert_cases import random_selection, routing_of, tensors_of
@@ -67,12 +69,14 @@ def test_dispatch_and_combine_equal_one_process(is_gated: bool) -> None:
     outputs: list[list[torch.Tensor]] = [[], []]
     for owner in range(2):
         arriving_NX = torch.stack([sent[owner] for sent in sent_NX])
-        parts = [row.split(sent.sum(1).tolist())[owner] for row, sent in zip(rows, sent_NX, strict=True)]
+        parts = [
+            torch.split(row, sent.sum(1).tolist())[owner] for row, sent in zip(rows, sent_NX, strict=True)
+        ]
         mine = slice(owner * held, (owner + 1) * held)
-        own = weights.map(lambda part, mine=mine: part[mine])
+        own = weights.map(itemgetter(mine))
         output_RD = loop.forward(torch.cat(parts), arrived_routing(arriving_NX), own)
-        for sender, back in enumerate(output_RD.split(arriving_NX.sum(1).tolist())):
-            outputs[sender].append(back)
+        for sender, own_part in enumerate(torch.split(output_RD, arriving_NX.sum(1).tolist())):
+            outputs[sender].append(own_part)
     for part, routing, back in zip(tokens, routings, outputs, strict=True):
         expected = loop.forward(x_TD[part], routing, weights)
         torch.testing.assert_close(combine(torch.cat(back), routing), expected, rtol=1e-12, atol=1e-12)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed.checkpoint as dcp
 from command_line import read_lines
 from resolved import config
 from tiny_models import Tiny
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.nn.functional import cross_entropy
 
 from repro.config import RunConfig
@@ -55,7 +55,12 @@ class Case:
     def config(self) -> RunConfig:
         """Its settings: all that are not named are those of a run at `mini`."""
         run = config(self.gate)
-        settings = {"steps": self.steps, "epochs": None, "batch_size": 8, "batch_tokens": None}
+        settings: dict[str, Any] = {
+            "steps": self.steps,
+            "epochs": None,
+            "batch_size": 8,
+            "batch_tokens": None,
+        }
         settings |= {"schedule": "linear", "curriculum": "random", "learning_rate": 1e-2, "warmup": 0.0}
         return dataclasses.replace(
             run,
@@ -87,7 +92,7 @@ class TinyTask:
         self.tiny = tiny
 
     def length(self, feature: Feature) -> int:
-        return max(feature["lengths"].values())
+        return max(map(int, feature["lengths"].values()))
 
     def collate(self, features: list[Feature]) -> dict[str, Any]:
         lengths = {stack: [feature["lengths"][stack] for feature in features] for stack in self.tiny.widths}
@@ -169,7 +174,7 @@ def _saved(checkpoint: Path) -> dict[str, Tensor]:
         if isinstance(entry, TensorStorageMetadata)
     }
     with warnings.catch_warnings(action="ignore"):  # that it is one process
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
+        load(tensors, storage_reader=reader, no_dist=True)
     return tensors
 
 

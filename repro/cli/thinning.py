@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.cli.console import Row, out, plain_table, print_json, quantity
+from repro.cli.console import Row, out, plain_table, print_json
 from repro.errors import UserError
 from repro.report.build import build_report
+from repro.report.numbers import quantity
 from repro.report.tables import thinning
 from repro.results.files import write_json
 from repro.results.published import Published

@@ -19,7 +19,7 @@ from repro.training.epoch import end_epoch, remember_ratios, share_ratios
 from repro.training.lane import ALONE, Lane
 from repro.training.loop import Loop, Step, measure, place, record_step, require_finite
 from repro.training.optimizer import make_optimizer
-from repro.training.placement import Placement
+from repro.training.placement import Placement, exceeds
 from repro.training.schedule import FARTHEST, Budget, make_schedule
 from repro.training.state import Progress, TrainingState
 from repro.training.step_totals import OwnTotals
@@ -258,8 +258,7 @@ def _train_step(loop: Loop, batches: list[list[int]]) -> Step:
         ):
             require_finite(what, value, loop.state.step + 1)
         limit = loop.config.training.clip_norm
-        # Gradients that keep to the limit are left alone: multiplying those of 16 experts by 1 takes time.
-        if limit is not None and limit / (step.gradient_norm + 1e-6) < 1:
+        if limit is not None and exceeds(step.gradient_norm, limit):
             placement.clip(norm, limit)
         learning_rate = loop.scheduler.get_last_lr()[0]
         loop.optimizer.step()
