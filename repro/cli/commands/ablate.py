@@ -48,6 +48,21 @@ AtOnce = Annotated[
 ]
 
 
+VariantNames = Annotated[
+    str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
+]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE")
+]
+NoTrain = Annotated[
+    bool,
+    typer.Option(
+        "--no-train",
+        help="With threshold and --model: an MoE model as it is, on wikitext by default.",
+    ),
+]
+
+
 def command(
     studies: Studies,
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas; all by default.")] = "",
@@ -56,21 +71,10 @@ def command(
     data: Source = None,
     model: Model = None,
     values: Annotated[str, typer.Option(help="With threshold: other values, separated by commas.")] = "",
-    variants: Annotated[
-        str, typer.Option(help="Rows to run, separated by commas, e.g. top-2,adaptive; all by default.")
-    ] = "",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of every run.", metavar="KEY=VALUE"),
-    ] = None,
+    variants: VariantNames = "",
+    settings: Setting = None,
     turns: Turns = 10,
-    no_train: Annotated[
-        bool,
-        typer.Option(
-            "--no-train",
-            help="With threshold and --model: a pretrained MoE model as it is, tasks wikitext by default.",
-        ),
-    ] = False,
+    no_train: NoTrain = False,
     lanes: LaneCount = None,
     threads: Threads = None,
     at_once: AtOnce = None,
@@ -89,16 +93,9 @@ def command(
     """
     quiet_libraries()
     if no_train:
-        from repro.cli.thinning import request, run_curves
-
         unused = {"--seeds": seeds > 1, "--variants": variants, "--lanes": lanes, "--threads": threads}
-        pretrained = _to_thin(studies, model, unused | {"--at-once": at_once, "--dry-run": dry_run})
-        options = settings_by_option({}, settings)
-        asked = [
-            request(pretrained, task=task, scale=scale, data=data, split="validation", options=options)
-            for task in comma_separated(tasks) or ["wikitext"]
-        ]
-        run_curves(asked, numbers("--values", values), out_folder / scale, as_json)
+        to_thin = _to_thin(studies, model, unused | {"--at-once": at_once, "--dry-run": dry_run})
+        _thin(to_thin, tasks, scale, data, settings, values, out_folder, as_json)
         return
     from repro.cli.studies import dry_run_rows, run_studies
     from repro.run.contradictions import Override
@@ -163,3 +160,23 @@ def _to_thin(studies: list[str], model: str | None, unused: Mapping[str, object]
         raise UserError(*problems)
     assert model is not None
     return model
+
+
+def _thin(
+    model: str,
+    tasks: str,
+    scale: str,
+    data: str | None,
+    settings: list[str] | None,
+    values: str,
+    out_folder: Path,
+    as_json: bool,
+) -> None:
+    from repro.cli.thinning import request, run_curves
+
+    options = settings_by_option({}, settings)
+    asked = [
+        request(model, task=task, scale=scale, data=data, split="validation", options=options)
+        for task in comma_separated(tasks) or ["wikitext"]
+    ]
+    run_curves(asked, numbers("--values", values), out_folder / scale, as_json)
