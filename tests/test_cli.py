@@ -27,10 +27,10 @@ OPTIONS = {
     ),
     "analyze": "runs --scale --data --samples --out --json",
     "bench": (
-        "--sizes --tokens --precision --experts --repeats --only --parallel --task --gate --steps --data"
-        " --scale --out --json"
+        "--sizes --tokens --precision --experts --repeats --only --parallel --gpu --task --gate --steps"
+        " --data --scale --out --json"
     ),
-    "list": "what --scale --task --gate --state --out --json",
+    "list": "what --scale --task --gate --state --gpus --memory --out --json",
     "report": "--scale --publish --mixed --check --out",
 }
 

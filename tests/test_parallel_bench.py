@@ -222,7 +222,7 @@ def test_two_processes_from_the_command_line(tmp_path: Path, cli: CommandLine) -
 
 def test_interrupted(tmp_path: Path, cli: CommandLine) -> None:
     """Ctrl-C reaches all processes of the group; nothing is left, and one line says so."""
-    command = cli.start(*QUICK, "--repeats", "100000", "--parallel", "2", "--out", tmp_path)
+    command = cli.start_fresh(*QUICK, "--repeats", "100000", "--parallel", "2", "--out", tmp_path)
     deadline = time.monotonic() + 120
     while len(members(command.pid)) < 3:
         assert time.monotonic() < deadline

@@ -2,12 +2,14 @@
 
 import importlib.util
 import io
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args
 
 from repro.errors import UserError, notice, one_line, unknown
@@ -26,6 +28,19 @@ _ANY_NUMBER = 1000
 _SECONDS_TO_SAVE = 180
 """How long before the end of its time a job is told; at most a quarter of it."""
 _ANSWER_SECONDS = 60.0
+_LOG_LEVEL = "SUBMITIT_LOG_LEVEL"
+
+
+def _submitit() -> ModuleType:
+    """Import submitit without the logging that it sets up, which closes the handlers of everybody else."""
+    level = os.environ.get(_LOG_LEVEL)
+    os.environ[_LOG_LEVEL] = "NOCONFIG"
+    try:
+        return importlib.import_module("submitit")
+    finally:
+        del os.environ[_LOG_LEVEL]
+        if level is not None:  # jobs, where it is the only one, have it
+            os.environ[_LOG_LEVEL] = level
 
 
 class Scheduler:
@@ -61,8 +76,7 @@ class Scheduler:
         Raises:
             UserError: the scheduler refuses them, in its own words, or the folder cannot be written.
         """
-        import submitit
-
+        submitit = _submitit()
         if "%" in str(folder.absolute()):
             raise UserError(f"--out: {folder}: a scheduler takes % for its own; give a folder without")
         minutes = max(1, round(60 * settings.time))
