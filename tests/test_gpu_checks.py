@@ -103,7 +103,7 @@ def test_gradients_of_idle_experts_are_found(monkeypatch: pytest.MonkeyPatch, pl
     right = grouped.forward
 
     def leaking(x_TD: torch.Tensor, routing: object, weights: object) -> torch.Tensor:
-        b2_ED: torch.Tensor = weights.b2_ED  # type: ignore[attr-defined]
+        b2_ED: torch.Tensor = weights.b2  # type: ignore[attr-defined]
         return right(x_TD, routing, weights) + (b2_ED - b2_ED.detach()).sum()  # type: ignore[arg-type]
 
     monkeypatch.setattr(grouped, "forward", leaking)

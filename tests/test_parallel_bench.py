@@ -187,7 +187,7 @@ def test_what_is_only_predicted_comes_last_and_is_named() -> None:
 
 
 def test_a_case_needs_what_it_is_relative_to() -> None:
-    text = Bench(parallel=[make_parallel()]).model_dump_json().replace('"share_top1":0.0', '"share_top1":0.5')
+    text = Bench(cases=[], parallel=[make_parallel()]).model_dump_json().replace('"share_top1":0.0', '"share_top1":0.5')
     with pytest.raises(UserError, match="two experts for every token"):
         Bench.parse(text, "bench.json")
 
@@ -216,8 +216,10 @@ def test_two_processes_from_the_command_line(tmp_path: Path, cli: CommandLine) -
     assert case.environment.processes == 2
     assert case.top2.rows == 2 * 2 * 8
     # `parallel.csv` follows from what is saved.
-    again = cli("report", "--scale", "mini", "--check", "--out", tmp_path)
+    table = (tmp_path / "mini" / "parallel.csv").read_text(encoding="utf-8")
+    again = cli("report", "--scale", "mini", "--out", tmp_path)
     assert again.status == 0, again.err
+    assert (tmp_path / "mini" / "parallel.csv").read_text(encoding="utf-8") == table
 
 
 def test_interrupted(tmp_path: Path, cli: CommandLine) -> None:

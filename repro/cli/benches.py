@@ -173,7 +173,7 @@ def save(scale: Path, *measured: BenchCase | ParallelCase) -> None:
         UserError: the file is damaged, or cannot be written.
     """
     path = scale / "bench.json"
-    bench = Bench.read(path) if path.exists() else Bench()
+    bench = Bench.read(path) if path.exists() else Bench(cases=[])
     cases = {case.key: case for case in bench.cases}
     spread = {case.key: case for case in bench.parallel}
     for case in measured:
@@ -181,12 +181,9 @@ def save(scale: Path, *measured: BenchCase | ParallelCase) -> None:
             spread[case.key] = case
         else:
             cases[case.key] = case
-    ordered = {
-        "cases": [cases[key] for key in sorted(cases)],
-        "parallel": [spread[key] for key in sorted(spread)],
-    }
-    # What is empty is not written: a file without spread experts is as it was before there were any.
-    bench = Bench.model_validate({name: found for name, found in ordered.items() if found})
+    bench = Bench(
+        cases=[cases[key] for key in sorted(cases)], parallel=[spread[key] for key in sorted(spread)]
+    )
     try:
         scale.mkdir(parents=True, exist_ok=True)
         write_json(path, bench.to_json())

@@ -22,11 +22,9 @@ METRIC_TITLES = {
     "f1": "F1 Score",
     "rouge1": "ROUGE-1",
     "perplexity": "Perplexity per token",
-    "acc_norm": "Accuracy (acc_norm)",
+    "acc_norm": "Accuracy (acc_norm)",  # of no task of the paper
 }
-"""Metrics as Table 3 of the paper names them; perplexity with its unit, which the paper does not name.
-
-The last one is of no task of the paper."""
+"""Metrics as Table 3 of the paper names them, perplexity with its unit."""
 DISTURBED = 0.1
 """CPU steal above which tables say so."""
 
@@ -284,7 +282,7 @@ def cpu_steal_fraction(run: RunResult) -> float | None:
 
 def mean_experts(run: RunResult) -> float | None:
     """Return the mean number of experts per token in training; None for dense."""
-    return run.routing.mean_experts if run.routing else None
+    return run.routing and run.routing.mean_experts
 
 
 def mean_experts_eval(run: RunResult) -> float | None:

@@ -70,7 +70,7 @@ class BenchCase(Record):
 class Bench(Record):
     """All cases of a scale."""
 
-    cases: list[BenchCase] = Field(default_factory=list)
+    cases: list[BenchCase]
     """In the order of size, experts, tokens and precision."""
     parallel: list[ParallelCase] = Field(default_factory=list)
     """Timings with experts spread over processes."""

@@ -17,9 +17,11 @@ class Submission(Record):
     """`submission.json`: jobs that were submitted together, and what they work on."""
 
     launcher: Launcher
+    """What they were submitted to."""
     host: str
     """Where the command was given."""
     jobs: list[JobId] = Field(min_length=1)
+    """As the scheduler calls them."""
     runs: list[PlainName]
     """Ids of all runs of their studies, which they share."""
 
@@ -28,3 +30,4 @@ class Failure(Record):
     """`failed/<run id>.json`: why one of the jobs could not do a run."""
 
     reason: str
+    """In a line."""

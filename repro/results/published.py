@@ -177,7 +177,7 @@ def _named_analysis(path: Path) -> Analysis:
 
 
 def _bench(path: Path) -> Bench:
-    return Bench.read(path) if path.exists() else Bench()
+    return Bench.read(path) if path.exists() else Bench(cases=[])
 
 
 def _thinnings(path: Path) -> Thinnings:

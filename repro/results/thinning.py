@@ -17,9 +17,13 @@ class ThinPoint(Record):
     threshold: float | None
     """Of a gate that has one."""
     metric: Metric
+    """Of the task."""
     eval_loss: float
+    """Mean loss over its terms, nats."""
     flops: Flops
+    """Operations of a token."""
     routing: RoutingSummary
+    """What the gate did."""
 
 
 class Thinning(Record):
@@ -28,14 +32,19 @@ class Thinning(Record):
     model: str
     """Hub id, or `dir:<name>:<fingerprint>` of a folder."""
     task: PlainName
+    """What it was evaluated on."""
     split: PlainName
+    """Of its data."""
     precision: PlainName
     """In which weights are multiplied: `fp32` or `bf16`."""
     own: ThinPoint
     """With the model's own top-k."""
     points: list[ThinPoint]
+    """With its own gate first, then with the others."""
     data: RowsRead
+    """What was read."""
     environment: Environment
+    """Where it was evaluated."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -47,3 +56,4 @@ class Thinnings(Record):
     """All curves of a scale."""
 
     curves: list[Thinning] = Field(default_factory=list)
+    """By model, task and split."""

@@ -173,8 +173,7 @@ def command(
         return
     working = Working(lanes=lanes, threads=threads or threads_of(scale), turns=turns, at_once=at_once)
     way = way_of(plans, out_folder / scale, working, scheduler, job_settings)
-    typed = repeatable(sys.argv[1:])
-    failed = run_studies(plans, out_folder / scale, way, command=typed, as_json=as_json)
+    failed = run_studies(plans, out_folder / scale, way, command=repeatable(sys.argv[1:]), as_json=as_json)
     if failed:
         raise typer.Exit(1)
 
