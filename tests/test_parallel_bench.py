@@ -187,7 +187,8 @@ def test_what_is_only_predicted_comes_last_and_is_named() -> None:
 
 
 def test_a_case_needs_what_it_is_relative_to() -> None:
-    text = Bench(cases=[], parallel=[make_parallel()]).model_dump_json().replace('"share_top1":0.0', '"share_top1":0.5')
+    whole = Bench(cases=[], parallel=[make_parallel()]).model_dump_json()
+    text = whole.replace('"share_top1":0.0', '"share_top1":0.5')
     with pytest.raises(UserError, match="two experts for every token"):
         Bench.parse(text, "bench.json")
 

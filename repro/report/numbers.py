@@ -2,6 +2,16 @@
 
 import math
 
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "bleu": "BLEU Score",
+    "f1": "F1 Score",
+    "rouge1": "ROUGE-1",
+    "perplexity": "Perplexity per token",
+    "acc_norm": "Accuracy (acc_norm)",  # of no task of the paper
+}
+"""Metrics as Table 3 of the paper names them, perplexity with its unit."""
+
 
 def quantity(value: float | None) -> str:
     """Format a number with a metric prefix, three digits: 2.18G."""

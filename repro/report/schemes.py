@@ -6,6 +6,7 @@ from functools import cache, cached_property
 from typing import TypeAlias
 
 from repro import paper
+from repro.report.numbers import METRIC_TITLES
 from repro.report.origin import mixtures, origin_cells
 from repro.report.statistics import mean, rounded
 from repro.report.target import TimeToTarget, time_to_target
@@ -16,15 +17,6 @@ from repro.tasks import base as tasks
 
 STUDY = "schemes"
 BASELINE = "top-2"
-METRIC_TITLES = {
-    "accuracy": "Accuracy",
-    "bleu": "BLEU Score",
-    "f1": "F1 Score",
-    "rouge1": "ROUGE-1",
-    "perplexity": "Perplexity per token",
-    "acc_norm": "Accuracy (acc_norm)",  # of no task of the paper
-}
-"""Metrics as Table 3 of the paper names them, perplexity with its unit."""
 DISTURBED = 0.1
 """CPU steal above which tables say so."""
 
@@ -282,7 +274,7 @@ def cpu_steal_fraction(run: RunResult) -> float | None:
 
 def mean_experts(run: RunResult) -> float | None:
     """Return the mean number of experts per token in training; None for dense."""
-    return run.routing and run.routing.mean_experts
+    return run.routing.mean_experts if run.routing else None
 
 
 def mean_experts_eval(run: RunResult) -> float | None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.report.schemes import METRIC_TITLES, STUDY, tasks_in_order, title
+from repro.report.numbers import METRIC_TITLES
+from repro.report.schemes import STUDY, tasks_in_order, title
 from repro.report.statistics import interval
 from repro.report.style import MARKERS, SCHEMES, UNNAMED, count_operations, label, legend, lines_only, panels
 from repro.results.published import Published
