@@ -12,9 +12,9 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "repro" / "results"
 
 _TYPES = {
-    **dict.fromkeys(("Count",), "int"),
-    **dict.fromkeys(("Amount", "Share", "Positive"), "float"),
-    **dict.fromkeys(("PlainName", "TaskName", "Variant"), "str"),
+    **dict.fromkeys(("Count", "_Some"), "int"),
+    **dict.fromkeys(("Amount", "Share", "Positive", "_Positive"), "float"),
+    **dict.fromkeys(("PlainName", "TaskName", "Variant", "JobId", "Launcher"), "str"),
     "JsonValue": "any",
     "Sequence": "list",
 }

@@ -23,6 +23,7 @@ ANALYSIS = (
     *("Analysis", "AnalyzedData", "LayerAnalysis", "StackAnalysis", "Counts", "Words", "WordCounts"),
     *("Activations", "TokenActivation", "TrainingShares", "SampleStack", "TokenExpert"),
 )
+BENCH = ("Bench", "BenchCase", "LayerTiming", "ParallelCase", "ParallelTiming", "SpreadModel")
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PUBLISHED = ROOT / "results" / "published"
@@ -114,10 +115,15 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DOCS / "results.md": {
         "files of a run": files_of_run,
         "result.json": partial(keys_of, *RESULT, "Environment"),
-        "records": partial(keys_of, "StepRecord", "EvalRecord", "RoutingRecord"),
+        "records": partial(
+            keys_of, "StepRecord", "EvalRecord", "RoutingRecord", "ExchangeRecord", "Exchange"
+        ),
         "study": partial(keys_of, "Study"),
         "analysis.json": partial(keys_of, *ANALYSIS),
-        "bench.json": partial(keys_of, "Bench", "BenchCase", "LayerTiming"),
+        "bench.json": partial(keys_of, *BENCH),
+        "thinning.json": partial(keys_of, "Thinnings", "Thinning", "ThinPoint", "RowsRead"),
+        "checks.json": partial(keys_of, "GpuChecks", "GpuCheck"),
+        "jobs": partial(keys_of, "Submission", "Failure"),
     },
     ROOT / "README.md": {
         "verdicts": partial(scales.answer, *SCALES),
