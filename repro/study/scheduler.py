@@ -1,13 +1,16 @@
 """Submit jobs through submitit, and ask what became of them: to Slurm, or to this machine in its place."""
 
+import importlib
 import importlib.util
 import io
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args
 
 from repro.errors import UserError, notice, one_line, unknown
@@ -26,6 +29,8 @@ _ANY_NUMBER = 1000
 _SECONDS_TO_SAVE = 180
 """How long before the end of its time a job is told; at most a quarter of it."""
 _ANSWER_SECONDS = 60.0
+_LOG_LEVEL = "SUBMITIT_LOG_LEVEL"
+"""Variable that submitit reads when it is imported."""
 
 
 class Scheduler:
@@ -61,8 +66,7 @@ class Scheduler:
         Raises:
             UserError: the scheduler refuses them, in its own words, or the folder cannot be written.
         """
-        import submitit
-
+        submitit = load_submitit()
         if "%" in str(folder.absolute()):
             raise UserError(f"--out: {folder}: a scheduler takes % for its own; give a folder without")
         minutes = max(1, round(60 * settings.time))
@@ -159,6 +163,19 @@ def scheduler_of(launcher: str) -> Scheduler:
     if importlib.util.find_spec("submitit") is None:
         raise UserError(f"--launcher {launcher}: submitit is not installed; pip install 'repro[cluster]'")
     return Slurm() if launcher == "slurm" else Scheduler()
+
+
+def load_submitit() -> ModuleType:
+    """Import submitit, and let it not configure logging: that would close what other libraries write to."""
+    before = os.environ.get(_LOG_LEVEL)
+    os.environ[_LOG_LEVEL] = "NOCONFIG"
+    try:
+        return importlib.import_module("submitit")
+    finally:  # jobs, which inherit it, may say what they do
+        if before is None:
+            del os.environ[_LOG_LEVEL]
+        else:
+            os.environ[_LOG_LEVEL] = before
 
 
 @contextmanager
