@@ -4,6 +4,8 @@ import csv
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from repro.errors import Interrupted
 from repro.run.execute import execute
 from repro.run.scales import experiments_folder
 from repro.study.failures import Failures
-from repro.study.scheduler import Slurm
+from repro.study.scheduler import Slurm, load_submitit
 
 TWO_TASKS: dict[str, object] = {
     "training.steps": 8,
@@ -290,6 +292,7 @@ def test_a_job_whose_time_is_up_is_queued_again(
     tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
 ) -> None:
     """In this process, as submitit starts it on a node; it does the same when it is started again."""
+    load_submitit()
     from submitit.core.submission import process_job
     from submitit.helpers import DelayedSubmission
 
@@ -343,6 +346,24 @@ def test_a_machine_without_slurm(cli: CommandLine, tmp_path: Path, monkeypatch: 
         cli(*command(tmp_path, "--launcher", "slurm")),
         r"--launcher slurm: no sbatch here; give the command where jobs are submitted$",
     )
+
+
+def test_submitit_leaves_logging_alone() -> None:
+    """In a process of its own, as it does what it does when it is imported."""
+    program = """
+import logging, os
+closed = []
+class Handler(logging.StreamHandler):
+    def close(self):
+        closed.append(self)
+handler = Handler()
+from repro.study.scheduler import load_submitit
+assert load_submitit().__name__ == "submitit"
+assert not closed and "SUBMITIT_LOG_LEVEL" not in os.environ
+os._exit(0)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "SUBMITIT_LOG_LEVEL"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 def test_not_installed(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

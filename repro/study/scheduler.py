@@ -1,5 +1,6 @@
 """Submit jobs through submitit, and ask what became of them: to Slurm, or to this machine in its place."""
 
+import importlib
 import importlib.util
 import io
 import os
@@ -29,18 +30,7 @@ _SECONDS_TO_SAVE = 180
 """How long before the end of its time a job is told; at most a quarter of it."""
 _ANSWER_SECONDS = 60.0
 _LOG_LEVEL = "SUBMITIT_LOG_LEVEL"
-
-
-def _submitit() -> ModuleType:
-    """Import submitit without the logging that it sets up, which closes the handlers of everybody else."""
-    level = os.environ.get(_LOG_LEVEL)
-    os.environ[_LOG_LEVEL] = "NOCONFIG"
-    try:
-        return importlib.import_module("submitit")
-    finally:
-        del os.environ[_LOG_LEVEL]
-        if level is not None:  # jobs, where it is the only one, have it
-            os.environ[_LOG_LEVEL] = level
+"""Variable that submitit reads when it is imported."""
 
 
 class Scheduler:
@@ -76,7 +66,7 @@ class Scheduler:
         Raises:
             UserError: the scheduler refuses them, in its own words, or the folder cannot be written.
         """
-        submitit = _submitit()
+        submitit = load_submitit()
         if "%" in str(folder.absolute()):
             raise UserError(f"--out: {folder}: a scheduler takes % for its own; give a folder without")
         minutes = max(1, round(60 * settings.time))
@@ -173,6 +163,19 @@ def scheduler_of(launcher: str) -> Scheduler:
     if importlib.util.find_spec("submitit") is None:
         raise UserError(f"--launcher {launcher}: submitit is not installed; pip install 'repro[cluster]'")
     return Slurm() if launcher == "slurm" else Scheduler()
+
+
+def load_submitit() -> ModuleType:
+    """Import submitit, and let it not configure logging: that would close what other libraries write to."""
+    before = os.environ.get(_LOG_LEVEL)
+    os.environ[_LOG_LEVEL] = "NOCONFIG"
+    try:
+        return importlib.import_module("submitit")
+    finally:  # jobs, which inherit it, may say what they do
+        if before is None:
+            del os.environ[_LOG_LEVEL]
+        else:
+            os.environ[_LOG_LEVEL] = before
 
 
 @contextmanager
