@@ -34,7 +34,8 @@ def test_all_runs_with_a_gate(cli: Any, results: Path) -> None:
     assert (scale / "table4.csv").read_text().startswith("Task,Top-2 gating tokens\nSentiment analysis,")
     assert (scale / "table4_detail.csv").is_file()
     figures = {path.name for path in (scale / "figures").iterdir()}
-    assert figures == {f"{name}.{kind}" for name in ("figure1", "figure2", "load") for kind in ("svg", "png")}
+    names = ("claims_tokens", "figure1", "figure2", "load")
+    assert figures == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
 
 
 def test_a_clone_gives_the_same_files(cli: Any, results: Path) -> None:

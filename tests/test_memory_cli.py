@@ -51,8 +51,8 @@ def plan(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Plan:
 class TestList:
     def test_a_row_for_each_task_and_way(self, plan: Plan) -> None:
         assert set(plan.plain) == {"models", "ways"}
-        assert {row["task"] for row in plan.plain["models"]} == set(task_names("schemes", "paper", []))
-        assert len(plan.plain["ways"]) == 6 * 4 * 2
+        assert {row["task"] for row in plan.plain["models"]} == {*task_names("schemes", "paper", []), "arc"}
+        assert len(plan.plain["ways"]) == 7 * 4 * 2
 
     def test_gpt2_medium_by_hand(self, plan: Plan) -> None:
         """354,823,168 parameters; 16 experts of 2 x 1024 x 4096 + 5120 and a router in each of 24 layers."""
@@ -73,8 +73,8 @@ class TestList:
         """Copies of the paper's larger models do not; what the scale sets does, for every task."""
         large = [task for task in task_names("schemes", "paper", []) if task not in ("sst2", "squad")]
         assert [plan.row(task, "copies")["fits"] for task in large] == [False] * 4
-        assert [row["set"] for row in plan.plain["models"]] == ["spread"] * 6
-        assert [row["fits"] for row in plan.plain["models"]] == [True] * 6
+        assert [row["set"] for row in plan.plain["models"]] == ["spread"] * 7
+        assert [row["fits"] for row in plan.plain["models"]] == [True] * 7
         for row in plan.plain["ways"]:
             assert row["fits"] == (1.05 * row["total"] + 2e9 <= 40e9)
 

@@ -10,11 +10,13 @@ import pytest
 from command_line import CommandLine
 from factories import make_analysis, make_case, make_environment, make_result, make_study
 from refusals import contents, refused
+from test_parallel_bench import make_parallel
 
 from repro import plugins
 from repro.cli.arguments import repeatable
 from repro.errors import UserError
 from repro.report.publish import publish, stale_published
+from repro.results.bench import Bench
 from repro.results.files import write_json
 from repro.results.published import Published
 from repro.results.run import RunResult
@@ -68,7 +70,8 @@ class TestPublish:
         adaptive = make_result("sst2", "adaptive")
         scale = measure(tmp_path, DENSE, TOP_2, adaptive)
         analyze(scale, adaptive)
-        write_json(scale / "bench.json", {"cases": [make_case().to_json()]})
+        bench = Bench(cases=[make_case()], parallel=[make_parallel()])
+        write_json(scale / "bench.json", bench.to_json())
         before = contents(scale)
         written = publish(tmp_path, "mini")
         assert contents(scale) == before
@@ -77,7 +80,10 @@ class TestPublish:
         assert {f"analysis/{adaptive.run_id}.{kind}" for kind in ("json", "html")} <= files(published)
         assert {"table3_detail.csv", "report.html"} <= files(published)
         assert all(path.is_file() for path in written)
-        assert Published.read(published).results == Published.read(scale).results
+        ours, theirs = Published.read(scale), Published.read(published)
+        assert theirs.results == ours.results
+        assert (theirs.bench, theirs.parallel) == (ours.bench, ours.parallel)
+        assert len(theirs.parallel) == 1
         assert stale_published(tmp_path) == []
         assert [path.name for path in published.parent.iterdir()] == ["mini"]
 

@@ -83,7 +83,7 @@ def test_published_studies_analyses_and_timings_are_written_as_they_were_read(sc
     values = {f"studies/{name}.json": study.to_json() for name, study in published.studies.items()}
     values |= {f"analysis/{name}.json": one.to_json() for name, one in published.analyses.items()}
     if (scale / "bench.json").exists():
-        values["bench.json"] = Bench(cases=list(published.bench)).to_json()
+        values["bench.json"] = Bench(cases=list(published.bench), parallel=list(published.parallel)).to_json()
     assert set(values) == {str(path.relative_to(scale)) for path in files}
     for name, value in values.items():
         assert json.dumps(value) == json.dumps(read_json(scale / name)), name

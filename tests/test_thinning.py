@@ -114,7 +114,9 @@ def test_the_curve_of_a_pretrained_model(cli: CommandLine, mixtral: Path, tmp_pa
     assert [row["Threshold"] for row in rows_of(tmp_path)] == ["", "0.1", "1.0"]
     curve_of(cli, mixtral, tmp_path, "--values", "0.1", "--tasks", "wikitext")
     assert [row["Task"] for row in rows_of(tmp_path)] == ["arc"] * 3 + ["wikitext"] * 2
-    assert cli("report", "--out", tmp_path, "--check").status == 0
+    before = rows_of(tmp_path)
+    assert cli("report", "--out", tmp_path).status == 0
+    assert rows_of(tmp_path) == before
 
 
 def test_a_model_of_more_than_two_experts_a_token(cli: CommandLine, tmp_path: Path) -> None:

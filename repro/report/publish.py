@@ -11,8 +11,10 @@ from repro.errors import UserError
 from repro.report.build import build_report, stale_files
 from repro.report.origin import mixed_studies
 from repro.report.tables import base as tables
+from repro.results.bench import Bench
 from repro.results.files import append_jsonl, write_json
 from repro.results.published import FOLDER, Published
+from repro.results.thinning import Thinnings
 
 _OLD = "old"
 """The folder as it was, while the new one takes its place."""
@@ -65,8 +67,8 @@ def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
     try:
         _restore(target)
         ours = Published.read(results / scale).compared()
-        if not ours.results and not ours.bench:
-            nothing = "no finished run of a study and no layer timing; see `repro ablate --help`"
+        if not (ours.results or ours.bench or ours.parallel or ours.thinnings):
+            nothing = "no finished run of a study, no timing of layers, no curve of a model; see `repro ablate --help`"
             raise UserError(f"{results / scale}: {nothing}")
         whole = ours.over(Published.read(target)).compared()
         problems = _without_command(results / scale, ours)
@@ -92,7 +94,7 @@ def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
 def _by_hand(target: Path) -> list[Path]:
     """Return the published files that no command of this package writes: they stay."""
     ours = {tables.load(name).FILE for name in plugins.names("tables")}
-    ours |= {"runs.jsonl", "bench.json", "report.md", "report.html"}
+    ours |= {"runs.jsonl", "bench.json", "thinning.json", "report.md", "report.html"}
     return [path for path in target.glob("*") if path.is_file() and path.name not in ours]
 
 
@@ -127,9 +129,15 @@ def _write(published: Published, folder: Path, pages: tuple[Path, ...]) -> None:
         page = next((found for place in pages if (found := place / f"{path.stem}.html").is_file()), None)
         if page is not None and analysis.data.source == "synthetic":
             shutil.copyfile(page, path.with_suffix(".html"))
-    if published.bench:
-        cases = [case.to_json() for case in sorted(published.bench, key=lambda case: case.key)]
-        write_json(folder / "bench.json", {"cases": cases})
+    if published.bench or published.parallel:
+        bench = Bench(
+            cases=sorted(published.bench, key=lambda case: case.key),
+            parallel=sorted(published.parallel, key=lambda case: case.key),
+        )
+        write_json(folder / "bench.json", bench.to_json())
+    if published.thinnings:
+        curves = Thinnings(curves=sorted(published.thinnings, key=lambda curve: curve.key))
+        write_json(folder / "thinning.json", curves.to_json())
 
 
 @contextmanager

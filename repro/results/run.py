@@ -144,7 +144,8 @@ class RunResult(Record):
     """With the best expert alone at inference; None for a dense model."""
     metric_trivial: float | None = None
     """The metric of an answer that needs no model (`Task.trivial`): the majority of the training labels, the
-    first three tokens of the context, a copy of the source, the first three sentences, unigram frequencies.
+    first three tokens of the context, a copy of the source, the first three sentences, unigram frequencies,
+    the place where most right choices stand.
     None if the task names none."""
     eval_loss: float
     """Mean task loss on the validation split."""

@@ -40,7 +40,7 @@ class Thinning(Record):
     own: ThinPoint
     """With the model's own top-k."""
     points: list[ThinPoint]
-    """With its own gate first, then with the others."""
+    """With the other gates."""
     data: RowsRead
     """What was read."""
     environment: Environment
