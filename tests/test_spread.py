@@ -5,7 +5,7 @@ from operator import itemgetter
 import pytest
 import torch
 from expert_cases import random_selection, routing_of, tensors_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.moe.experts import loop
@@ -26,6 +26,7 @@ def test_arrival_order_by_hand() -> None:
     assert arrival_order(torch.zeros(2, 3, dtype=torch.int64)).tolist() == []
 
 
+@settings(derandomize=True, deadline=None, database=None)
 @given(
     st.integers(1, 4).flatmap(
         lambda experts: st.lists(

@@ -68,7 +68,7 @@ def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
         _restore(target)
         ours = Published.read(results / scale).compared()
         if not (ours.results or ours.bench or ours.parallel or ours.thinnings):
-            nothing = "no finished run of a study, no timing of layers, no curve of a model; see `repro ablate --help`"
+            nothing = "no finished run of a study and no layer timing; see `repro ablate --help`"
             raise UserError(f"{results / scale}: {nothing}")
         whole = ours.over(Published.read(target)).compared()
         problems = _without_command(results / scale, ours)
