@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lanes
 import overview
 import scales
 import spread
@@ -111,6 +112,7 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "needed": lambda: scales.table(*spread.needed()),
         "layers": partial(scales.layers, "mini"),
         "implementations": partial(scales.implementations, "mini"),
+        "lanes": lambda: scales.table(*lanes.fairness()),
     },
     DOCS / "results.md": {
         "files of a run": files_of_run,
