@@ -31,6 +31,11 @@ def settings_of(config: RunConfig) -> MoESettings:
     )
 
 
+def weights_type(config: RunConfig) -> torch.dtype:
+    """Return the type in which the weights of a checkpoint are held."""
+    return torch.bfloat16 if config.model.dtype == "bf16" else torch.float32
+
+
 def check_sizes(config: RunConfig, model: Any, tokenizer: Any) -> None:
     """Refuse a model that is too small for its tokenizer or for the lengths of the run.
 
@@ -148,7 +153,7 @@ def dense_model(config: RunConfig, task: TaskModule, tokenizer: Any, paths: RunP
         backbone.HEADS[task.HEAD],
         {**options, **task.MODEL_OPTIONS},
         "--model ",
-        torch.bfloat16 if config.model.dtype == "bf16" else torch.float32,
+        weights_type(config),
     )
 
 
