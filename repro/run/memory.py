@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from math import gcd
 
 from repro.config import RunConfig
-from repro.moe.activations import Activations, ForwardPass, Numerics
+from repro.moe.activations import Activations, ForwardPass, Frozen, Numerics
 from repro.moe.gates.base import load as load_gate
 from repro.moe.volume import Volume
 from repro.run.blueprint import Blueprint
+from repro.run.model import weights_type
 
 GB = 1e9
 CONTEXT, FRAGMENTS = 2 * GB, 0.05
@@ -153,6 +154,13 @@ def ways(config: RunConfig, processes: int) -> list[Way]:
     ]
 
 
+def frozen_weights(config: RunConfig) -> Frozen | None:
+    """Return what is frozen where low-rank additions are trained; None where all weights are."""
+    if config.training.lora_rank is None:
+        return None
+    return Frozen(rank=config.training.lora_rank, number=weights_type(config).itemsize)
+
+
 def stack_lengths(config: RunConfig, stacks: set[str]) -> dict[str, int]:
     """Return the longest sequence of each stack that the settings of a run allow."""
     lengths = dict.fromkeys(stacks, config.data.max_length)
@@ -197,6 +205,7 @@ def planned(
             experts=experts,
             numerics=numerics,
             parallel=way.parallel,
+            frozen=frozen_weights(config),
         )
         for part in largest_parts(config, lengths, way.processes)
     ]
