@@ -18,7 +18,7 @@ from repro.moe.gates.base import load as load_gate
 from repro.moe.initialize import sample_routing
 from repro.moe.layer import MoELayer
 from repro.results.files import RunPaths
-from repro.run.model import checkpoint_folder, fresh_model, model_options, settings_of, weights_type
+from repro.run.model import configuration_folder, fresh_model, model_options, settings_of, weights_type
 
 _META = torch.device("meta")
 
@@ -104,18 +104,21 @@ def planned_options(config: RunConfig, paths: RunPaths | None) -> Mapping[str, A
         UserError: the checkpoint cannot be read, or an option was set that follows from the tokenizer.
     """
     of_checkpoint: Mapping[str, Any] = {}
-    if paths is not None and config.model.checkpoint and (paths.model or not config.model.config):
-        folder = checkpoint_folder(config.model.checkpoint, paths.model)
-        of_checkpoint = configuration(folder, "--model ").to_dict()
+    if paths is not None and (paths.model or not config.model.config):
+        of_checkpoint = checkpoint_options(config, paths)
     return {**of_checkpoint, **model_options(config, SizeOnly(config.model.vocab_size or 0))}
 
 
 def checkpoint_options(config: RunConfig, paths: RunPaths) -> Mapping[str, Any]:
-    """Read the configuration of the checkpoint that a run starts from, if it does."""
+    """Read the configuration of the checkpoint that a run starts from, if it does.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if config.model.checkpoint is None:
         return {}
-    sizes = load_backbone(config.model.backbone).CONFIG
-    options: Mapping[str, Any] = sizes.from_pretrained(paths.model or config.model.checkpoint).to_dict()
+    folder = configuration_folder(config.model.checkpoint, paths.model)
+    options: Mapping[str, Any] = configuration(folder, "--model ").to_dict()
     return options
 
 

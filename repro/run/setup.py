@@ -121,7 +121,7 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
         task=task,
         metric=module.METRIC,
         tokenizer=task.tokenizer,
-        model=model.to(device),
+        model=model,
         architecture=architecture,
         output_scale=output_scale,
         data=TrainingData(task=task, train=features["train"]),

@@ -164,6 +164,7 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
     if config.training.gradient_checkpointing:
         checkpoint_activations(model)
     if processes == 1:
+        model.to(accelerator.device)
         # Only for its precision: gradients need not be added up.
         wrapped = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         return Placement(
@@ -177,6 +178,7 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
     mesh = mesh_of(processes, parallel, accelerator.device.type)
     if parallel > 1:
         spread_experts(model, mesh, measured=config.training.exchange_times)
+    model.to(accelerator.device)  # and no expert of another process
     accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
     spread = set(_spread_parameters(model))
     if parallel > 1 or config.training.shard == "fsdp":
