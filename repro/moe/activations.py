@@ -44,14 +44,14 @@ What is in work comes on top where memory is fullest. Behind the loss: the gradi
 logits, 8 V, and 2 V more in bf16. In the backward pass of one layer: gradients of experts' rows,
 k c (2 F + 3 D), of gated ones 3 F, and of attention that is not fused, 8 H a pair.
 
-With low-rank additions of rank r (`moe.lora`) all other weights are frozen, held in 4 bytes or, in bf16, in 2:
+With low-rank additions of rank r (`moe.lora`) all other weights are frozen, of 4 bytes or, in bf16, of 2:
 
-* The weights of a layer's experts are made anew in every pass, W + B A, and kept: c a number, or the bf16 copy
-  of it. So are GPT-2's matrices of attention. Those of linear layers, and of the head, are copied only if
-  products have another type than the weights.
-* Products with frozen weights keep no input, but that of A is the same one; the head's is not kept. Each
-  addition keeps r numbers a position, c r for each of 4 linear layers, and in bf16 the copies of its matrices.
-  With weights in bf16 but without autocast it is computed in fp32, and keeps an input of its own, 4 D.
+* The weights of a layer's experts are made anew in every pass, W + B A, and kept: c a number. So are GPT-2's
+  matrices of attention. Those of linear layers, and of the head, are copied only if products have another
+  type than the weights.
+* Products with frozen weights keep no input, but additions keep the same one; the head's is not kept. Each
+  of 4 linear layers keeps c r more a position, and in bf16 there are copies of the matrices of additions.
+  With weights in bf16 but without autocast additions are computed in fp32: 4 D more.
 * RMS norms with a frozen weight keep 4 D + 4.
 * In the backward pass of a layer there is the gradient of the weights made anew, in their type, and its copy
   where products have another. Between layers numbers have the type of the weights.

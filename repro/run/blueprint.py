@@ -132,9 +132,7 @@ def mean_experts(config: RunConfig, d_model: int) -> float:
     return float(sample_routing(gate, torch.nn.LayerNorm(d_model)).count_T.double().mean())
 
 
-def _counted(
-    module: nn.Module, size: Callable[[nn.Parameter], int] = nn.Parameter.numel
-) -> tuple[int, int]:
+def _counted(module: nn.Module, size: Callable[[nn.Parameter], int] = nn.Parameter.numel) -> tuple[int, int]:
     """Add up the sizes of the parameters of a module outside experts, and in them."""
     layers = [part for part in module.modules() if isinstance(part, MoELayer)]
     of_experts = {parameter for layer in layers for parameter in layer.experts.parameters()}

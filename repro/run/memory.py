@@ -6,11 +6,12 @@ additions (`moe.lora`), which are trained in fp32. What N processes hold of them
 
 * copies (`training.shard = none`): all. DistributedDataParallel adds gradients up in buckets, 4 bytes more
   for each parameter that it copies.
-* sharded (`training.shard = fsdp`, without additions): an N-th of every tensor. While a layer computes it is whole, and so is
-  the next one, which is fetched meanwhile; what is outside the layers (embeddings, head) is whole all the
-  time. In the backward pass there are the whole gradient of a layer and the copy of it that is added up.
-* spread experts (`experts.parallel`): a part of the experts of every layer, without buckets, and never whole
-  anywhere; the rest is copied or sharded.
+* sharded (`training.shard = fsdp`, without additions): an N-th of every tensor. While a layer computes it is
+  whole, and so is the next one, which is fetched meanwhile; what is outside the layers (embeddings, head) is
+  whole all the time. In the backward pass there are the whole gradient of a layer and the copy of it that is
+  added up.
+* spread experts (`experts.parallel`): a part of the experts of every layer, and of what is added to them,
+  without buckets, and never whole anywhere; the rest is copied or sharded.
 
 Activations are those of `moe.activations`. On top comes a reserve: 2 GB for the CUDA context and the buffers
 of the exchanges, and 5 % for what the allocator cannot use. GB are 10^9 bytes.
