@@ -14,9 +14,10 @@ from resolved import resolved
 
 from repro.checks import OptionValue
 from repro.config import RunConfig
-from repro.moe.activations import Activations, ForwardPass, Numerics
+from repro.moe.activations import Activations, ForwardPass
 from repro.moe.backbones import base as backbones
 from repro.moe.flops import Architecture, FFNSize
+from repro.moe.numerics import Numerics
 from repro.moe.volume import Volume
 from repro.run.blueprint import Blueprint, blueprint, planned_options
 from repro.run.memory import Memory, Way, frozen_weights, largest_parts, memory_of, spread_over, ways

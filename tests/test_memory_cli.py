@@ -9,7 +9,7 @@ from command_line import SMALL_BY_TASK, Answer, CommandLine, Json, Settings
 from refusals import refused
 from resolved import resolved
 
-from repro.moe.activations import Numerics
+from repro.moe.numerics import Numerics
 from repro.run.blueprint import blueprint, planned_options
 from repro.run.memory import Memory, Way, planned
 from repro.study.plan import task_names

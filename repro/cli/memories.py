@@ -9,7 +9,7 @@ from repro.cli.console import Cell, Row
 from repro.cli.sizes import scale_config
 from repro.config import RunConfig
 from repro.errors import UserError, notice
-from repro.moe.activations import Numerics
+from repro.moe.numerics import Numerics
 from repro.run.blueprint import Blueprint, blueprint, planned_options
 from repro.run.memory import GB, Memory, Way, largest_parts, planned, stack_lengths, ways
 from repro.study.definition import load_study, study_names

@@ -47,12 +47,10 @@ k c (2 F + 3 D), of gated ones 3 F, and of attention that is not fused, 8 H a pa
 With low-rank additions of rank r (`moe.lora`) all other weights are frozen, of 4 bytes or, in bf16, of 2:
 
 * The weights of a layer's experts are made anew in every pass, W + B A, and kept: c a number. So are GPT-2's
-  matrices of attention. Those of linear layers, and of the head, are copied only if products have another
-  type than the weights.
-* Products with frozen weights keep no input, but additions keep the same one; the head's is not kept. Each
-  of 4 linear layers keeps c r more a position, and in bf16 there are copies of the matrices of additions.
-  With weights in bf16 but without autocast additions are computed in fp32: 4 D more.
-* RMS norms with a frozen weight keep 4 D + 4.
+  matrices of attention. Others are copied only if products have another type than the weights.
+* The input of the head is not kept; that of other products is, by additions. Each of 4 linear layers keeps
+  c r more a position, and in bf16 there are copies of the matrices of additions. With weights in bf16 but
+  without autocast additions are computed in fp32: 4 D more. RMS norms keep 4 D + 4.
 * In the backward pass of a layer there is the gradient of the weights made anew, in their type, and its copy
   where products have another. Between layers numbers have the type of the weights.
 
@@ -66,42 +64,15 @@ torch 2.13; `tests/test_memory.py` measures all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from repro.moe.flops import Architecture, FFNSize
+from repro.moe.numerics import Frozen, Numerics
 from repro.moe.volume import Volume
 
 _STREAM = 4
 """Bytes of a number between layers, in norms and in the router."""
 _INDICES = 32
 """Bytes of indices and weight of one row of an expert."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numerics:
-    """Where and in which precision a model is computed."""
-
-    device: Literal["cpu", "cuda"]
-    bf16: bool
-
-    @property
-    def product(self) -> int:
-        """Bytes of a number in products."""
-        return 2 if self.bf16 else 4
-
-    def mask(self, number: int) -> int:
-        """Bytes of an entry of a dropout mask for numbers of this many bytes."""
-        return 1 if self.device == "cuda" else number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """The weights of a model of which low-rank additions are trained."""
-
-    rank: int
-    """Of the additions."""
-    number: int = 4
-    """Bytes of a number of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,10 +190,9 @@ class ForwardPass:
         total += 2 * self._positions(ffn.stack) * self._norm
         if self._crosses(ffn):
             total += self._cross_attention(ffn)
-        attention = (2 if self._crosses(ffn) else 1) * 4 * width * width
         networks = self._networks(ffn)
         if self._is_cast:
-            total += number * (attention + networks * ffn.row_macs)
+            total += number * ((8 if self._crosses(ffn) else 4) * width * width + networks * ffn.row_macs)
         elif self.frozen is not None:
             total += number * self._made_anew(ffn)
         if self.frozen is not None:
@@ -308,8 +278,8 @@ class ForwardPass:
         if layout.final_norm:
             total += self._positions(last.stack) * self._norm
         if self._vocabulary:
-            total += self._positions(last.stack) * (4 * self._vocabulary + 8)
-            total += self._positions(last.stack) * number * width if self.frozen is None else 0
+            of_head = number * width if self.frozen is None else 0
+            total += self._positions(last.stack) * (of_head + 4 * self._vocabulary + 8)
             total += number * width * self._vocabulary if self._is_cast else 0
         elif self.architecture.head == "question-answering" or not self._bf16:
             # A classifier reads the first position, and in fp32 holds all of them with it.

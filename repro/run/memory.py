@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from math import gcd
 
 from repro.config import RunConfig
-from repro.moe.activations import Activations, ForwardPass, Frozen, Numerics
+from repro.moe.activations import Activations, ForwardPass
 from repro.moe.gates.base import load as load_gate
+from repro.moe.numerics import Frozen, Numerics
 from repro.moe.volume import Volume
 from repro.run.blueprint import Blueprint
 from repro.run.model import weights_type

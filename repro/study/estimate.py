@@ -9,7 +9,8 @@ import torch
 
 from repro.config import RunConfig
 from repro.machine import peak_memory_bytes
-from repro.moe.activations import ForwardPass, Numerics
+from repro.moe.activations import ForwardPass
+from repro.moe.numerics import Numerics
 from repro.moe.volume import Volume
 from repro.results.files import RunPaths
 from repro.run.accelerator import precision_of

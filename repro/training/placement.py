@@ -97,10 +97,8 @@ class Placement:
     def finish_gradients(self) -> Tensor:
         """Add up what the backward passes did not; return the joint norm of all gradients, a scalar."""
         spread = self.spread_parameters()
-        for parameter in spread:
+        for parameter in (weight for weight in spread if weight.requires_grad):
             assert self.mesh is not None
-            if not parameter.requires_grad:
-                continue
             # An expert that got no token here has a gradient of zeros, or none if no process called it.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
