@@ -83,6 +83,8 @@ class Trained:
     """Of model and optimizer, as they stand in the last checkpoint."""
     states: dict[str, Tensor]
     """Buffers of the gates, in this process."""
+    parameters: int
+    """Numbers of the whole model."""
     own_parameters: int
     """Numbers that this process holds."""
 
@@ -168,6 +170,7 @@ def train_tiny(case: Case, folder: Path) -> Trained:
             for number, layer in enumerate(_layers(model))
             for name, buffer in layer.gate.named_buffers()
         },
+        parameters=placement.parameters,
         own_parameters=own_parameters,
     )
 

@@ -69,6 +69,11 @@ def add_low_rank(model: PreTrainedModel, rank: int, alpha: float) -> None:
         parameter.requires_grad_(True)
 
 
+def count_whole(model: nn.Module) -> int:
+    """Count the parameters that a model has without additions."""
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
+
+
 def plain_experts(module: nn.Module) -> Experts:
     """Return the experts of a layer, from within what was added to them."""
     *_, experts = _nested(module)

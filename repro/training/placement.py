@@ -33,7 +33,7 @@ from repro.config import RunConfig
 from repro.errors import UserError
 from repro.moe.gates.base import load as load_gate
 from repro.moe.layer import Experts, MoELayer
-from repro.moe.lora import keep_share, plain_experts
+from repro.moe.lora import count_whole, keep_share, plain_experts
 from repro.moe.processes import batch_over, mesh_of
 from repro.moe.spread import ExchangeTotals, Spread
 
@@ -50,7 +50,7 @@ class Placement:
     mesh: DeviceMesh | None
     """None for one process."""
     parameters: int
-    """Of the whole model, whoever holds them."""
+    """Of the whole model, whoever holds them, without low-rank additions."""
     global_balance: bool
     """Whether gates balance, and move their states, over the whole batch; else each process over its part."""
 
@@ -157,7 +157,7 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
         UserError: experts cannot be spread so, or the gate needs whole batches.
     """
     processes = int(accelerator.num_processes)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count_whole(model)
     parallel = parallel_of(config, processes)
     if config.training.gradient_checkpointing:
         checkpoint_activations(model)
