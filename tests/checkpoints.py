@@ -1,6 +1,7 @@
 """Tiny pretrained models with their tokenizers, one of each family, as `save_pretrained` leaves them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -83,6 +84,18 @@ def write_fsmt(folder: Path) -> Path:
     )
     transformers.FSMTForConditionalGeneration(config).save_pretrained(folder)
     return folder
+
+
+def put_into_cache(folder: Path, name: str, cache: Path) -> None:
+    """Lay a model out as the hub's client keeps it: links to blobs, below the commit."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    for part in ("refs", "blobs", f"snapshots/{commit}"):
+        (place / part).mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit, encoding="utf-8")
+    for number, path in enumerate(sorted(folder.iterdir())):
+        shutil.copy(path, place / "blobs" / str(number))
+        (place / "snapshots" / commit / path.name).symlink_to(f"../../blobs/{number}")
 
 
 def _write(folder: Path, backbone: str, task: str, **sizes: int) -> Path:

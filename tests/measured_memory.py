@@ -12,10 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from repro.config import RunConfig
 from repro.moe import convert
 from repro.moe.backbones.base import load as load_backbone
+from repro.moe.lora import add_to
 from repro.moe.routing import record_routing
 from repro.run.accelerator import make_accelerator
 from repro.run.blueprint import planned_options
-from repro.run.model import fresh_model, settings_of
+from repro.run.model import fresh_model, settings_of, weights_type
 from repro.tasks.base import load as load_task
 from repro.training.optimizer import make_optimizer
 from repro.training.placement import place
@@ -68,10 +69,11 @@ def measure(config: RunConfig, sequences: int, lengths: Mapping[str, int]) -> Me
     """
     accelerator = make_accelerator(config)
     torch.manual_seed(0)
-    model: Any = fresh_model(config, planned_options(config, None)).train()
+    model: Any = fresh_model(config, planned_options(config, None)).to(weights_type(config)).train()
     for parameter in load_backbone(config.model.backbone).fixed_parameters(model):
         parameter.requires_grad_(False)
     convert.convert(model, settings_of(config), torch.device("cpu"))
+    add_to(model, config.training)
     placement = place(accelerator, model, config)
     optimizer = make_optimizer(placement.plain, config.training)
     batch = _batch(config, sequences, lengths, accelerator.process_index)

@@ -95,6 +95,31 @@ def test_every_way(one: Reference, tmp_path: Path, way: str) -> None:
     assert_equal(several, one.of(training=accumulation))
 
 
+LOW_RANK = {"lora_rank": 2, "lora_alpha": 4.0}
+
+
+@pytest.mark.parametrize(("processes", "parallel"), [(2, 1), (2, 2)])
+def test_low_rank_additions(one: Reference, tmp_path: Path, processes: int, parallel: int) -> None:
+    """Experts' own are spread with them; the model that is left is one without additions."""
+    case: dict[str, Any] = {"backbone": "mixtral", "training": LOW_RANK}
+    several = launch(train_tiny, processes, Case(**case, experts={"parallel": parallel}), tmp_path)
+    expected = one.of(**case)
+    assert_equal(several, expected)
+    assert several[0].parameters == several[1].parameters == expected.parameters
+    assert set(several[0].weights) == set(expected.weights)
+    for name, weight in expected.weights.items():
+        assert "lora" not in name
+        torch.testing.assert_close(several[0].weights[name], weight, rtol=0, atol=1e-4)
+
+
+def test_low_rank_additions_go_on(one: Reference, tmp_path: Path) -> None:
+    """Two processes have two experts each, four have one, and a checkpoint is the same."""
+    case: dict[str, Any] = {"backbone": "mixtral", "training": LOW_RANK, "steps": 5}
+    stopped = launch(train_tiny, 2, Case(**case, stop_after=2), tmp_path)
+    assert len(stopped[0].steps) in (2, 3)
+    assert_equal(launch(train_tiny, 4, Case(**case), tmp_path), one.of(**case))
+
+
 def test_more_processes_than_samples(one: Reference, tmp_path: Path) -> None:
     """Every sample is trained on, by one process while the others go through the motions."""
     case: dict[str, Any] = {"training": {"batch_size": 1}, "samples": 3, "steps": 3}

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +11,15 @@ import torch
 from checkpoints import write_relative
 from command_line import Answer, CommandLine, only_run, read_object, without_model
 from refusals import refused
+from resolved import resolved
 from safetensors.torch import load_file
 from tiny_models import Tiny, moe_layers, router_weight
 
+from repro.errors import UserError
 from repro.moe.folder import read_weights
 from repro.moe.lora import add_low_rank, merge_low_rank
 from repro.moe.routing import record_routing
+from repro.run.launch import launched
 
 MIXTRAL = Tiny("mixtral", "causal-language-model")
 GPT2 = Tiny("gpt2", "causal-language-model")
@@ -187,6 +191,15 @@ def test_what_has_no_effect_or_loses_updates(cli: CommandLine, mixtral: Path, tm
     )
     answer = train(cli, tmp_path, mixtral, {"model.dtype": "bf16", "gate.nulls": 4})
     refused(answer, r"model\.dtype: weights in bf16 lose small updates; set training\.lora_rank, too$")
+
+
+def test_sharded_weights_have_no_additions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several processes; before anything is loaded."""
+    monkeypatch.setattr("repro.run.launch.make_accelerator", lambda *rest: SimpleNamespace(num_processes=2))
+    run, paths = resolved(overrides={"training.lora_rank": 2, "training.shard": "fsdp"})
+    problem = r"^training\.lora_rank: sharded weights have no additions; set training\.shard=none$"
+    with pytest.raises(UserError, match=problem), launched(run, paths):
+        raise AssertionError("something was loaded")
 
 
 def test_without_peft(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import transformers
@@ -14,12 +14,13 @@ from resolved import resolved
 
 from repro.checks import OptionValue
 from repro.config import RunConfig
-from repro.moe.activations import Activations, ForwardPass, Numerics
+from repro.moe.activations import Activations, ForwardPass
 from repro.moe.backbones import base as backbones
 from repro.moe.flops import Architecture, FFNSize
+from repro.moe.numerics import Numerics
 from repro.moe.volume import Volume
 from repro.run.blueprint import Blueprint, blueprint, planned_options
-from repro.run.memory import Memory, Way, largest_parts, memory_of, spread_over, ways
+from repro.run.memory import Memory, Way, frozen_weights, largest_parts, memory_of, spread_over, ways
 
 CPU = Numerics(device="cpu", bf16=False)
 GPU = Numerics(device="cuda", bf16=True)
@@ -177,7 +178,8 @@ PLAN = Blueprint(
     ),
     rest=1_000,
     experts=16_000,
-    fixed=200,
+    weights=(4_000, 64_000),
+    trained=(3_200, 64_000),
     outside=400,
     largest=(300, 8_000),
 )
@@ -243,6 +245,11 @@ def test_ways_in_their_order() -> None:
     ]
     assert [way.name for way in ways(run, 1)] == ["copies", "copies"]
     assert [way.name for way in ways(run, 3)] == ["copies", "sharded"] * 2
+
+
+def test_low_rank_additions_are_not_sharded() -> None:
+    run = changed(resolved_config("adaptive"), training={"lora_rank": 8})
+    assert [way.name for way in ways(run, 8)] == ["copies", "spread"] * 2
 
 
 class TestLargestParts:
@@ -313,7 +320,13 @@ LENGTHS = {"encoder": 48, "decoder": 32}
 
 
 def small(
-    task: str, *, gate: str = "top-2", rate: float = 0.0, family: str | None = None, **settings: object
+    task: str,
+    *,
+    gate: str = "top-2",
+    rate: float = 0.0,
+    family: str | None = None,
+    dtype: Literal["fp32", "bf16"] = "fp32",
+    **settings: object,
 ) -> RunConfig:
     """A small run; its model is 64 wide, so that rows are much larger than indices."""
     overrides = SMALL_BY_TASK[task] | SIZES[task]
@@ -322,6 +335,8 @@ def small(
     if gate == "dense":
         overrides = {key: value for key, value in overrides.items() if not key.startswith("experts.")}
     run = resolved(gate, task=task, overrides=overrides)[0]
+    # Weights of a checkpoint, which there is none of here.
+    run = replace(run, model=replace(run.model, dtype=dtype))
     if family is None:
         return run
     model = replace(run.model, backbone=family, config=tuple(sorted(FAMILIES[family].items())))
@@ -338,6 +353,7 @@ def compared(run: RunConfig, measured: list[Measured], sequences: int, lengths: 
         experts=0 if run.gate == "dense" else 2,
         numerics=Numerics(device="cpu", bf16=run.training.precision == "bf16"),
         parallel=spread_over(run, len(measured)),
+        frozen=frozen_weights(run),
     ).activations()
     way = Way.of(run, len(measured))
     held = memory_of(plan, one, way)
@@ -357,6 +373,7 @@ def of_stacks(task: str) -> dict[str, int]:
     return {stack: LENGTHS[stack] for stack in stacks}
 
 
+LOW_RANK: dict[str, Any] = {"family": "mixtral", "training.lora_rank": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("sst2", {}),
     "bert, two heads of a span": ("squad", {}),
@@ -372,6 +389,23 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, bf16": ("wikitext", {"family": "llama", "training.precision": "bf16"}),
     "mixtral": ("wikitext", {"family": "mixtral"}),
     "mixtral, checkpointing": ("wikitext", {"family": "mixtral", "training.gradient_checkpointing": True}),
+    "mixtral, low-rank": ("wikitext", LOW_RANK),
+    "mixtral, low-rank, checkpointing": (
+        "wikitext",
+        {**LOW_RANK, "training.gradient_checkpointing": True},
+    ),
+    "mixtral, low-rank, products in bf16": ("wikitext", {**LOW_RANK, "training.precision": "bf16"}),
+    "mixtral, low-rank, weights in bf16": ("wikitext", {**LOW_RANK, "dtype": "bf16"}),
+    "mixtral, low-rank, all in bf16": (
+        "wikitext",
+        {**LOW_RANK, "dtype": "bf16", "training.precision": "bf16"},
+    ),
+    "mixtral, low-rank, bf16, checkpointing": (
+        "wikitext",
+        {**LOW_RANK, "dtype": "bf16", "training.precision": "bf16", "training.gradient_checkpointing": True},
+    ),
+    "gpt2, low-rank": ("wikitext", {"training.lora_rank": 2}),
+    "bert, low-rank": ("sst2", {"training.lora_rank": 2}),
     "bart": ("cnn_dailymail", {}),
     "bart, dropout": ("cnn_dailymail", {"rate": 0.1}),
     "bart, bf16": ("cnn_dailymail", {"training.precision": "bf16"}),
@@ -395,6 +429,8 @@ def test_one_process_holds_what_was_planned(case: str) -> None:
     [
         (4, {}),
         (2, {"experts.parallel": 1}),
+        (4, {**LOW_RANK, "dtype": "bf16", "training.precision": "bf16"}),
+        (2, {**LOW_RANK, "experts.parallel": 1}),
     ],
 )
 def test_processes_hold_what_was_planned(processes: int, settings: dict[str, Any]) -> None:

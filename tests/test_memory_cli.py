@@ -9,7 +9,7 @@ from command_line import SMALL_BY_TASK, Answer, CommandLine, Json, Settings
 from refusals import refused
 from resolved import resolved
 
-from repro.moe.activations import Numerics
+from repro.moe.numerics import Numerics
 from repro.run.blueprint import blueprint, planned_options
 from repro.run.memory import Memory, Way, planned
 from repro.study.plan import task_names
@@ -51,8 +51,13 @@ def plan(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Plan:
 class TestList:
     def test_a_row_for_each_task_and_way(self, plan: Plan) -> None:
         assert set(plan.plain) == {"models", "ways"}
-        assert {row["task"] for row in plan.plain["models"]} == {*task_names("schemes", "paper", []), "arc"}
-        assert len(plan.plain["ways"]) == 7 * 4 * 2
+        assert {row["task"] for row in plan.plain["models"]} == {
+            *task_names("schemes", "paper", []),
+            "arc",
+            "arc (adamoe)",
+        }
+        # Low-rank additions have no sharded weights.
+        assert len(plan.plain["ways"]) == (7 * 4 + 2) * 2
 
     def test_gpt2_medium_by_hand(self, plan: Plan) -> None:
         """354,823,168 parameters; 16 experts of 2 x 1024 x 4096 + 5120 and a router in each of 24 layers."""
@@ -69,12 +74,41 @@ class TestList:
         parts = ("weights", "gradients", "optimiser", "activations")
         assert spread["total"] == pytest.approx(sum(spread[part] for part in parts))
 
+    def test_mixtral_with_low_rank_additions_by_hand(self, plan: Plan) -> None:
+        """Mixtral-8x7B: 46,702,792,704 parameters in bf16, routers and additions of rank 8 in fp32."""
+        width, hidden, layers = 4096, 14336, 32
+        experts = layers * 8 * 3 * width * hidden
+        attention = 2 * width * width + 2 * width * 1024
+        routers = layers * 8 * width
+        rest = 2 * 32000 * width + layers * (attention + 2 * width) + width
+        assert rest + routers + experts == 46_702_792_704
+        of_experts = layers * 8 * 8 * ((width + 2 * hidden) + (hidden + width))
+        trained = layers * 8 * (2 * (width + width) + 2 * (width + 1024)) + routers
+        spread = plan.row("arc (adamoe)", "spread")
+        assert spread["weights"] == 2 * (rest + experts / 8) + 4 * (trained + of_experts / 8)
+        assert spread["gradients"] == 8 * trained + 4 * of_experts / 8
+        assert spread["optimiser"] == 8 * (trained + of_experts / 8)
+        copies = plan.row("arc (adamoe)", "copies")
+        assert copies["weights"] == 2 * (rest + experts) + 4 * (trained + of_experts)
+        assert copies["optimiser"] == copies["gradients"] == 8 * (trained + of_experts)
+        assert (copies["fits"], spread["fits"]) == (False, True)
+
+    def test_without_peft(self, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All else is listed."""
+        monkeypatch.setattr("repro.moe.lora.is_installed", lambda: False)
+        answer = cli("list", "tasks", "--scale", "mini", *GPUS[2:], "--out", tmp_path, "--json")
+        tasks = [row["task"] for row in answer.json()["models"]]
+        assert "arc" in tasks
+        assert "arc (adamoe)" not in tasks
+        assert "adamoe, arc: not planned (" in answer.err
+        assert "peft is not installed" in answer.err
+
     def test_what_fits(self, plan: Plan) -> None:
         """Copies of the paper's larger models do not; what the scale sets does, for every task."""
         large = [task for task in task_names("schemes", "paper", []) if task not in ("sst2", "squad")]
         assert [plan.row(task, "copies")["fits"] for task in large] == [False] * 4
-        assert [row["set"] for row in plan.plain["models"]] == ["spread"] * 7
-        assert [row["fits"] for row in plan.plain["models"]] == [True] * 7
+        assert [row["set"] for row in plan.plain["models"]] == ["spread"] * 8
+        assert [row["fits"] for row in plan.plain["models"]] == [True] * 8
         for row in plan.plain["ways"]:
             assert row["fits"] == (1.05 * row["total"] + 2e9 <= 40e9)
 
@@ -199,6 +233,15 @@ class TestTrain:
         memory = whole.total + whole.reserve - 1.05 * (whole.weights + whole.optimizer) / 4
         (line,) = refused(on(memory), "it fits with torchrun --nproc-per-node")
         assert "--set training.gradient_checkpointing=true" in line or "fsdp" in line
+
+    def test_low_rank_additions(self, on: Callable[..., Answer]) -> None:
+        """What is frozen has neither gradients nor moments."""
+        low, whole = self.needed(**{"training.lora_rank": 2}), self.needed()
+        assert low.optimizer < 0.1 * whole.optimizer
+        option = ("--set", "training.lora_rank=2")
+        refused(on(low.total + low.reserve - 1e6, *option), r"^repro: sst2: needs 2\.\d GB on each device")
+        with pytest.raises(AssertionError, match="something was loaded"):
+            on(low.total + low.reserve + 1, *option)
 
     def test_nothing_fits(self, on: Callable[..., Answer]) -> None:
         (line,) = refused(on(1e9), "no settings make it fit; take a smaller model")

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from repro.config import RunConfig
 from repro.errors import Interrupted
 from repro.moe.layer import MoELayer
+from repro.moe.lora import add_to, merge_low_rank
 from repro.results.files import RunFolder
 from repro.run.accelerator import make_accelerator
 from repro.tasks.base import Feature, Task
@@ -34,6 +35,7 @@ HEADS = {
     "gpt2": "causal-language-model",
     "bart": "sequence-to-sequence",
     "fsmt": "sequence-to-sequence",
+    "mixtral": "causal-language-model",
 }
 """Backbone -> one of its heads."""
 
@@ -81,6 +83,8 @@ class Trained:
     """Of model and optimizer, as they stand in the last checkpoint."""
     states: dict[str, Tensor]
     """Buffers of the gates, in this process."""
+    parameters: int
+    """Numbers of the whole model."""
     own_parameters: int
     """Numbers that this process holds."""
 
@@ -138,6 +142,7 @@ def train_tiny(case: Case, folder: Path) -> Trained:
     model = tiny.build()
     if case.gate != "dense":
         tiny.convert(model, case.gate)
+    add_to(model, run.training)
     placement = place(accelerator, model, run)
     folder.mkdir(parents=True, exist_ok=True)
     done: list[Progress] = []
@@ -152,16 +157,21 @@ def train_tiny(case: Case, folder: Path) -> Trained:
             should_stop=lambda: case.stop_after is not None and len(done) >= case.stop_after,
         )
     accelerator.wait_for_everyone()
+    tensors = _saved(max((folder / "checkpoint").glob("step-*"), key=lambda path: int(path.name[5:])))
+    own_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if run.training.lora_rank is not None:
+        merge_low_rank(model)
     return Trained(
         steps=read_lines(folder / "steps.jsonl"),
         weights=whole_tensors(placement),
-        tensors=_saved(max((folder / "checkpoint").glob("step-*"), key=lambda path: int(path.name[5:]))),
+        tensors=tensors,
         states={
             f"{number}.{name}": buffer.clone()
             for number, layer in enumerate(_layers(model))
             for name, buffer in layer.gate.named_buffers()
         },
-        own_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=placement.parameters,
+        own_parameters=own_parameters,
     )
 
 

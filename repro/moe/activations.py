@@ -44,6 +44,16 @@ What is in work comes on top where memory is fullest. Behind the loss: the gradi
 logits, 8 V, and 2 V more in bf16. In the backward pass of one layer: gradients of experts' rows,
 k c (2 F + 3 D), of gated ones 3 F, and of attention that is not fused, 8 H a pair.
 
+With low-rank additions of rank r (`moe.lora`) all other weights are frozen, of 4 bytes or, in bf16, of 2:
+
+* The weights of a layer's experts are made anew in every pass, W + B A, and kept: c a number. So are GPT-2's
+  matrices of attention. Others are copied only if products have another type than the weights.
+* The input of the head is not kept; that of other products is, by additions. Each of 4 linear layers keeps
+  c r more a position, and in bf16 there are copies of the matrices of additions. With weights in bf16 but
+  without autocast additions are computed in fp32: 4 D more. RMS norms keep 4 D + 4.
+* In the backward pass of a layer there is the gradient of the weights made anew, in their type, and its copy
+  where products have another. Between layers numbers have the type of the weights.
+
 With gradient checkpointing a layer keeps its input alone, 4 D, and all of the above for one layer at a time.
 
 Rows of experts are those of the back-end `grouped`; loads are taken as even over processes. What ReLU spares,
@@ -54,32 +64,15 @@ torch 2.13; `tests/test_memory.py` measures all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from repro.moe.flops import Architecture, FFNSize
+from repro.moe.numerics import Frozen, Numerics
 from repro.moe.volume import Volume
 
 _STREAM = 4
 """Bytes of a number between layers, in norms and in the router."""
 _INDICES = 32
 """Bytes of indices and weight of one row of an expert."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numerics:
-    """Where and in which precision a model is computed."""
-
-    device: Literal["cpu", "cuda"]
-    bf16: bool
-
-    @property
-    def product(self) -> int:
-        """Bytes of a number in products."""
-        return 2 if self.bf16 else 4
-
-    def mask(self, number: int) -> int:
-        """Bytes of an entry of a dropout mask for numbers of this many bytes."""
-        return 1 if self.device == "cuda" else number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +113,38 @@ class ForwardPass:
     numerics: Numerics
     parallel: int = 1
     """Processes over which experts are spread."""
+    frozen: Frozen | None = None
+    """None: all weights are trained, in fp32."""
 
     def activations(self) -> Activations:
         """Count what is kept, as this module's docstring derives it."""
         ffns = self.architecture.ffns
         return Activations(
             layers=tuple(self._layer(ffn) for ffn in ffns),
-            inputs=tuple(_STREAM * ffn.d_model * self._positions(ffn.stack) for ffn in ffns),
+            inputs=tuple(self._stream * ffn.d_model * self._positions(ffn.stack) for ffn in ffns),
             ends=self._ends(),
-            loss_work=self._positions(ffns[-1].stack) * self._vocabulary * (10 if self.numerics.bf16 else 8),
+            loss_work=self._positions(ffns[-1].stack) * self._vocabulary * (10 if self._bf16 else 8),
             layer_work=max(self._work(ffn) for ffn in ffns),
         )
+
+    @property
+    def _stream(self) -> int:
+        """Bytes of a number between layers."""
+        return _STREAM if self.frozen is None else self.frozen.number
+
+    @property
+    def _product(self) -> int:
+        """Bytes of a number in products, which are in bf16 with weights in bf16, too."""
+        return min(self.numerics.product, self._stream)
+
+    @property
+    def _bf16(self) -> bool:
+        return self._product < _STREAM
+
+    @property
+    def _is_cast(self) -> bool:
+        """Whether products take copies of the weights, in another type."""
+        return self._product < self._stream
 
     def _positions(self, stack: str) -> int:
         return self.volume.of_stack(stack)
@@ -155,7 +169,7 @@ class ForwardPass:
     def _norm(self) -> float:
         """Bytes that a norm keeps, by position."""
         if self.architecture.backbone.LAYOUT.rms_norm:
-            return 2 * _STREAM * self._width + 4
+            return (2 if self.frozen is None else 1) * _STREAM * self._width + 4
         return _STREAM * self._width + 8
 
     def _heads(self, stack: str) -> int:
@@ -171,46 +185,64 @@ class ForwardPass:
         return ffn.stack == "decoder" and any(other.stack == "encoder" for other in self.architecture.ffns)
 
     def _layer(self, ffn: FFNSize) -> float:
-        number, width = self.numerics.product, ffn.d_model
+        number, width = self._product, ffn.d_model
         total = self._self_attention(ffn) + self._feed_forward(ffn)
         total += 2 * self._positions(ffn.stack) * self._norm
         if self._crosses(ffn):
             total += self._cross_attention(ffn)
-        if number < _STREAM:
-            attentions = 2 if self._crosses(ffn) else 1
-            experts = self.architecture.experts / self.parallel if ffn.converted else 1
-            total += number * (attentions * 4 * width * width + experts * ffn.row_macs)
+        networks = self._networks(ffn)
+        if self._is_cast:
+            total += number * ((8 if self._crosses(ffn) else 4) * width * width + networks * ffn.row_macs)
+        elif self.frozen is not None:
+            total += number * self._made_anew(ffn)
+        if self.frozen is not None:
+            rank, ffn_widths = self.frozen.rank, (3 if ffn.is_gated else 2) * ffn.d_hidden
+            total += 4 * number * rank * self._positions(ffn.stack)
+            if self.numerics.bf16:
+                total += number * rank * (8 * width + networks * (2 * width + ffn_widths))
+            elif self._bf16:
+                total += 4 * number * width * self._positions(ffn.stack)
         return total
 
+    def _networks(self, ffn: FFNSize) -> float:
+        """Feed-forward networks of a layer that are held here."""
+        return self.architecture.experts / self.parallel if ffn.converted else 1
+
+    def _made_anew(self, ffn: FFNSize) -> float:
+        """Numbers of the weights of a layer to which additions are added in every pass."""
+        are_stacked = self.architecture.backbone.LAYOUT.projections == 1  # as experts are, for the library
+        experts = self._networks(ffn) * ffn.row_macs if ffn.converted or are_stacked else 0
+        return experts + (4 * ffn.d_model**2 if are_stacked else 0)
+
     def _self_attention(self, ffn: FFNSize) -> float:
-        layout, number, width = self.architecture.backbone.LAYOUT, self.numerics.product, ffn.d_model
-        copies = layout.projections if self.numerics.bf16 else 1
+        layout, number, width = self.architecture.backbone.LAYOUT, self._product, ffn.d_model
+        copies = layout.projections if self._bf16 else 1
         kept = number * copies * width + self._output(ffn)
         if self._is_fused() or not layout.fused_attention:
             kept += 3 * number * width
         else:
             # Scaled queries and keys are new tensors in fp32; values hold what they were projected with.
-            together = layout.projections == 1 and not self.numerics.bf16
+            together = layout.projections == 1 and not self._bf16
             kept += 3 * _STREAM * width + (2 * _STREAM * width if together else 0)
         return self._positions(ffn.stack) * kept + self._pairs(ffn.stack) * self._pair(ffn.stack)
 
     def _cross_attention(self, ffn: FFNSize) -> float:
-        number, width = self.numerics.product, ffn.d_model
+        number, width = self._product, ffn.d_model
         of_decoder = 2 * number * width + self._output(ffn) + _STREAM * width + 8
-        of_encoder = 2 * number * width + (2 * number * width if self.numerics.bf16 else 0)
+        of_encoder = 2 * number * width + (2 * number * width if self._bf16 else 0)
         total = self.volume.decoder * of_decoder + self.volume.encoder * of_encoder
         return total + self.volume.cross_pairs * self._pair(ffn.stack)
 
     def _output(self, ffn: FFNSize) -> float:
         """Output of an attention, its dropout mask and its sums, by position."""
-        number = self.numerics.product
+        number = self._product
         masked = self._rate(self.architecture.backbone.LAYOUT.dropout) > 0
         sums = 4 * self._heads(ffn.stack) if self._is_fused() else 0
         return number * ffn.d_model + (self.numerics.mask(number) * ffn.d_model if masked else 0) + sums
 
     def _pair(self, stack: str) -> float:
         """Bytes for a pair of positions."""
-        layout, number = self.architecture.backbone.LAYOUT, self.numerics.product
+        layout, number = self.architecture.backbone.LAYOUT, self._product
         heads, rate = self._heads(stack), self._rate(layout.attention_dropout)
         if self._is_fused():
             return number if self.volume.sequences > 1 else 0
@@ -222,7 +254,7 @@ class ForwardPass:
         return heads * (softmax + (number if number < softmax else 0))
 
     def _feed_forward(self, ffn: FFNSize) -> float:
-        number, width = self.numerics.product, ffn.d_model
+        number, width = self._product, ffn.d_model
         if ffn.converted:
             row = number * (2 * width + (3 if ffn.is_gated else 2) * ffn.d_hidden) + _INDICES
             row += number * width if self.parallel > 1 else 0
@@ -234,7 +266,7 @@ class ForwardPass:
         return self._positions(ffn.stack) * kept
 
     def _ends(self) -> float:
-        layout, width, number = self.architecture.backbone.LAYOUT, self._width, self.numerics.product
+        layout, width, number = self.architecture.backbone.LAYOUT, self._width, self._product
         total = 0.0
         for stack in {ffn.stack for ffn in self.architecture.ffns}:
             kept = 8 + (_STREAM * width + 8 if layout.embedding_norm else 0)
@@ -246,19 +278,22 @@ class ForwardPass:
         if layout.final_norm:
             total += self._positions(last.stack) * self._norm
         if self._vocabulary:
-            total += self._positions(last.stack) * (number * width + 4 * self._vocabulary + 8)
-            total += number * width * self._vocabulary if self.numerics.bf16 else 0
-        elif self.architecture.head == "question-answering" or not self.numerics.bf16:
+            of_head = number * width if self.frozen is None else 0
+            total += self._positions(last.stack) * (of_head + 4 * self._vocabulary + 8)
+            total += number * width * self._vocabulary if self._is_cast else 0
+        elif self.architecture.head == "question-answering" or not self._bf16:
             # A classifier reads the first position, and in fp32 holds all of them with it.
             total += self._positions(last.stack) * number * width
         return total
 
     def _work(self, ffn: FFNSize) -> float:
-        number, width = self.numerics.product, ffn.d_model
+        number, width = self._product, ffn.d_model
         rows = self.experts if ffn.converted else 1
         row = (3 if ffn.is_gated else 2) * ffn.d_hidden + 3 * width
         total = self._positions(ffn.stack) * rows * number * row
         if not self._is_fused():
             crossed = self.volume.cross_pairs if self._crosses(ffn) else 0
             total += 8 * self._heads(ffn.stack) * (self._pairs(ffn.stack) + crossed)
+        if self.frozen is not None:
+            total += (self.frozen.number + (number if self._is_cast else 0)) * self._made_anew(ffn)
         return total

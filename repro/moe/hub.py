@@ -14,6 +14,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from repro.errors import UserError, named_line
 from repro.moe.folder import TOKENIZER_FILES, weight_files
 
+_CONFIG = "config.json"
 _PARTS = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 _PICKLED = ["pytorch_model*.bin"]
 """Weights that are fetched where a model has no safetensors."""
@@ -30,12 +31,37 @@ def snapshot(name: str, where: str = "") -> Path:
     Raises:
         UserError: it is not in the cache, and cannot be fetched.
     """
-    try:
+    with _said(name, where):
         folder = _cached(name)
         if folder is None or not _is_whole(folder):
             folder = _fetched(name, _PARTS)
         if not _has_weights(folder):
             folder = _fetched(name, _PICKLED)
+    return folder
+
+
+def configuration_folder(name: str, where: str = "") -> Path:
+    """Return a folder with the `config.json` of a model of the hub, and perhaps nothing else.
+
+    Args:
+        where: the option that named it, for messages.
+
+    Raises:
+        UserError: it is not in the cache, and cannot be fetched.
+    """
+    with _said(name, where):
+        return _cached(name) or _fetched(name, [_CONFIG])
+
+
+@contextmanager
+def _said(name: str, where: str) -> Iterator[None]:
+    """Say in one line why a model cannot be had.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        yield
     except HFValidationError as error:
         raise UserError(f"{where}{name}: no such folder, and no name of a model of the hub") from error
     except LocalEntryNotFoundError as error:
@@ -47,12 +73,11 @@ def snapshot(name: str, where: str = "") -> Path:
         raise UserError(
             f"{where}{name}: cannot be fetched from the hub ({named_line(error)[:200]})"
         ) from error
-    return folder
 
 
 def _cached(name: str) -> Path | None:
     """Return the folder of a model in the cache, which may lack files; None if there is none."""
-    found = huggingface_hub.try_to_load_from_cache(name, "config.json")
+    found = huggingface_hub.try_to_load_from_cache(name, _CONFIG)
     return Path(found).parent if isinstance(found, str) else None
 
 

@@ -15,7 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from repro.moe.layer import MoELayer
+from repro.config import TrainingConfig
+from repro.moe.layer import Experts, MoELayer
 
 _EXPERTS = ("w1", "w2")
 
@@ -23,6 +24,13 @@ _EXPERTS = ("w1", "w2")
 def is_installed() -> bool:
     """Return whether `peft` is there: it is an extra."""
     return importlib.util.find_spec("peft") is not None
+
+
+def add_to(model: PreTrainedModel, settings: TrainingConfig) -> None:
+    """Add low-rank matrices to a model if the settings of a run say so, in place."""
+    rank, alpha = settings.lora_rank, settings.lora_alpha
+    if rank is not None:
+        add_low_rank(model, rank, 2 * rank if alpha is None else alpha)
 
 
 def add_low_rank(model: PreTrainedModel, rank: int, alpha: float) -> None:
@@ -59,6 +67,61 @@ def add_low_rank(model: PreTrainedModel, rank: int, alpha: float) -> None:
             parameter.data = parameter.data.float()
     for parameter in whole:
         parameter.requires_grad_(True)
+
+
+def count_whole(model: nn.Module) -> int:
+    """Count the parameters that a model has without additions."""
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
+
+
+def plain_experts(module: nn.Module) -> Experts:
+    """Return the experts of a layer, from within what was added to them."""
+    *_, experts = _nested(module)
+    assert isinstance(experts, Experts)
+    return experts
+
+
+def keep_share(module: nn.Module, mine: slice) -> None:
+    """Keep of the additions to the experts of a layer those of some experts, in place.
+
+    Args:
+        module: the experts, with additions or without.
+        mine: those that are kept.
+    """
+    for part in _additions(module):
+        for down, up in zip(part.lora_A.children(), part.lora_B.children(), strict=True):
+            down_ERI = down.weight.unflatten(0, (part.num_experts, -1))
+            up_ORE = up.weight.unflatten(1, (-1, part.num_experts))
+            down.weight = nn.Parameter(down_ERI.detach()[mine].flatten(0, 1).clone())
+            up.weight = nn.Parameter(up_ORE.detach()[..., mine].flatten(1).clone())
+        part.num_experts = mine.stop - mine.start
+
+
+def experts_last(model: nn.Module) -> dict[nn.Parameter, int]:
+    """Find matrices (out, rank x experts) in which neighbouring columns are of different experts.
+
+    Returns:
+        Each with its number of experts.
+    """
+    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+    return {
+        up.weight: part.num_experts
+        for layer in layers
+        for part in _additions(layer.experts)
+        for up in part.lora_B.children()
+    }
+
+
+def _additions(module: nn.Module) -> list[Any]:
+    return _nested(module)[:-1]
+
+
+def _nested(module: nn.Module) -> list[Any]:
+    """List what stands around the experts of a layer, from without, and the experts."""
+    found: list[Any] = [module]
+    while not isinstance(found[-1], Experts):
+        found.append(found[-1].base_layer)  # of two matrices of an expert one stands around the other
+    return found
 
 
 def _fresh_head(model: PreTrainedModel) -> Iterable[nn.Parameter]:

@@ -117,7 +117,7 @@ def load_checkpoint(
     config = configuration(folder, where, options)
     weights = read_weights(folder, where, pickled=True)
     try:
-        refuse_too_large(backbone, model_class, config, f"{where}{folder}", weights=weights)
+        refuse_too_large(backbone, model_class, config, f"{where}{folder}", weights=weights, dtype=dtype)
         model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
         _load_generation(model, folder)
     except UserError:

@@ -11,8 +11,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from repro.errors import UserError
 from repro.moe.backbones.base import Backbone
 
-_BYTES = 4
-"""Of a parameter in fp32; training takes four times as much."""
 _HEAD = 2**20
 """Parameters that a model may have beside those in its folder: a head that is fresh."""
 
@@ -26,6 +24,7 @@ def refuse_too_large(
     experts: int = 1,
     every: int = 1,
     weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Refuse a model whose parameters alone do not fit into the memory of this machine.
 
@@ -33,15 +32,16 @@ def refuse_too_large(
         where: what describes the model, for the message.
         experts: experts in the place of every n-th feed-forward network.
         weights: those that it will get; sizes that are far from theirs would be built for nothing.
+        dtype: of its parameters. In fp32 training takes four times as much.
 
     Raises:
         UserError: it does not fit.
     """
     parameters = count_parameters(backbone, model_class, config, experts=experts, every=every)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if _BYTES * parameters > memory:
+    if dtype.itemsize * parameters > memory:
         raise UserError(
-            f"{where}: {parameters:.2g} parameters take {_BYTES * parameters / 1e9:.3g} GB,"
+            f"{where}: {parameters:.2g} parameters take {dtype.itemsize * parameters / 1e9:.3g} GB,"
             f" and this machine has {memory / 1e9:.3g} GB; choose smaller sizes"
         )
     given = parameters if weights is None else sum(tensor.numel() for tensor in weights.values())

@@ -13,7 +13,7 @@ from repro.machine import reuse_freed_memory
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.folder import configuration
 from repro.results.files import RunFolder
-from repro.run.model import checkpoint_folder
+from repro.run.model import configuration_folder
 
 _BF16_WIDTH = 512
 """Narrower models are no faster in bf16 on a CPU: casting their weights takes what the products save."""
@@ -71,6 +71,6 @@ def _width(config: RunConfig, model: Path | None) -> int:
         UserError: there is no such folder, or no such model on the hub.
     """
     if model is not None or config.model.checkpoint is not None:
-        folder = checkpoint_folder(config.model.checkpoint or "", model)
+        folder = configuration_folder(config.model.checkpoint or "", model)
         return int(configuration(folder, "" if config.model.checkpoint is None else "--model ").hidden_size)
     return int(load_backbone(config.model.backbone).CONFIG(**config.model.options).hidden_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from repro.config import RunConfig
-from repro.moe import convert
+from repro.moe import convert, lora
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
 from repro.moe.folder import configuration
 from repro.moe.gates.base import load as load_gate
 from repro.moe.initialize import sample_routing
-from repro.moe.layer import Experts
+from repro.moe.layer import MoELayer
 from repro.results.files import RunPaths
-from repro.run.model import checkpoint_folder, fresh_model, model_options, settings_of
+from repro.run.model import configuration_folder, fresh_model, model_options, settings_of, weights_type
 
 _META = torch.device("meta")
 
@@ -44,8 +44,10 @@ class Blueprint:
     """Parameters outside the experts."""
     experts: int
     """Parameters of the experts of all layers."""
-    fixed: int
-    """Those outside the experts that are never trained."""
+    weights: tuple[int, int]
+    """Bytes of what is held while it trains, low-rank additions included: outside experts, and of them."""
+    trained: tuple[int, int]
+    """Bytes of the part of it that is trained."""
     outside: int
     """Those outside the layers: embeddings and head."""
     largest: tuple[int, int]
@@ -53,7 +55,7 @@ class Blueprint:
 
     @property
     def parameters(self) -> int:
-        """Return all of them."""
+        """Return all of them, without additions, which become part of the weights."""
         return self.rest + self.experts
 
 
@@ -67,20 +69,24 @@ def blueprint(config: RunConfig, options: Mapping[str, Any]) -> Blueprint:
         UserError: the library refuses an option, or settings do not fit the model.
     """
     with _META:
-        model = fresh_model(config, options)
+        model = fresh_model(config, options).to(weights_type(config))
     # How experts start is no matter of their sizes.
     unfitted = replace(config, experts=replace(config.experts, init="random", scale="none"))
     architecture = convert.convert(model, settings_of(unfitted), _META)
-    backbone = load_backbone(config.model.backbone)
+    for parameter in load_backbone(config.model.backbone).fixed_parameters(model):
+        parameter.requires_grad_(False)
     layers = [
         _counted(layer) for module in model.modules() if isinstance(module, nn.ModuleList) for layer in module
     ]
     rest, experts = _counted(model)
+    with _META:
+        lora.add_to(model, config.training)
     return Blueprint(
         architecture=architecture,
         rest=rest,
         experts=experts,
-        fixed=sum(parameter.numel() for parameter in backbone.fixed_parameters(model)),
+        weights=_counted(model, lambda parameter: parameter.nbytes),
+        trained=_counted(model, lambda parameter: parameter.nbytes * parameter.requires_grad),
         outside=rest - sum(layer_rest for layer_rest, _ in layers),
         largest=max(layers, key=sum),
     )
@@ -98,18 +104,21 @@ def planned_options(config: RunConfig, paths: RunPaths | None) -> Mapping[str, A
         UserError: the checkpoint cannot be read, or an option was set that follows from the tokenizer.
     """
     of_checkpoint: Mapping[str, Any] = {}
-    if paths is not None and config.model.checkpoint and (paths.model or not config.model.config):
-        folder = checkpoint_folder(config.model.checkpoint, paths.model)
-        of_checkpoint = configuration(folder, "--model ").to_dict()
+    if paths is not None and (paths.model or not config.model.config):
+        of_checkpoint = checkpoint_options(config, paths)
     return {**of_checkpoint, **model_options(config, SizeOnly(config.model.vocab_size or 0))}
 
 
 def checkpoint_options(config: RunConfig, paths: RunPaths) -> Mapping[str, Any]:
-    """Read the configuration of the checkpoint that a run starts from, if it does."""
+    """Read the configuration of the checkpoint that a run starts from, if it does.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if config.model.checkpoint is None:
         return {}
-    sizes = load_backbone(config.model.backbone).CONFIG
-    options: Mapping[str, Any] = sizes.from_pretrained(paths.model or config.model.checkpoint).to_dict()
+    folder = configuration_folder(config.model.checkpoint, paths.model)
+    options: Mapping[str, Any] = configuration(folder, "--model ").to_dict()
     return options
 
 
@@ -123,10 +132,9 @@ def mean_experts(config: RunConfig, d_model: int) -> float:
     return float(sample_routing(gate, torch.nn.LayerNorm(d_model)).count_T.double().mean())
 
 
-def _counted(module: nn.Module) -> tuple[int, int]:
-    """Count the parameters of a module outside experts, and in them."""
-    of_experts = {
-        parameter for part in module.modules() if isinstance(part, Experts) for parameter in part.parameters()
-    }
-    sizes = [(parameter in of_experts, parameter.numel()) for parameter in module.parameters()]
-    return sum(size for inside, size in sizes if not inside), sum(size for inside, size in sizes if inside)
+def _counted(module: nn.Module, size: Callable[[nn.Parameter], int] = nn.Parameter.numel) -> tuple[int, int]:
+    """Add up the sizes of the parameters of a module outside experts, and in them."""
+    layers = [part for part in module.modules() if isinstance(part, MoELayer)]
+    of_experts = {parameter for layer in layers for parameter in layer.experts.parameters()}
+    sizes = [(parameter in of_experts, size(parameter)) for parameter in module.parameters()]
+    return sum(own for inside, own in sizes if not inside), sum(own for inside, own in sizes if inside)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 
 from repro.config import RunConfig
 from repro.moe import lora, pretrained
@@ -62,10 +61,11 @@ def execute(
             should_stop=should_stop,
             lane=lane,
         )
-        done = _merged(launch)
-        _save_model(done)
+        if config.training.lora_rank is not None:  # a model as any other is evaluated and saved
+            lora.merge_low_rank(launch.placement.plain)
+        _save_model(launch)
         accelerator.wait_for_everyone()
-        result = build_result(done, state, lane, should_stop)
+        result = build_result(launch, state, lane, should_stop)
         if accelerator.is_main_process:
             write_card(folder, result)
             write_json(folder.result, result.to_json())
@@ -89,16 +89,6 @@ def _remove_passed(config: RunConfig, folder: RunFolder) -> None:
         remove_checkpoints(folder)
     else:
         keep_last_checkpoint(folder)
-
-
-def _merged(launch: Launch) -> Launch:
-    """Add what was trained beside the weights to them: a model as any other is evaluated and saved."""
-    if launch.config.training.lora_rank is None:
-        return launch
-    model = launch.placement.plain
-    lora.merge_low_rank(model)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return replace(launch, placement=replace(launch.placement, parameters=parameters))
 
 
 def _save_model(launch: Launch) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from repro.config import RunConfig
 from repro.errors import UserError
-from repro.moe.activations import Numerics
 from repro.moe.gates.base import load as load_gate
+from repro.moe.numerics import Numerics
 from repro.results.files import RunPaths
 from repro.run.accelerator import precision_of
 from repro.run.blueprint import blueprint, mean_experts, planned_options

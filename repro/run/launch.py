@@ -121,25 +121,17 @@ def launched(
 
 
 def _check_spreading(config: RunConfig, processes: int) -> None:
-    """Check how a run is spread: low-rank additions need whole weights, and all others fine ones.
+    """Check how a run is spread: low-rank additions need whole tensors, and all others fine ones.
 
     Raises:
-        UserError: experts cannot be spread so, additions have parts of weights, or weights in bf16 train.
+        UserError: experts cannot be spread so, additions have parts of tensors, or weights in bf16 train.
     """
-    parallel = parallel_of(config, processes)
+    parallel_of(config, processes)
     if config.training.lora_rank is None:
         if config.model.dtype != "fp32":
             raise UserError("model.dtype: weights in bf16 lose small updates; set training.lora_rank, too")
-        return
-    if processes == 1:
-        return
-    problems = []
-    if parallel > 1:
-        problems.append("training.lora_rank: experts that are spread have none; set experts.parallel=1")
-    if config.training.shard != "none":
-        problems.append("training.lora_rank: sharded weights have none; set training.shard=none")
-    if problems:
-        raise UserError(*problems)
+    elif processes > 1 and config.training.shard != "none":
+        raise UserError("training.lora_rank: sharded weights have no additions; set training.shard=none")
 
 
 def begin(launch: Launch, paths: RunPaths, *, fresh: bool = False, tensorboard: bool = False) -> None:

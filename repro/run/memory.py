@@ -1,15 +1,17 @@
 """How much memory a process of a launch takes.
 
 Bytes a parameter, in fp32 with AdamW: 4 of the weight, 4 of its gradient, 8 of its two moments; parameters
-that are never trained have the weight alone. What N processes hold of them:
+that are not trained have the weight alone, and of 2 bytes in bf16: all weights of a model with low-rank
+additions (`moe.lora`), which are trained in fp32. What N processes hold of them:
 
 * copies (`training.shard = none`): all. DistributedDataParallel adds gradients up in buckets, 4 bytes more
   for each parameter that it copies.
-* sharded (`training.shard = fsdp`): an N-th of every tensor. While a layer computes it is whole, and so is
-  the next one, which is fetched meanwhile; what is outside the layers (embeddings, head) is whole all the
-  time. In the backward pass there are the whole gradient of a layer and the copy of it that is added up.
-* spread experts (`experts.parallel`): a part of the experts of every layer, without buckets, and never whole
-  anywhere; the rest is copied or sharded.
+* sharded (`training.shard = fsdp`, without additions): an N-th of every tensor. While a layer computes it is
+  whole, and so is the next one, which is fetched meanwhile; what is outside the layers (embeddings, head) is
+  whole all the time. In the backward pass there are the whole gradient of a layer and the copy of it that is
+  added up.
+* spread experts (`experts.parallel`): a part of the experts of every layer, and of what is added to them,
+  without buckets, and never whole anywhere; the rest is copied or sharded.
 
 Activations are those of `moe.activations`. On top comes a reserve: 2 GB for the CUDA context and the buffers
 of the exchanges, and 5 % for what the allocator cannot use. GB are 10^9 bytes.
@@ -22,15 +24,18 @@ from dataclasses import dataclass
 from math import gcd
 
 from repro.config import RunConfig
-from repro.moe.activations import Activations, ForwardPass, Numerics
+from repro.moe.activations import Activations, ForwardPass
 from repro.moe.gates.base import load as load_gate
+from repro.moe.numerics import Frozen, Numerics
 from repro.moe.volume import Volume
 from repro.run.blueprint import Blueprint
+from repro.run.model import weights_type
 
 GB = 1e9
 CONTEXT, FRAGMENTS = 2 * GB, 0.05
 """The reserve: bytes, and the share of what is held."""
-_WEIGHT, _GRADIENT, _MOMENTS = 4, 4, 8
+_WEIGHT, _MOMENTS = 4, 8
+"""Of a parameter in fp32."""
 TOP_2 = 2.0
 """Experts of a token for which runs are planned, whichever scheme of a comparison it is."""
 
@@ -97,22 +102,22 @@ def memory_of(plan: Blueprint, activations: Activations, way: Way) -> Memory:
     Args:
         activations: of a pass with experts spread in this way.
     """
-    spread = plan.experts / way.parallel if way.parallel > 1 else 0.0
-    rest: float = plan.rest if spread else plan.parameters
-    fixed: float = plan.fixed
+    is_spread = way.parallel > 1
+    share = 1 / way.processes if way.sharded else 1.0
+    of_experts = 1 / way.parallel if is_spread else share
+    rest, experts = share * plan.trained[0], of_experts * plan.trained[1]
+    trained = rest + experts
     whole = whole_gradients = buckets = 0.0
     if way.sharded:
-        rest, fixed = rest / way.processes, fixed / way.processes
-        layer = plan.largest[0] + (0 if spread else plan.largest[1])
-        whole = plan.outside + 2 * layer
-        whole_gradients = 2 * max(plan.outside, layer)
+        layer = plan.largest[0] + (0 if is_spread else plan.largest[1])
+        whole = _WEIGHT * (plan.outside + 2 * layer)
+        whole_gradients = 2 * _WEIGHT * max(plan.outside, layer)
     elif way.processes > 1:
-        buckets = rest - fixed
-    trained = spread + rest - fixed
+        buckets = rest if is_spread else trained
     return Memory(
-        weights=_WEIGHT * (spread + rest + whole),
-        gradients=_GRADIENT * (trained + whole_gradients + buckets),
-        optimizer=_MOMENTS * trained,
+        weights=share * plan.weights[0] + of_experts * plan.weights[1] + whole,
+        gradients=trained + whole_gradients + buckets,
+        optimizer=_MOMENTS / _WEIGHT * trained,
         activations=activations.peak(checkpointing=way.checkpointing),
     )
 
@@ -136,7 +141,9 @@ def ways(config: RunConfig, processes: int) -> list[Way]:
     parallel = spread_over(config, processes)
     layouts = [(1, False)]
     if processes > 1:
-        layouts += [(parallel, False), (1, True), (parallel, True)]
+        layouts.append((parallel, False))
+        if config.training.lora_rank is None:  # which has no sharded weights
+            layouts += [(1, True), (parallel, True)]
     return [
         Way(
             processes=processes,
@@ -147,6 +154,13 @@ def ways(config: RunConfig, processes: int) -> list[Way]:
         for checkpointing in (False, True)
         for spread, sharded in dict.fromkeys(layouts)
     ]
+
+
+def frozen_weights(config: RunConfig) -> Frozen | None:
+    """Return what is frozen where low-rank additions are trained; None where all weights are."""
+    if config.training.lora_rank is None:
+        return None
+    return Frozen(rank=config.training.lora_rank, number=weights_type(config).itemsize)
 
 
 def stack_lengths(config: RunConfig, stacks: set[str]) -> dict[str, int]:
@@ -193,6 +207,7 @@ def planned(
             experts=experts,
             numerics=numerics,
             parallel=way.parallel,
+            frozen=frozen_weights(config),
         )
         for part in largest_parts(config, lengths, way.processes)
     ]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from repro import plugins
 from repro.config import RunConfig
 from repro.errors import UserError, named_line
 from repro.moe import hub, pretrained
@@ -29,6 +30,11 @@ def settings_of(config: RunConfig) -> MoESettings:
         gate_options=config.gate_options,
         experts=config.experts,
     )
+
+
+def weights_type(config: RunConfig) -> torch.dtype:
+    """Return the type in which the weights of a checkpoint are held."""
+    return torch.bfloat16 if config.model.dtype == "bf16" else torch.float32
 
 
 def check_sizes(config: RunConfig, model: Any, tokenizer: Any) -> None:
@@ -81,6 +87,31 @@ def checkpoint_folder(checkpoint: str, model: Path | None) -> Path:
     return model or hub.snapshot(checkpoint, "--model ")
 
 
+def configuration_folder(checkpoint: str, model: Path | None) -> Path:
+    """Return a folder with the configuration of the model that a run starts from; of the hub, only with it.
+
+    Raises:
+        UserError: the hub has no such model, or it cannot be fetched.
+    """
+    return model or hub.configuration_folder(checkpoint, "--model ")
+
+
+def blocks_folder(backbone: str, model: str | None) -> Path | None:
+    """Return a folder with the configuration of a model of the hub, if its family has MoE blocks; else None.
+
+    Args:
+        model: its name; None where the user gave none: what a scale says of its own needs no look.
+
+    Raises:
+        UserError: it is not in the cache of the hub, and cannot be fetched.
+    """
+    if model is None or backbone not in plugins.names("backbones"):
+        return None
+    family = load_backbone(backbone)
+    has_blocks = family.own_router(family.CONFIG()) is not None
+    return configuration_folder(model, None) if has_blocks else None
+
+
 def check_family(config: RunConfig, paths: RunPaths) -> None:
     """Refuse a checkpoint of another family than the task's, before its tokenizer is used.
 
@@ -89,7 +120,7 @@ def check_family(config: RunConfig, paths: RunPaths) -> None:
     """
     if config.model.checkpoint is None:
         return
-    folder = checkpoint_folder(config.model.checkpoint, paths.model)
+    folder = configuration_folder(config.model.checkpoint, paths.model)
     found = family_of(read_configuration(folder, "--model "), folder, "--model ")
     needed = load_backbone(config.model.backbone).MODEL_TYPE
     if needed != found.MODEL_TYPE:
@@ -148,7 +179,7 @@ def dense_model(config: RunConfig, task: TaskModule, tokenizer: Any, paths: RunP
         backbone.HEADS[task.HEAD],
         {**options, **task.MODEL_OPTIONS},
         "--model ",
-        torch.bfloat16 if config.model.dtype == "bf16" else torch.float32,
+        weights_type(config),
     )
 
 

@@ -22,6 +22,7 @@ from repro.moe.gates.base import load as load_gate
 from repro.moe.pretrained import is_converted, own_router
 from repro.results.files import RunPaths
 from repro.run.contradictions import Override, checked_model, contradictions
+from repro.run.model import blocks_folder
 from repro.run.scales import read_scale
 from repro.tasks.base import load as load_task
 
@@ -76,7 +77,11 @@ def resolve(
     adaptive = is_adaptive(gate_file)
     why_random = _choose_curriculum(sections, overrides, adaptive)
     paths = _find_inputs(sections, overrides, task, data, model, results, problems)
-    _choose_experts(sections, overrides, gate_file, paths.model)
+    try:
+        folder = paths.model or blocks_folder(str(sections["model"].get("backbone")), model)
+        _choose_experts(sections, overrides, gate_file, folder)
+    except UserError as error:
+        problems += error.problems
     problems += contradictions(sections, overrides, gate_name, adaptive)
     plain = {"task": task, "scale": scale, "gate": gate_name, "seed": seed, **sections}
     origins = {key: f"{override.origin}: " for key, override in overrides.items()}

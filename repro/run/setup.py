@@ -114,16 +114,14 @@ def prepare(config: RunConfig, paths: RunPaths, device: torch.device) -> Prepare
     if not converted:
         architecture, output_scale = convert.convert_measured(model, settings_of(config), device)
     _tell_frequencies(config, model, task, features["train"])
-    rank, alpha = config.training.lora_rank, config.training.lora_alpha
-    if rank is not None:
-        lora.add_low_rank(model, rank, 2 * rank if alpha is None else alpha)
+    lora.add_to(model, config.training)
     # From here on only dropout is random: the same stream for every gate, another for every process.
     set_seed(config.seed, device_specific=True)
     return Prepared(
         task=task,
         metric=module.METRIC,
         tokenizer=task.tokenizer,
-        model=model.to(device),
+        model=model,
         architecture=architecture,
         output_scale=output_scale,
         data=TrainingData(task=task, train=features["train"]),

@@ -9,12 +9,13 @@ import torch
 
 from repro.config import RunConfig
 from repro.machine import peak_memory_bytes
-from repro.moe.activations import ForwardPass, Numerics
+from repro.moe.activations import ForwardPass
+from repro.moe.numerics import Numerics
 from repro.moe.volume import Volume
 from repro.results.files import RunPaths
 from repro.run.accelerator import precision_of
 from repro.run.blueprint import blueprint, checkpoint_options, mean_experts
-from repro.run.memory import Way, memory_of
+from repro.run.memory import Way, frozen_weights, memory_of
 from repro.run.model import model_options
 from repro.run.setup import Examples
 from repro.training.curriculum import TrainingData, epoch_steps
@@ -96,6 +97,7 @@ def estimate(
             experts=experts,
             numerics=numerics,
             parallel=way.parallel,
+            frozen=frozen_weights(config),
         )
         for part in parts
     )

@@ -32,7 +32,8 @@ from transformers import GenerationMixin
 from repro.config import RunConfig
 from repro.errors import UserError
 from repro.moe.gates.base import load as load_gate
-from repro.moe.layer import Experts
+from repro.moe.layer import Experts, MoELayer
+from repro.moe.lora import count_whole, keep_share, plain_experts
 from repro.moe.processes import batch_over, mesh_of
 from repro.moe.spread import ExchangeTotals, Spread
 
@@ -49,7 +50,7 @@ class Placement:
     mesh: DeviceMesh | None
     """None for one process."""
     parameters: int
-    """Of the whole model, whoever holds them."""
+    """Of the whole model, whoever holds them, without low-rank additions."""
     global_balance: bool
     """Whether gates balance, and move their states, over the whole batch; else each process over its part."""
 
@@ -75,8 +76,7 @@ class Placement:
 
     def spread_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of spread experts: each process has its own."""
-        modules = [module for module in self.plain.modules() if isinstance(module, Experts)]
-        return [weight for module in modules if module.spread for weight in module.parameters()]
+        return _spread_parameters(self.plain)
 
     def batch(self) -> AbstractContextManager[None]:
         """Return the context of the forward and backward passes over a batch."""
@@ -97,7 +97,7 @@ class Placement:
     def finish_gradients(self) -> Tensor:
         """Add up what the backward passes did not; return the joint norm of all gradients, a scalar."""
         spread = self.spread_parameters()
-        for parameter in spread:
+        for parameter in (weight for weight in spread if weight.requires_grad):
             assert self.mesh is not None
             # An expert that got no token here has a gradient of zeros, or none if no process called it.
             if parameter.grad is None:
@@ -157,11 +157,12 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
         UserError: experts cannot be spread so, or the gate needs whole batches.
     """
     processes = int(accelerator.num_processes)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count_whole(model)
     parallel = parallel_of(config, processes)
     if config.training.gradient_checkpointing:
         checkpoint_activations(model)
     if processes == 1:
+        model.to(accelerator.device)
         # Only for its precision: gradients need not be added up.
         wrapped = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         return Placement(
@@ -175,13 +176,9 @@ def place(accelerator: Accelerator, model: nn.Module, config: RunConfig) -> Plac
     mesh = mesh_of(processes, parallel, accelerator.device.type)
     if parallel > 1:
         spread_experts(model, mesh, measured=config.training.exchange_times)
+    model.to(accelerator.device)  # and no expert of another process
     accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
-    spread = {
-        weight
-        for module in model.modules()
-        if isinstance(module, Experts) and module.spread
-        for weight in module.parameters()
-    }
+    spread = set(_spread_parameters(model))
     if parallel > 1 or config.training.shard == "fsdp":
         _generate_together(model)
     if config.training.shard == "fsdp":
@@ -245,19 +242,31 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def spread_experts(model: nn.Module, mesh: DeviceMesh, *, measured: bool = False) -> None:
-    """Keep a process's own share of the experts of every layer, in place.
+    """Keep a process's own share of the experts of every layer, and of what is added to them, in place.
 
     Args:
         measured: measure the exchanges of tokens.
     """
     ranks, own = mesh["ep"].size(), mesh["ep"].get_local_rank()
-    for module in model.modules():
-        if isinstance(module, Experts):
-            held = module.w1.shape[0] // ranks
-            mine = slice(own * held, (own + 1) * held)
-            for name, weight in list(module.named_parameters()):
-                setattr(module, name, nn.Parameter(weight.detach()[mine].clone()))
-            module.spread = Spread(group=mesh.get_group("ep"), totals=ExchangeTotals() if measured else None)
+    for layer in _moe_layers(model):
+        module = plain_experts(layer.experts)
+        held = module.w1.shape[0] // ranks
+        mine = slice(own * held, (own + 1) * held)
+        for name, weight in list(module.named_parameters()):
+            kept = nn.Parameter(weight.detach()[mine].clone(), requires_grad=weight.requires_grad)
+            setattr(module, name, kept)
+        keep_share(layer.experts, mine)
+        module.spread = Spread(group=mesh.get_group("ep"), totals=ExchangeTotals() if measured else None)
+
+
+def _spread_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """List the parameters of spread experts, and those that are added to them."""
+    layers = [layer for layer in _moe_layers(model) if plain_experts(layer.experts).spread]
+    return [weight for layer in layers for weight in layer.experts.parameters()]
+
+
+def _moe_layers(model: nn.Module) -> list[MoELayer]:
+    return [module for module in model.modules() if isinstance(module, MoELayer)]
 
 
 def needs_company(model: nn.Module) -> bool:

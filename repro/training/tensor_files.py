@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -26,6 +26,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.optim import Optimizer
 
 from repro.errors import one_line
+from repro.moe.lora import experts_last
 
 if TYPE_CHECKING:
     from repro.training.placement import Placement
@@ -89,10 +90,9 @@ _MODEL, _OPTIMIZER = "model.", "optimizer."
 
 def _model_tensors(placement: Placement) -> dict[str, Tensor]:
     """Name the parameters, tied ones once, and the buffers that are saved."""
-    model, spread = placement.plain, set(placement.spread_parameters())
+    model, laid_out = placement.plain, _Layout(placement)
     parameters = {
-        name: _shard(parameter.detach(), placement) if parameter in spread else parameter.detach()
-        for name, parameter in model.named_parameters()
+        name: laid_out(parameter.detach(), parameter) for name, parameter in model.named_parameters()
     }
     every_name = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     buffers = {name: tensor for name, tensor in model.state_dict().items() if name not in every_name}
@@ -101,19 +101,32 @@ def _model_tensors(placement: Placement) -> dict[str, Tensor]:
 
 def _optimizer_tensors(placement: Placement, optimizer: Optimizer) -> dict[str, Tensor]:
     """Name the states of the parameters; a parameter that has had no gradient has none."""
-    spread = set(placement.spread_parameters())
+    laid_out = _Layout(placement)
     states = {}
     for name, parameter in placement.plain.named_parameters():
         for key, tensor in optimizer.state.get(parameter, {}).items():
-            is_shard = parameter in spread and tensor.dim() > 0
-            states[f"{_OPTIMIZER}{name}.{key}"] = _shard(tensor, placement) if is_shard else tensor
+            states[f"{_OPTIMIZER}{name}.{key}"] = laid_out(tensor, parameter) if tensor.dim() > 0 else tensor
     return states
 
 
-def _shard(tensor: Tensor, placement: Placement) -> Tensor:
-    """Say of which whole tensor this is a part."""
-    assert placement.mesh is not None
-    return DTensor.from_local(tensor, placement.mesh, [Replicate(), Shard(0)], run_check=False)
+class _Layout:
+    """How tensors lie in files: those of experts by their experts, whole or a part."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._mesh = placement.mesh
+        self._spread = set(placement.spread_parameters())
+        self._experts_last = experts_last(placement.plain)
+
+    def __call__(self, tensor: Tensor, parameter: nn.Parameter) -> Tensor:
+        """Lay out a parameter or one of its moments; the memory stays the same."""
+        axis, experts = 0, self._experts_last.get(parameter)
+        if experts is not None:
+            # Of (out, rank x experts) a part is no block; of (out x rank, experts) it is.
+            axis, tensor = 1, tensor.view(-1, experts)
+        if parameter not in self._spread:
+            return tensor
+        assert self._mesh is not None
+        return DTensor.from_local(tensor, self._mesh, [Replicate(), Shard(axis)], run_check=False)
 
 
 def _make_room(placement: Placement, optimizer: Optimizer, saved: set[str]) -> None:

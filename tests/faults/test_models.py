@@ -13,6 +13,7 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import torch
+from checkpoints import put_into_cache
 from command_line import Answer, CommandLine, TrainedRuns, only_run, without_model
 from refusals import refused
 from safetensors.torch import load_file
@@ -178,18 +179,6 @@ def pickle_weights(folder: Path, parts: int = 1) -> None:
         torch.save({key: weights[key] for key in held if held[key] == file}, folder / file)
     index = {"metadata": {"total_size": 1}, "weight_map": held}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
-
-
-def put_into_cache(folder: Path, name: str, cache: Path) -> None:
-    """Lay a model out as the hub's client keeps it: links to blobs, below the commit."""
-    place = cache / f"models--{name.replace('/', '--')}"
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    for part in ("refs", "blobs", f"snapshots/{commit}"):
-        (place / part).mkdir(parents=True)
-    (place / "refs" / "main").write_text(commit, encoding="utf-8")
-    for number, path in enumerate(sorted(folder.iterdir())):
-        shutil.copy(path, place / "blobs" / str(number))
-        (place / "snapshots" / commit / path.name).symlink_to(f"../../blobs/{number}")
 
 
 @pytest.fixture
