@@ -55,8 +55,8 @@ table1: $(READY)  ## one MoE layer at forced shares of top-1 tokens, against oth
 parallel: $(READY)  ## the layer with its experts spread over 2 and 4 processes, beside a formula
 	$(BIN)/repro bench $(RESULTS) --tokens 624,2048 --precision fp32 --parallel 2,4
 
-gpu: $(READY)  ## every check that needs a CUDA device, within ten minutes
-	$(BIN)/repro bench --gpu --out $(call quoted,$(OUT))
+gpu: $(READY)  ## every check that needs a CUDA device, within ten minutes, into results/published/gpu
+	$(BIN)/repro bench --gpu --out $(call quoted,$(OUT)/published)
 
 table4 figures: analysis
 

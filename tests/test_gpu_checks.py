@@ -15,6 +15,7 @@ from repro.bench.gpu_step import random_batch, time_step
 from repro.cli import gpu_checks
 from repro.config import RunConfig
 from repro.moe.experts import grouped
+from repro.report.publish import published_folder, stale_published
 from repro.results.bench import Bench, BenchCase
 from repro.results.gpu import GpuCheck, GpuChecks
 
@@ -154,7 +155,7 @@ def test_a_step_of_every_family(task: str) -> None:
 def test_the_paper_s_models_are_resolved(task: str) -> None:
     resolved = gpu_checks.paper_model(task)
     assert (resolved.experts.count, resolved.experts.init, resolved.experts.parallel) == (16, "upcycle", 1)
-    assert resolved.training.gradient_checkpointing is (task != "wmt19")
+    assert resolved.training.gradient_checkpointing
     batch = random_batch(resolved, 10, CPU)
     assert batch["input_ids"].numel() <= max(4096, (resolved.training.batch_size or 0) * 1024)
 
@@ -163,13 +164,15 @@ def test_the_paper_s_models_are_resolved(task: str) -> None:
 
 
 def test_what_is_left_in_the_folder(plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_checks.do_checks(plan, CPU, tmp_path / "gpu", as_json=True)
+    folder = published_folder(tmp_path, "gpu")
+    assert gpu_checks.do_checks(plan, CPU, folder, as_json=True)
     printed = json.loads(capsys.readouterr().out)
-    done = GpuChecks.read(tmp_path / "gpu" / "checks.json")
+    done = GpuChecks.read(folder / "checks.json")
     assert printed["checks"] == done.to_json()["checks"]
-    assert len(Bench.read(tmp_path / "gpu" / "bench.json").cases) == 1
-    assert (tmp_path / "gpu" / "table1.csv").exists()
-    assert str(tmp_path / "gpu" / "table1.csv") in printed["files"]
+    assert len(Bench.read(folder / "bench.json").cases) == 1
+    assert (folder / "table1.csv").exists()
+    assert str(folder / "table1.csv") in printed["files"]
+    assert stale_published(tmp_path) == []
 
 
 def test_a_failed_check_gives_status_1(

@@ -45,7 +45,7 @@ def paper_model(task: str) -> RunConfig:
     settings: dict[str, object] = {
         "experts.init": "upcycle",
         "experts.parallel": 1,
-        "training.gradient_checkpointing": task != "wmt19",  # FSMT cannot
+        "training.gradient_checkpointing": True,
     }
     overrides = {key: Override(value, "--gpu") for key, value in settings.items()}
     return resolve(
