@@ -86,6 +86,7 @@ OF_SCALE: Mapping[str, Callable[[str], list[str]]] = {
     "gates": partial(overview.shown, "gates"),
     "weights": partial(overview.shown, "weights"),
     "adamoe": partial(overview.shown, "adamoe"),
+    "thinning": partial(overview.shown, "thinning"),
     "learning rates": scales.rates,
     "table 1": scales.layers,
     "models": overview.models,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import CommandLine, TrainedRuns, only_run, read_legs, read_path
+from scipy.stats import spearmanr
 
 from repro.training.curriculum import rank_correlation
 
@@ -158,6 +159,11 @@ class TestRankCorrelation:
         """Ranks 1, 2.5, 2.5, 4 and 4, 3, 2, 1: covariance -4.5, variances 4.5 and 5."""
         correlation = rank_correlation(np.array([1, 2, 2, 9]), np.array([0.8, 0.5, 0.4, 0.1]))
         assert correlation == pytest.approx(-4.5 / (4.5 * 5) ** 0.5)
+
+    def test_as_scipy_has_it(self) -> None:
+        left_N, right_N = np.random.default_rng(0).integers(0, 9, (2, 50))
+        expected = spearmanr(left_N, right_N).statistic
+        assert rank_correlation(left_N, right_N) == pytest.approx(expected)
 
     def test_constant(self) -> None:
         assert rank_correlation(np.array([3, 3, 3]), np.array([0.1, 0.2, 0.3])) is None

@@ -43,7 +43,7 @@ def test_the_same_gate_starts_where_the_run_ended(
     result = answer.json()
     assert result["eval_loss"] == pytest.approx(before.result["eval_loss"], rel=1e-4)
     assert result["metric"] == before.result["metric"]
-    assert result["config"]["model"]["checkpoint"].startswith("dir:model:")
+    assert result["config"]["model"]["checkpoint"].startswith(f"dir:{before.folder.name}:")
 
 
 def test_null_experts_get_rows_behind_those_of_the_router(

@@ -217,3 +217,10 @@ def whole_lines(path: Path) -> Iterator[bytes]:
                     yield line
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def name_of_model(folder: Path) -> str:
+    """Return the name of a model's folder; of one that a run left, `RUN/model`, the run's id."""
+    folder = folder.resolve()
+    run = RunFolder(folder.parent)
+    return run.path.name if folder == run.model and run.result.is_file() else folder.name

@@ -20,7 +20,7 @@ from repro.moe.folder import fingerprint_model
 from repro.moe.gates.base import is_adaptive
 from repro.moe.gates.base import load as load_gate
 from repro.moe.pretrained import is_converted, own_router
-from repro.results.files import RunPaths
+from repro.results.files import RunPaths, name_of_model
 from repro.run.contradictions import Override, checked_model, contradictions
 from repro.run.model import blocks_folder
 from repro.run.scales import read_scale
@@ -288,6 +288,6 @@ def _find_inputs(
         if Path(model).is_dir():
             model_folder = Path(model)
             sections["model"]["checkpoint"] = (
-                f"dir:{model_folder.resolve().name}:{fingerprint_model(model_folder)}"
+                f"dir:{name_of_model(model_folder)}:{fingerprint_model(model_folder)}"
             )
     return RunPaths(results=results, data=data_folder, model=model_folder)

@@ -38,7 +38,7 @@ _CONTEXT.set_forkserver_preload(
             for family in ("backbones", "metrics")
             for name in plugins.names(family)
         ),
-        "scipy.stats",
+        "scipy.optimize",
     ]
 )
 _LISTEN_SECONDS = 0.2
