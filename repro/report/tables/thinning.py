@@ -1,5 +1,6 @@
 """Pretrained models with fewer experts per token: gates in place of their own top-k, without training."""
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ COLUMNS = (
     "Code",
 )
 
+_RUN_HASH = re.compile(r"-[0-9a-f]{8}$")
+"""What a terminal has no room for, of the name of a run."""
+
 
 class _Measured(NamedTuple):
     curve: Thinning
@@ -53,10 +57,10 @@ def rows(published: Published) -> list[Row]:
 
 
 def shown(published: Published) -> list[Row]:
-    """Derive the same rows with fewer columns."""
+    """Derive the same rows with fewer columns and shorter names of runs."""
     return [
         {
-            "Model": _name(one.curve),
+            "Model": _RUN_HASH.sub("", _name(one.curve)),
             "Task": one.curve.task,
             "Gate": "own top-k" if one.point is one.curve.own else one.point.gate,
             "T": None if one.point is one.curve.own else one.point.threshold,
