@@ -15,7 +15,7 @@ from repro.results.published import Published
 
 FILE = Path(__file__).parent.parent / "results" / "published" / "mini" / "lanes.csv"
 WAYS = ("alone", "1 lane", "2 lanes", "4 lanes")
-HEADS = ("Lanes", "Task", "Scheme", "Seed", "Seconds per step", "Fair steps", "Steps", "Processor", "Commit")
+HEADS = ("Lanes", "Task", "Scheme", "Seed", "Seconds per step", "Fair steps", "Steps", "Processor", "Code")
 BASELINE = "top-2"
 
 
@@ -51,7 +51,6 @@ def fairness() -> tuple[Sequence[str], Iterator[Sequence[str]]]:
             for row in csv.DictReader(stream)
         }
     places = dict.fromkeys((task, scheme) for _, task, scheme, _ in seconds if scheme != BASELINE)
-
     seeds = sorted({seed for *_, seed in seconds})
 
     def logs(way: str, place: tuple[str, str]) -> list[float]:
@@ -82,4 +81,6 @@ def fairness() -> tuple[Sequence[str], Iterator[Sequence[str]]]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 1 + len(WAYS):
+        sys.exit(__doc__)
     gather(sys.argv[1:])

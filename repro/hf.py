@@ -14,7 +14,7 @@ from repro import plugins
 from repro.moe import models
 from repro.moe.backbones import base as backbones
 from repro.moe.gates.base import Gate
-from repro.moe.layer import MoELayer
+from repro.moe.layer import moe_layers
 from repro.moe.routing import Routing
 
 
@@ -48,8 +48,7 @@ class UpdateGates(transformers.TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Watch the gates of the model."""
-        layers = [module for module in kwargs["model"].modules() if isinstance(module, MoELayer)]
-        self._hooks = [layer.gate.register_forward_hook(self._keep) for layer in layers]
+        self._hooks = [layer.gate.register_forward_hook(self._keep) for layer in moe_layers(kwargs["model"])]
 
     def _keep(self, gate: nn.Module, inputs: tuple[Any, ...], routing: Routing) -> None:
         # A pass that gradient checkpointing repeats decides the same.

@@ -27,7 +27,7 @@ from repro.moe.initialize import (
     scale_ffn,
     take_router,
 )
-from repro.moe.layer import Experts, MoELayer
+from repro.moe.layer import Experts, MoELayer, moe_layers
 from repro.moe.settings import MoESettings, SavedSettings
 from repro.moe.stack_inputs import StackInputs
 
@@ -138,7 +138,7 @@ def convert_measured(
         return convert(model, settings, device), None
     before = [ffn_rms(site) for site in sites]
     architecture = convert(model, settings, device)
-    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+    layers = moe_layers(model)
     if 0 in before:
         return architecture, None
     if not layers:

@@ -124,3 +124,8 @@ class MoELayer(RoutingLayer):
             self.tape.entries.append(entry)
         output: Tensor = y_TD.view(hidden.shape)
         return output
+
+
+def moe_layers(model: nn.Module) -> list[MoELayer]:
+    """List the MoE layers of a model, or of a part of it, in the order of its modules."""
+    return [module for module in model.modules() if isinstance(module, MoELayer)]

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from repro.config import TrainingConfig
-from repro.moe.layer import Experts, MoELayer
+from repro.moe.layer import Experts, moe_layers
 
 _EXPERTS = ("w1", "w2")
 
@@ -46,7 +46,7 @@ def add_low_rank(model: PreTrainedModel, rank: int, alpha: float) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+    layers = moe_layers(model)
     gates = {id(module) for layer in layers for module in layer.gate.modules()}
     places = {id(module): name for name, module in model.named_modules()}
     modules = [module for module in model.base_model.modules() if id(module) not in gates]
@@ -103,10 +103,9 @@ def experts_last(model: nn.Module) -> dict[nn.Parameter, int]:
     Returns:
         Each with its number of experts.
     """
-    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
     return {
         up.weight: part.num_experts
-        for layer in layers
+        for layer in moe_layers(model)
         for part in _additions(layer.experts)
         for up in part.lora_B.children()
     }

@@ -16,7 +16,7 @@ from repro.moe.flops import Architecture
 from repro.moe.folder import configuration
 from repro.moe.gates.base import load as load_gate
 from repro.moe.initialize import sample_routing
-from repro.moe.layer import MoELayer
+from repro.moe.layer import moe_layers
 from repro.results.files import RunPaths
 from repro.run.model import configuration_folder, fresh_model, model_options, settings_of, weights_type
 
@@ -134,7 +134,6 @@ def mean_experts(config: RunConfig, d_model: int) -> float:
 
 def _counted(module: nn.Module, size: Callable[[nn.Parameter], int] = nn.Parameter.numel) -> tuple[int, int]:
     """Add up the sizes of the parameters of a module outside experts, and in them."""
-    layers = [part for part in module.modules() if isinstance(part, MoELayer)]
-    of_experts = {parameter for layer in layers for parameter in layer.experts.parameters()}
+    of_experts = {parameter for layer in moe_layers(module) for parameter in layer.experts.parameters()}
     sizes = [(parameter in of_experts, size(parameter)) for parameter in module.parameters()]
     return sum(own for inside, own in sizes if not inside), sum(own for inside, own in sizes if inside)

@@ -18,7 +18,7 @@ from repro.moe import convert, lora, pretrained
 from repro.moe.backbones.base import load as load_backbone
 from repro.moe.flops import Architecture
 from repro.moe.gates.base import load as load_gate
-from repro.moe.layer import MoELayer
+from repro.moe.layer import moe_layers
 from repro.results.files import RunPaths
 from repro.results.run import Data
 from repro.run.model import check_family, check_sizes, converted_model, dense_model, settings_of
@@ -139,9 +139,8 @@ def _tell_frequencies(config: RunConfig, model: Any, task: Task, features: list[
         return
     for name, stack in load_backbone(config.model.backbone).stacks(model).items():
         counts_V = token_counts(task.inputs(feature)[name] for feature in features)
-        for module in stack.module.modules():
-            if isinstance(module, MoELayer):
-                module.gate.learn_frequencies(counts_V)
+        for layer in moe_layers(stack.module):
+            layer.gate.learn_frequencies(counts_V)
 
 
 def token_counts(sequences: Iterable[list[int]]) -> Tensor:

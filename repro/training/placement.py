@@ -32,7 +32,7 @@ from transformers import GenerationMixin
 from repro.config import RunConfig
 from repro.errors import UserError
 from repro.moe.gates.base import load as load_gate
-from repro.moe.layer import Experts, MoELayer
+from repro.moe.layer import Experts, moe_layers
 from repro.moe.lora import count_whole, keep_share, plain_experts
 from repro.moe.processes import batch_over, mesh_of
 from repro.moe.spread import ExchangeTotals, Spread
@@ -248,7 +248,7 @@ def spread_experts(model: nn.Module, mesh: DeviceMesh, *, measured: bool = False
         measured: measure the exchanges of tokens.
     """
     ranks, own = mesh["ep"].size(), mesh["ep"].get_local_rank()
-    for layer in _moe_layers(model):
+    for layer in moe_layers(model):
         module = plain_experts(layer.experts)
         held = module.w1.shape[0] // ranks
         mine = slice(own * held, (own + 1) * held)
@@ -261,12 +261,8 @@ def spread_experts(model: nn.Module, mesh: DeviceMesh, *, measured: bool = False
 
 def _spread_parameters(model: nn.Module) -> list[nn.Parameter]:
     """List the parameters of spread experts, and those that are added to them."""
-    layers = [layer for layer in _moe_layers(model) if plain_experts(layer.experts).spread]
+    layers = [layer for layer in moe_layers(model) if plain_experts(layer.experts).spread]
     return [weight for layer in layers for weight in layer.experts.parameters()]
-
-
-def _moe_layers(model: nn.Module) -> list[MoELayer]:
-    return [module for module in model.modules() if isinstance(module, MoELayer)]
 
 
 def needs_company(model: nn.Module) -> bool:

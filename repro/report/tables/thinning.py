@@ -1,6 +1,5 @@
 """Pretrained models with fewer experts per token: gates in place of their own top-k, without training."""
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,9 +30,6 @@ COLUMNS = (
     "Code",
 )
 
-_RUN_HASH = re.compile(r"-[0-9a-f]{8}$")
-"""What a terminal has no room for, of the name of a run."""
-
 
 class _Measured(NamedTuple):
     curve: Thinning
@@ -57,16 +53,15 @@ def rows(published: Published) -> list[Row]:
 
 
 def shown(published: Published) -> list[Row]:
-    """Derive the same rows with fewer columns and shorter names of runs."""
+    """Derive the same rows with fewer columns; notes name the metric."""
     return [
         {
-            "Model": _RUN_HASH.sub("", _name(one.curve)),
+            "Model": _name(one.curve),
             "Task": one.curve.task,
             "Gate": "own top-k" if one.point is one.curve.own else one.point.gate,
             "T": None if one.point is one.curve.own else one.point.threshold,
             "Experts": row["Experts per token"],
             "FLOPs": row["FLOPs against own"],
-            "Metric": row["Metric"],
             "Ours": row["Performance"],
             "- own": row["Performance - own"],
             "Loss": row["Loss"],
