@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import typer.main
 from command_line import CommandLine, Json, TrainedRuns
+from rich.console import Console
 
 from repro import __version__
+from repro.cli.console import plain_table
 from repro.cli.main import app
 
 OPTIONS = {
@@ -220,3 +222,19 @@ class TestRuns:
         assert answer.out.startswith("no runs in ")
         assert cli("list", "runs", "--out", tmp_path / "none", "--json").json() == {"runs": []}
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_costs_no_number() -> None:
+    name = "cnn_dailymail-attention-budget-s2-d943fe62"
+    numbers = {"steps": 442, "tokens": 487_123, "params": 4_480_000, "FLOPs": 6.6e11, "about s": 39}
+    row = {"run": name, "state": "to do", **numbers, "about GB": 0.61, "GB a process": 0.25}
+    console = Console(width=80, highlight=False, soft_wrap=True)
+    with console.capture() as capture:
+        console.print(plain_table([row]))
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert [line.split() for line in lines[1:]] == [
+        ["run", "state", "steps", "tokens", "params", "FLOPs", "s", "GB", "process"],
+        [name[:28], "to", "do", "442", "487k", "4.48M", "660G", "39", "0.61", "0.25"],
+        [name[28:]],
+    ]

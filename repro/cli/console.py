@@ -75,8 +75,8 @@ def printed_notices() -> Iterator[None]:
 def plain_table(rows: Sequence[Row]) -> Table:
     """Lay out rows of equal keys: four digits of a number, three of a large one, nothing for None.
 
-    What is too wide for the terminal is wrapped between words. Numbers, and words of the first column, are
-    never cut; a path in another column may be.
+    What is too wide for the terminal is wrapped between words. Numbers are never cut; a path in another
+    column may be, and a name in the first one where that is not enough.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     columns = list(rows[0]) if rows else []
@@ -91,7 +91,9 @@ def plain_table(rows: Sequence[Row]) -> Table:
         for place, (width, is_number) in enumerate(zip(words, numeric, strict=True))
     ]
     longest = [max(width, *map(len, texts)) for width, texts in zip(words, cells, strict=True)]
-    widths = _narrowed(longest, least, out.width - len(columns) + 1)
+    room = out.width - len(columns) + 1
+    widths = _narrowed(longest, least, room)
+    widths = _narrowed(widths, [_LEAST, *least[1:]], room)
     for place, column in enumerate(columns):
         table.add_column(
             # Wrapped here: a table that fits needs no columns cut.
