@@ -28,6 +28,14 @@ def test_every_study_compares_gates_that_there_are(study: str) -> None:
         assert plugins.resolve("gates", variant.gate)
 
 
+@pytest.mark.parametrize("study", study_names())
+def test_a_table_of_times_is_of_runs_that_go_on_to_a_target(study: str) -> None:
+    definition = load_study(study)
+    columns = plugins.load("tables", definition.table).COLUMNS
+    timed = any("Training Time" in column for column in columns)
+    assert all((definition.baseline_of(label) is not None) == timed for label in definition.variants)
+
+
 def test_settings_are_dotted_keys() -> None:
     variants = load_study("threshold").variants
     assert variants["top-2"].settings == {}
