@@ -68,6 +68,16 @@ def test_of_several_baselines_the_lowest_loss(tmp_path: Path) -> None:
     assert loss_to_reach(adaptive, several) == 0.25
 
 
+def test_a_baseline_of_two_studies_has_nowhere_to_go(tmp_path: Path) -> None:
+    plans = {study: planned(tmp_path, study=study) for study in ("schemes", "threshold")}
+    for run in plans["schemes"]:
+        finish_at(run, 0.5)
+    baselines = baselines_of(plans)
+    losses = {run.variant: loss_to_reach(run, baselines) for runs in plans.values() for run in runs}
+    assert losses["top-2"] is None
+    assert losses["dense"] == losses["adaptive"] == losses["0.1"] == 0.5
+
+
 def test_checkpoints_of_trunks_that_may_go_on_stay(tmp_path: Path) -> None:
     runs = planned(tmp_path)
     for run in runs:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from repro.results.run import RunResult, read_result
 from repro.study.plan import PlannedRun
-from repro.study.targets import Baselines, loss_to_reach
+from repro.study.targets import Baselines, loss_to_reach, other_baselines
 from repro.study.time_left import RunSoFar
 from repro.training.schedule import Budget
 
@@ -58,7 +58,7 @@ def _costs(
 
 
 def _describe(run: PlannedRun, cost: float, baselines: Baselines, result: RunResult | None) -> RunSoFar:
-    others = [base for base in baselines.get(run.config.run_id, ()) if base is not run]
+    others = other_baselines(run, baselines)
     may_go_on = bool(others) and run.config.training.schedule != "linear"
     known = RunSoFar(kind=_kind(run), cost=cost, may_go_on=may_go_on)
     if result is None:

@@ -37,13 +37,19 @@ def loss_to_reach(run: PlannedRun, baselines: Baselines) -> float | None:
     """
     if not run.finished or run.config.training.schedule == "linear":
         return None
-    others = [base for base in baselines.get(run.config.run_id, ()) if base is not run and base.finished]
+    others = [base for base in other_baselines(run, baselines) if base.finished]
     if not others:
         return None
     target = min(target_of(read_result(base.folder.result)) for base in others)
     result = read_result(run.folder.result)
     farthest = result.curve[-1].step >= FARTHEST * result.steps
     return None if farthest or is_reached(result.curve, target, result.steps) else target
+
+
+def other_baselines(run: PlannedRun, baselines: Baselines) -> list[PlannedRun]:
+    """Return the baselines of a run but itself, which several studies may have planned."""
+    own = run.config.run_id
+    return [base for base in baselines.get(own, ()) if base.config.run_id != own]
 
 
 def forget_trunk(run: PlannedRun, baselines: Baselines) -> None:
