@@ -13,7 +13,7 @@ from command_line import CommandLine, Json, TrainedRuns
 from rich.console import Console
 
 from repro import __version__
-from repro.cli.console import plain_table
+from repro.cli.console import Row, plain_table
 from repro.cli.main import app
 
 OPTIONS = {
@@ -227,7 +227,7 @@ class TestRuns:
 def test_a_name_that_is_too_long_costs_no_number() -> None:
     name = "cnn_dailymail-attention-budget-s2-d943fe62"
     numbers = {"steps": 442, "tokens": 487_123, "params": 4_480_000, "FLOPs": 6.6e11, "about s": 39}
-    row = {"run": name, "state": "to do", **numbers, "about GB": 0.61, "GB a process": 0.25}
+    row: Row = {"run": name, "state": "to do", **numbers, "about GB": 0.61, "GB a process": 0.25}
     console = Console(width=80, highlight=False, soft_wrap=True)
     with console.capture() as capture:
         console.print(plain_table([row]))
