@@ -3,8 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from repro.errors import UserError
 from repro.machine import reuse_freed_memory
 from repro.results.files import write_json
 from repro.results.parallel import ParallelCase
+from repro.signals import started_deaf_to
 
 _POLL_SECONDS = 0.2
 
@@ -37,7 +37,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        with _without_interrupts():
+        with started_deaf_to(signal.SIGINT):
             running: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
                 _work, args=(processes, case, repeats, folder), nprocs=processes, join=False, daemon=True
             )
@@ -57,16 +57,6 @@ def measure(
                 process.kill()
                 process.join()
         return ParallelCase.read(folder / "case.json")
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started inside: while they import, it would print tracebacks."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _reason(error: ProcessException) -> str:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
@@ -24,6 +24,7 @@ import torch
 from repro import plugins
 from repro.errors import Interrupted
 from repro.machine import cores, gpus, shares_of_cpus
+from repro.signals import started_deaf_to
 from repro.study.board import Board, Work
 from repro.study.seat import Job, Message, Order, Outcome, Turn, work
 from repro.training.state import Progress
@@ -72,13 +73,8 @@ def _start_server() -> None:
     Ctrl-C would end it in a trace; a cluster sends its signals, which would kill it, to all processes of a
     job.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
-    try:
-        resource_tracker.ensure_running()  # or the next call would do it, and unblock the other two
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    with started_deaf_to(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Supply(Protocol):
