@@ -85,6 +85,7 @@ OF_SCALE: Mapping[str, Callable[[str], list[str]]] = {
     "table 6": partial(overview.shown, "table6_detail"),
     "gates": partial(overview.shown, "gates"),
     "weights": partial(overview.shown, "weights"),
+    "what explains what": overview.explained,
     "adamoe": partial(overview.shown, "adamoe"),
     "thinning": partial(overview.shown, "thinning"),
     "learning rates": scales.rates,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import scales
 
+from repro.report import weights
 from repro.report.claims.definition import Subject
 from repro.report.claims.verdicts import judged
 from repro.report.page import cell, head, literal
@@ -116,3 +117,20 @@ def shown(name: str, scale: str) -> list[str]:
         (literal(head(column)) for column in columns),
         ([literal(cell(row[column])) for column in columns] for row in rows),
     )
+
+
+def explained(scale: str) -> list[str]:
+    """Return what the study of weights says about the differences of schemes: their parts, and a sentence."""
+    rows = [
+        (one.task, one.gap, weights.amount(one.whole), f"{cause} {weights.amount(values)}", word(values, one))
+        for one in weights.explained(scales.published(scale))
+        for cause, values in one.parts.items()
+    ]
+    heads = ("task", "difference", "nats", "of it", "which")
+    return [*scales.table(heads, rows), *(["", weights.closing(scales.published(scale))] if rows else [])]
+
+
+def word(values: Sequence[float], gap: weights.Explained) -> str:
+    """Say what a part does to the whole."""
+    said = weights.word(values, gap.whole)
+    return said if said == "undecided" else f"{said} it"

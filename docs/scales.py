@@ -61,7 +61,7 @@ def answer(*scales: str, page: Path = ROOT) -> list[str]:
     Args:
         page: the folder of the page that this stands in.
     """
-    found = {scale: judged(published(scale)) for scale in with_runs(scales)}
+    found = {scale: judged(published(scale)) for scale in with_claims(scales)}
     lines = [f"* `{scale}`: {_counts(judgements)}" for scale, judgements in found.items()]
     for scale in found:
         picture = PUBLISHED / scale / "figures" / f"{claims.FILE}.png"
@@ -69,13 +69,13 @@ def answer(*scales: str, page: Path = ROOT) -> list[str]:
             place = Path(os.path.relpath(picture, page)).as_posix()
             lines += ["", f"![{claims.TITLE}]({place})", "", f"*{claims.SEE}*"]
             break
-    return [*lines, "", *claims_where(lambda claim: claim.headline, scales)]
+    return [*lines, *([""] if lines else []), *claims_where(lambda claim: claim.headline, scales)]
 
 
 def claims_where(wanted: Callable[[Claim], bool], scales: Iterable[str]) -> list[str]:
-    """Return claims with the paper's number, and verdict and number at each scale with runs."""
+    """Return claims with the paper's number, and verdict and number at each scale that measures one."""
     found = {
-        scale: [one for one in judged(published(scale)) if wanted(one.claim)] for scale in with_runs(scales)
+        scale: [one for one in judged(published(scale)) if wanted(one.claim)] for scale in with_claims(scales)
     }
     heads = ("claim", "the paper", *(f"`{scale}`: ours, 95 % interval" for scale in found))
     return table(heads, map(_claim, zip(*found.values(), strict=True)))
@@ -87,9 +87,13 @@ def published(scale: str) -> Published:
     return Published.read(PUBLISHED / scale)
 
 
-def with_runs(scales: Iterable[str]) -> list[str]:
-    """Return the scales of which runs are published."""
-    return [scale for scale in scales if published(scale).results]
+def with_claims(scales: Iterable[str]) -> list[str]:
+    """Return the scales at which a claim is measured: runs of other studies alone tell nothing about them."""
+    return [
+        scale
+        for scale in scales
+        if any(one.judgement.verdict != "not measured" for one in judged(published(scale)))
+    ]
 
 
 def _counts(judgements: Sequence[Judged]) -> str:
@@ -120,7 +124,7 @@ def judgements(scale: str) -> list[str]:
             claim["Holds if"],
             claim["Paper"],
         )
-        for claim in _read(scale, "claims.csv")
+        for claim in (_read(scale, "claims.csv") if with_claims([scale]) else ())
     )
     return table(("claim", "where", "verdict", "ours", "95 %", "holds if", "paper"), rows)
 

@@ -7,7 +7,7 @@ import pages
 import pytest
 import scales
 import statements
-from factories import compare_gates, make_published, make_result
+from factories import compare_gates, compare_variants, make_published, make_result
 from fields import files_of_run, keys_of, undocumented
 
 from repro.results.published import Published
@@ -129,7 +129,7 @@ def two_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scales, "published", published)
 
 
-def test_claims_have_a_column_for_each_scale_with_runs(two_scales: None) -> None:
+def test_claims_have_a_column_for_each_scale_that_measures_one(two_scales: None) -> None:
     head, _, *rows = overview.claims_about("FLOPs", "mini", "small")
     assert head == "| claim | the paper | `mini`: ours, 95 % interval |"
     (row,) = rows
@@ -156,3 +156,34 @@ def test_a_table_has_the_columns_of_the_page(two_scales: None) -> None:
     head = overview.shown("table3_detail", "mini")[0]
     assert head.startswith("| Task | Scheme | Time to top-2's loss | 95 % interval | Paper |")
     assert "Runs" not in head
+
+
+def test_what_explains_what_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Behind by 1 nat in every seed; with layers of one scale by 0.2, 0.1 and 0.3, or 0.2 +- 0.25 of them.
+    losses = {
+        "top-2 raw": [2.0, 3.0, 4.0],
+        "top-2 fitted": [1.5, 2.5, 3.5],
+        "top-1 raw": [3.0, 4.0, 5.0],
+        "top-1 fitted": [1.7, 2.6, 3.8],
+    }
+    runs = {
+        name: [make_result("sst2", name, seed, eval_loss=loss) for seed, loss in enumerate(of_seed)]
+        for name, of_seed in losses.items()
+    }
+    found = compare_variants("weights", runs)
+    monkeypatch.setattr(scales, "published", lambda scale: found)
+    assert overview.explained("mini")[2:] == [
+        "| Sentiment analysis | top-1 behind top-2 | +1 ± 0 | scale +0.8 ± 0.25 | explains it |",
+        "| Sentiment analysis | top-1 behind top-2 | +1 ± 0 | rule +0.2 ± 0.25 | undecided |",
+        "",
+        "What explains what: top-1 behind top-2: scale explains it on Sentiment analysis; "
+        "rule undecided on Sentiment analysis.",
+    ]
+    monkeypatch.setattr(scales, "published", lambda scale: make_published())
+    assert overview.explained("mini") == ["Not measured."]
+
+
+def test_runs_of_which_no_claim_speaks_have_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compare_variants("weights", {"top-2 raw": [make_result("sst2", "top-2 raw", 0, eval_loss=2.0)]})
+    monkeypatch.setattr(scales, "published", lambda scale: found)
+    assert scales.answer("mini") == scales.judgements("mini") == ["Not measured."]

@@ -94,37 +94,62 @@ def word(part: Sequence[float], gap: Sequence[float]) -> Word:
     return "explains" if middle * whole > 0 else "works against"
 
 
-def explanations(published: Published) -> list[str]:
-    """Put the parts of every gap into a line a task, and what they come to into a closing sentence."""
-    lines: list[str] = []
-    verdicts: dict[str, dict[tuple[Word, str], list[str]]] = {}
+@dataclass(frozen=True)
+class Explained:
+    """A gap on one task, and its parts: paired differences of losses, by seed."""
+
+    task: str
+    """Title."""
+    gap: str
+    whole: Sequence[float]
+    parts: Mapping[str, Sequence[float]]
+
+
+def explained(published: Published) -> list[Explained]:
+    """Return the gaps of every task that have a seed with all runs they are made of."""
+    found = []
     for rows in tasks(published):
         title = next(iter(rows.values())).title
         for gap in GAPS:
             whole = summed(rows, gap.whole)
             parts = {cause: summed(rows, contrast) for cause, contrast in gap.parts.items()}
-            if not whole or not all(parts.values()):
-                continue
-            shares = ", ".join(f"{cause} {_amount(values)}" for cause, values in parts.items())
-            lines.append(f"{title}, {gap.name} by {_amount(whole)}: {shares}")
-            for cause, values in parts.items():
-                place = verdicts.setdefault(gap.name, {}).setdefault((word(values, whole), cause), [])
-                place.append(title)
-    return [*lines, _closing(verdicts)] if verdicts else []
+            if whole and all(parts.values()):
+                found.append(Explained(title, gap.name, whole, parts))
+    return found
 
 
-def _amount(values: Sequence[float]) -> str:
-    """Write the mean of paired differences with its interval, and whether it is told from 0."""
+def explanations(published: Published) -> list[str]:
+    """Put the parts of every gap into a line a task, and what they come to into a closing sentence."""
+    lines = []
+    for one in explained(published):
+        shares = ", ".join(f"{cause} {_told(values)}" for cause, values in one.parts.items())
+        lines.append(f"{one.task}, {one.gap} by {_told(one.whole)}: {shares}")
+    return [*lines, closing(published)] if lines else []
+
+
+def amount(values: Sequence[float]) -> str:
+    """Write the mean of paired differences, with its interval if there is more than one."""
     middle, half = mean(values), interval(values)
     assert middle is not None
     middle = round(middle, 6) + 0.0  # losses have no more digits, and -0.0 would have a sign
+    return f"{middle:+.3g}" + ("" if half is None else f" ± {half:.2g}")
+
+
+def _told(values: Sequence[float]) -> str:
+    """Write the mean, and whether it is told from 0."""
+    middle, half = mean(values), interval(values)
     if half is None:
-        return f"{middle:+.3g} (one seed, undecided)"
-    return f"{middle:+.3g} ± {half:.2g}" + (" (undecided)" if abs(middle) <= half else "")
+        return f"{amount(values)} (one seed, undecided)"
+    return amount(values) + (" (undecided)" if middle is None or abs(round(middle, 6)) <= half else "")
 
 
-def _closing(verdicts: Mapping[str, Mapping[tuple[Word, str], Sequence[str]]]) -> str:
+def closing(published: Published) -> str:
     """Say in one sentence which cause explains which gap, on which tasks."""
+    verdicts: dict[str, dict[tuple[Word, str], list[str]]] = {}
+    for one in explained(published):
+        for cause, values in one.parts.items():
+            places = verdicts.setdefault(one.gap, {}).setdefault((word(values, one.whole), cause), [])
+            places.append(one.task)
 
     def phrases(found: Mapping[tuple[Word, str], Sequence[str]]) -> Iterable[str]:
         for wanted in ("explains", "works against", "undecided"):
