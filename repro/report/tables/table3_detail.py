@@ -17,10 +17,10 @@ from repro.report.schemes import (
     seconds_per_step,
     share_multi_expert,
     share_multi_expert_eval,
-    spaced,
 )
 from repro.report.statistics import interval, mean, rounded, whole
 from repro.report.tables.base import Row
+from repro.report.times import TIME_COLUMNS, time_cells, time_interval
 from repro.results.published import Published
 
 FILE = "table3_detail.csv"
@@ -29,12 +29,7 @@ COLUMNS = (
     "Metric",
     "Scheme",
     "Seeds",
-    "Norm. Training Time",
-    "Norm. Training Time by seed",
-    "Norm. Training Time interval",
-    "Steps to target",
-    "Time per step",
-    "Reached",
+    *TIME_COLUMNS,
     "Norm. Training Time (paper)",
     "Target loss",
     "Final loss",
@@ -98,7 +93,7 @@ def _shown(row: SchemeRow) -> Row:
         "Task": row.title,
         "Scheme": row.scheme,
         "Time to top-2's loss": _time(row),
-        "95 % interval": _interval(row),
+        "95 % interval": time_interval(row),
         "(paper)": _ratio(row.paper.get("time")),
         "FLOPs": _ratio(row.relative_to_baseline(flops)),
         "(paper) ": _ratio(_norm_flops_paper(row)),
@@ -109,14 +104,6 @@ def _shown(row: SchemeRow) -> Row:
         "Two experts": None if share is None else f"{share:.0%}",
         "Runs": row.run_ids or None,
     }
-
-
-def _interval(row: SchemeRow) -> str | None:
-    """Format the interval of the ratio; a baseline, which is compared with itself, has none."""
-    ends = row.time_to_target.interval if row.time_to_target else None
-    if ends is None:
-        return None
-    return "baseline" if row.scheme == row.baseline else " to ".join(f"{rounded(end):.2f}" for end in ends)
 
 
 def _time(row: SchemeRow) -> str | None:
@@ -135,7 +122,6 @@ def _norm_flops_paper(row: SchemeRow) -> float | None:
 
 
 def _row(row: SchemeRow) -> Row:
-    time = row.time_to_target
     step_seconds = row.values(seconds_per_step)
     qualities = row.values(performance)
     shares_paper: dict[str, float] = paper.tables()["share_two"]
@@ -145,12 +131,7 @@ def _row(row: SchemeRow) -> Row:
         "Metric": row.metric,
         "Scheme": row.scheme,
         "Seeds": row.seeds,
-        "Norm. Training Time": row.norm_time,
-        "Norm. Training Time by seed": time.by_seed if time else None,
-        "Norm. Training Time interval": spaced(time.interval) if time and time.interval else None,
-        "Steps to target": rounded(time.steps) if time else None,
-        "Time per step": rounded(time.time_per_step) if time else None,
-        "Reached": f"{time.reached} of {len(time.ratios)}" if time else None,
+        **time_cells(row),
         "Norm. Training Time (paper)": row.paper.get("time"),
         "Target loss": rounded(row.target, 6),
         "Final loss": rounded(row.mean(final_loss), 6),

@@ -9,13 +9,13 @@ from repro.report.schemes import (
     performance,
     reasons,
     scheme_rows,
-    seconds_per_step,
     share_multi_expert,
     share_multi_expert_eval,
 )
 from repro.report.statistics import interval, rounded
 from repro.report.tables.base import Row
 from repro.report.threshold import STUDY, printed
+from repro.report.times import TIME_COLUMNS, time_cells, time_interval
 from repro.results.published import Published
 
 FILE = "table5_detail.csv"
@@ -24,9 +24,8 @@ COLUMNS = (
     "Metric",
     "Threshold",
     "Seeds",
-    "Norm. Training Time",
+    *TIME_COLUMNS,
     "Norm. Training Time (paper)",
-    "Norm. time per step",
     "Norm. FLOPs",
     "Share two experts",
     "Share two experts at evaluation",
@@ -56,6 +55,7 @@ def shown(published: Published) -> list[Row]:
             "T": row.scheme,
             "Two": row.mean(share_multi_expert),
             "Time": row.norm_time,
+            "95 %": time_interval(row),
             "(paper)": printed(row.task, row.scheme, "time"),
             "FLOPs": row.relative_to_baseline(flops),
             "Metric": row.metric,
@@ -78,9 +78,8 @@ def _row(row: SchemeRow) -> Row:
         "Metric": row.metric,
         "Threshold": row.scheme,
         "Seeds": row.seeds,
-        "Norm. Training Time": row.norm_time,
+        **time_cells(row),
         "Norm. Training Time (paper)": printed(row.task, row.scheme, "time"),
-        "Norm. time per step": rounded(row.relative_to_baseline(seconds_per_step)),
         "Norm. FLOPs": rounded(row.relative_to_baseline(flops)),
         "Share two experts": rounded(row.mean(share_multi_expert)),
         "Share two experts at evaluation": rounded(row.mean(share_multi_expert_eval)),
