@@ -137,6 +137,7 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "models": partial(overview.models, *SCALES),
         "cost": partial(overview.cost, *SCALES),
         "missing": partial(overview.missing, *SCALES),
+        "undecided": partial(overview.undecided, *SCALES),
         **{name: partial(overview.claims_about, subject, *SCALES) for name, subject in CLAIMS.items()},
         **{f"{name}, {scale}": partial(part, scale) for scale in SCALES for name, part in OF_SCALE.items()},
         "layer": partial(scales.layers, "mini", ("768/3072", "fp32")),

@@ -97,6 +97,24 @@ def claims_about(subject: Subject, *names: str) -> list[str]:
     return scales.claims_where(lambda claim: claim.subject == subject, names)
 
 
+def undecided(*names: str) -> list[str]:
+    """Return the open claims of each scale, and what would decide them."""
+    heads = ("claim", "scale", "ours, 95 % interval", "holds if", "what would decide it")
+    rows = [
+        (
+            f"{one.claim.text} ({one.claim.where})",
+            f"`{scale}`",
+            f"{one.ours} ({one.interval})",
+            one.rule,
+            one.would_decide,
+        )
+        for scale in names
+        for one in judged(scales.published(scale))
+        if one.judgement.verdict == "open"
+    ]
+    return scales.table(heads, rows) if rows else ["None."]
+
+
 def missing(*names: str) -> list[str]:
     """Return, for each scale, how many claims were not measured, and the studies without a result."""
     rows = []

@@ -130,6 +130,16 @@ class TestPublish:
         publish(tmp_path, "mini")
         assert Published.read(tmp_path / "published/mini").results[TOP_2.run_id].eval_loss == 0.25
 
+    def test_with_nothing_new_tables_are_made_again(self, tmp_path: Path) -> None:
+        """A clone has no runs of its own: after a change of a table it can still be published."""
+        measure(tmp_path, DENSE, TOP_2)
+        publish(tmp_path, "mini")
+        shutil.rmtree(tmp_path / "mini")
+        before = contents(tmp_path)
+        (tmp_path / "published" / "mini" / "table3.csv").write_text("of an older version")
+        publish(tmp_path, "mini")
+        assert contents(tmp_path) == before
+
     def test_other_tasks_of_a_study_stay(self, tmp_path: Path) -> None:
         scale = measure(tmp_path, DENSE, TOP_2)
         publish(tmp_path, "mini")

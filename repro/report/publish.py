@@ -50,8 +50,8 @@ def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
     """Publish what studies compare at a scale, its analyses and its layer timings, with tables and report.
 
     A task of a study, an analysis or a timing that was published before and is not there anew stays, and so
-    does a file that was put there by hand. Runs that no study compares are left out, and so are pages of
-    shaded tokens that show text of real data sets.
+    does a file that was put there by hand; with nothing new, tables and report are made again. Runs that no
+    study compares are left out, and so are pages of shaded tokens that show text of real data sets.
 
     Args:
         mixed: also comparisons of several states of the code, or of several machines; tables say so.
@@ -67,10 +67,10 @@ def publish(results: Path, scale: str, *, mixed: bool = False) -> list[Path]:
     try:
         _restore(target)
         ours = Published.read(results / scale).compared()
-        if not (ours.results or ours.bench or ours.parallel or ours.thinnings):
+        whole = ours.over(Published.read(target)).compared()
+        if not (whole.results or whole.bench or whole.parallel or whole.thinnings):
             nothing = "no finished run of a study and no layer timing; see `repro ablate --help`"
             raise UserError(f"{results / scale}: {nothing}")
-        whole = ours.over(Published.read(target)).compared()
         problems = _without_command(results / scale, ours)
         if not mixed:
             way_out = "do the others again in one command, or publish with --mixed"

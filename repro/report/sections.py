@@ -132,6 +132,7 @@ def _rule(one: Judged) -> Row:
         "The paper says": f"{one.claim.paper} ({one.claim.where})",
         "Why": one.judgement.reason,
         "Smallest effect that could have been seen": one.effect,
+        "What would decide it": one.would_decide,
         "Values": estimate.size if estimate else None,
     }
 

@@ -22,6 +22,7 @@ from repro import paper
 from repro.report.claims.definition import SUBJECTS, Claim, claims
 from repro.report.claims.evidence import Evidence, judge, within
 from repro.report.claims.measures import MEASURES, measured
+from repro.report.claims.undecided import would_decide
 from repro.report.claims.units import UNITS
 from repro.report.claims.verdicts import Judged
 from repro.report.statistics import Estimate
@@ -375,6 +376,58 @@ def test_a_verdict_says_how_many_and_which() -> None:
 
 
 LEFT_OPEN = Estimate(value=1.5, low=1.2, high=INFINITE, detectable=None, size=2)
+
+
+def centred(value: float, half: float) -> Estimate:
+    return Estimate(value=value, low=value - half, high=value + half, detectable=None, size=5)
+
+
+@pytest.mark.parametrize(
+    ("limits", "one", "words"),
+    [
+        # Half width over distance to the limit, squared: (0.4 / 0.2)^2, (0.3 / 0.2)^2.
+        ({"above": 0.0}, centred(0.2, 0.4), "about 4 times as many seeds"),
+        ({"below": 0.0}, centred(0.2, 0.3), "about 2.2 times as many seeds"),
+        # Between two limits both ends must come inside: (0.3 / 0.1)^2 of the nearer one.
+        ({"above": 0.9, "below": 1.1}, centred(1.0, 0.2), "about 4 times as many seeds"),
+        ({"above": 0.9, "below": 1.4}, centred(1.0, 0.3), "about 9 times as many seeds"),
+        # Outside it only has to leave out the limit that it is beyond: (0.2 / 0.1)^2.
+        ({"above": 0.9, "below": 1.1}, centred(1.2, 0.2), "about 4 times as many seeds"),
+        ({"above": 0.0}, centred(0.001, 0.1), "more than 1,000 times as many seeds"),
+        ({"above": 0.0}, centred(0.0, 0.1), "no number of seeds: on the limit"),
+        ({"above": 0.0}, estimate(None, None), "a second seed"),
+        ({"below": 2.0}, LEFT_OPEN, "runs that reach their target"),
+        ({"above": 0.0}, centred(0.2, 0.1), ""),
+        ({"above": 0.0}, centred(-0.2, 0.1), ""),
+    ],
+)
+def test_what_would_decide_a_number(limits: dict[str, float], one: Estimate, words: str) -> None:
+    assert would_decide(claim_with(**limits), Evidence(overall=one)) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "items", "expected", "words"),
+    [
+        # Two of three: one holds, and the cheaper of the others decides.
+        (2, [YES, centred(0.1, 0.2), centred(0.1, 0.3)], 3, "about 4 times as many rounds"),
+        # All: the first that comes out below the limit ends it.
+        ("all", [YES, centred(0.1, 0.2), centred(-0.1, 0.3)], 3, "about 9 times as many rounds"),
+        ("all", [centred(-0.1, 0.2), centred(0.1, 0.3)], 3, "about 4 times as many rounds"),
+        ("all", [YES, centred(0.1, 0.2)], 3, "cases that were not measured"),
+        ("all", [YES, estimate(None, None)], 2, "a second round"),
+        ("all", [YES, NO], 2, ""),
+    ],
+)
+def test_what_would_decide_a_count(
+    count: int | str, items: list[Estimate], expected: int, words: str
+) -> None:
+    evidence = Evidence(
+        items={str(number): one for number, one in enumerate(items)},
+        expected=expected,
+        unit="cases",
+        sample="round",
+    )
+    assert would_decide(claim_with(above=0.0, count=count), evidence) == words
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ class Evidence:
     """By name: of each task, case, threshold."""
     unit: str = "tasks"
     """What the items are."""
+    sample: str = "seed"
+    """What there could be more of, to make intervals narrower."""
     expected: int = 0
     """Items that the paper has; those that were not measured are undecided."""
     notes: Sequence[str] = ()
@@ -102,19 +104,11 @@ def _of_items(claim: Claim, evidence: Evidence) -> tuple[Verdict, Estimate | Non
     holding, failing, undecided = judged("holds"), judged("does not hold"), judged("open")
     total = evidence.total
     missing = total - len(verdicts)
-    may_hold = total - len(failing)
-    need = total if claim.count == "all" else claim.count
-    assert need is not None, "items are counted"
-    outcome: Verdict = "open"
-    if len(holding) >= need:
-        outcome = "holds"
-    elif may_hold < need:
-        outcome = "does not hold"
     effects = [effect for name in undecided if (effect := evidence.items[name].detectable) is not None]
     estimate = Estimate(
         value=len(holding),
         low=len(holding),
-        high=may_hold,
+        high=total - len(failing),
         detectable=max(effects, default=None),
         size=len(verdicts),
     )
@@ -123,4 +117,17 @@ def _of_items(claim: Claim, evidence: Evidence) -> tuple[Verdict, Estimate | Non
     reasons += [
         f"{words}: {', '.join(names)}" for words, names in (("not", failing), ("open", undecided)) if names
     ]
-    return outcome, estimate, reasons
+    return outcome(len(holding), len(failing), total, needed(claim, total)), estimate, reasons
+
+
+def needed(claim: Claim, total: int) -> int:
+    """Return how many of so many items must keep to the rule."""
+    assert claim.count is not None, "items are counted"
+    return total if claim.count == "all" else claim.count
+
+
+def outcome(holding: int, failing: int, total: int, need: int) -> Verdict:
+    """Judge items by how many of them hold and fail; the rest may do either."""
+    if holding >= need:
+        return "holds"
+    return "does not hold" if total - failing < need else "open"

@@ -30,7 +30,7 @@ def layer_time(published: Published, *, share_top1: float) -> Evidence:
         and one.timing.implementation == OURS
         and one.timing.share_top1 == share_top1
     }
-    return Evidence(items=items, unit="cases")
+    return Evidence(items=items, unit="cases", sample="round")
 
 
 def _name(one: LayerTime) -> str:

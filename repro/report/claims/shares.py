@@ -67,7 +67,8 @@ def order_of_shares(published: Published) -> Evidence:
         detectable=min(significant, default=None),
         size=len(ours),
     )
-    return Evidence(overall=overall, notes=[f"p = {p(abs(rho)):.2g} by permutation of {len(ours)} tasks"])
+    notes = [f"p = {p(abs(rho)):.2g} by permutation of {len(ours)} tasks"]
+    return Evidence(overall=overall, sample="task", notes=notes)
 
 
 def _shares(published: Published) -> dict[str, dict[int, float]]:

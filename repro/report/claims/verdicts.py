@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from repro.report.claims.definition import Claim, claims
-from repro.report.claims.evidence import Judgement, judge
+from repro.report.claims.evidence import Judgement, judge, needed
 from repro.report.claims.measures import measured
+from repro.report.claims.undecided import would_decide
 from repro.report.claims.units import METRIC, UNITS, Unit
 from repro.results.published import Published
 from repro.tasks import base as tasks
@@ -18,6 +19,8 @@ class Judged:
 
     claim: Claim
     judgement: Judgement
+    would_decide: str = ""
+    """What would decide it, if it is open."""
 
     @property
     def unit(self) -> Unit:
@@ -30,8 +33,7 @@ class Judged:
     @property
     def need(self) -> int:
         """How many items must keep to the rule."""
-        assert self.claim.count is not None, "items are counted"
-        return self.judgement.total if self.claim.count == "all" else self.claim.count
+        return needed(self.claim, self.judgement.total)
 
     @property
     def rule(self) -> str:
@@ -97,8 +99,10 @@ _latest: list[tuple[Published, Sequence[Judged]]] = []
 def judged(published: Published) -> Sequence[Judged]:
     """Judge all claims, in the order of `claims.toml`."""
     if not _latest or _latest[0][0] is not published:
-        verdicts = [
-            Judged(claim=claim, judgement=judge(claim, measured(claim, published))) for claim in claims()
-        ]
-        _latest[:] = [(published, verdicts)]
+        _latest[:] = [(published, [_judged(claim, published) for claim in claims()])]
     return _latest[0][1]
+
+
+def _judged(claim: Claim, published: Published) -> Judged:
+    evidence = measured(claim, published)
+    return Judged(claim=claim, judgement=judge(claim, evidence), would_decide=would_decide(claim, evidence))

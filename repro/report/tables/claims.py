@@ -18,6 +18,7 @@ COLUMNS = (
     "High",
     "Smallest effect",
     "Samples",
+    "Would decide",
     "Holds if",
     "Paper",
     "Why",
@@ -33,10 +34,10 @@ def rows(published: Published) -> list[Row]:
     single seed, which has no interval; the smallest effect that could have been seen stands beside it.
     `not measured`: no run says anything. Where items are counted, `Ours` is how many keep to the rule.
     """
-    return [_row(one.claim, one.judgement) for one in judged(published)]
+    return [_row(one.claim, one.judgement, one.would_decide) for one in judged(published)]
 
 
-def _row(claim: Claim, judgement: Judgement) -> Row:
+def _row(claim: Claim, judgement: Judgement, would_decide: str) -> Row:
     estimate = judgement.estimate
     return {
         "Claim": claim.text,
@@ -46,6 +47,7 @@ def _row(claim: Claim, judgement: Judgement) -> Row:
         "High": _end(estimate.high) if estimate else None,
         "Smallest effect": rounded(estimate.detectable, 2) if estimate else None,
         "Samples": estimate.size if estimate else 0,
+        "Would decide": would_decide or None,
         "Holds if": claim.rule,
         "Paper": claim.paper,
         "Why": judgement.reason or None,
