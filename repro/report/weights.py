@@ -29,7 +29,7 @@ Contrast: TypeAlias = Mapping[str, int]
 Rows: TypeAlias = Mapping[str, SchemeRow]
 """Variant -> row, of one task."""
 Word: TypeAlias = Literal["explains", "works against", "undecided"]
-"""What a part does to a gap: the same sign, the other one, or an interval that contains 0."""
+"""What a part does to a gap: the same sign, the other one, or an interval of one of them that contains 0."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,19 @@ def difference(rows: Rows, variant: str) -> list[float]:
 
 
 def word(part: Sequence[float], gap: Sequence[float]) -> Word:
-    """Say what a part does to a gap. Without an interval nothing is decided."""
-    middle, half, whole = mean(part), interval(part), mean(gap)
-    if middle is None or half is None or whole is None or abs(middle) <= half:
+    """Say what a part does to a gap; nothing is decided unless both are told from 0."""
+    signs = [_sign(values) for values in (part, gap)]
+    if 0 in signs:
         return "undecided"
-    return "explains" if middle * whole > 0 else "works against"
+    return "explains" if signs[0] == signs[1] else "works against"
+
+
+def _sign(values: Sequence[float]) -> int:
+    """Return 1 or -1; 0 if the interval contains 0, or there is none."""
+    middle, half = mean(values), interval(values)
+    if middle is None or half is None or abs(middle) <= half:
+        return 0
+    return 1 if middle > 0 else -1
 
 
 @dataclass(frozen=True)

@@ -166,3 +166,11 @@ def test_the_widest_row_fits_into_80_columns() -> None:
             plain_table([{**wide, "Loss": 2.34567, "Difference": -0.123, "±": 0.0123, "Value": 12.3456}])
         )
     assert all(len(line) <= 80 for line in capture.get().splitlines())
+
+
+def test_of_a_gap_that_may_be_none_nothing_is_explained() -> None:
+    # t = 4.303 with two degrees of freedom: 1 +- 4.303 * 1 / sqrt(3) contains 0, 3 +- 2.48 does not.
+    told, not_told = [2.0, 3.0, 4.0], [0.0, 1.0, 2.0]
+    assert parts.word(told, told) == "explains"
+    assert parts.word([-value for value in told], told) == "works against"
+    assert parts.word(told, not_told) == parts.word(not_told, told) == "undecided"
