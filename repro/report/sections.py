@@ -39,7 +39,7 @@ PLACES = {
 CAVEATS = {
     "mini": "Models and texts of this scale are toys: what carries over is how time, FLOPs and shares behave,"
     " not the qualities. ",
-    "small": "Models of this scale are small and learn from scratch: their qualities are far below those of"
+    "small": "Models of this scale are small and see little data: their qualities are far below those of"
     " the paper's checkpoints. ",
 }
 """Scale -> what to bear in mind."""
