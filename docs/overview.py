@@ -139,16 +139,22 @@ def shown(name: str, scale: str) -> list[str]:
 
 def explained(scale: str) -> list[str]:
     """Return what the study of weights says about the differences of schemes: their parts, and a sentence."""
+    found = weights.explained(scales.published(scale))
     rows = [
-        (one.task, one.gap, weights.amount(one.whole), f"{cause} {weights.amount(values)}", word(values, one))
-        for one in weights.explained(scales.published(scale))
+        (
+            one.task,
+            one.gap,
+            weights.amount(one.whole),
+            f"{cause} {weights.amount(values)}",
+            _word(values, one.whole),
+        )
+        for one in found
         for cause, values in one.parts.items()
     ]
     heads = ("task", "difference", "nats", "of it", "which")
-    return [*scales.table(heads, rows), *(["", weights.closing(scales.published(scale))] if rows else [])]
+    return [*scales.table(heads, rows), *(["", weights.closing(found)] if found else [])]
 
 
-def word(values: Sequence[float], gap: weights.Explained) -> str:
-    """Say what a part does to the whole."""
-    said = weights.word(values, gap.whole)
+def _word(part: Sequence[float], whole: Sequence[float]) -> str:
+    said = weights.word(part, whole)
     return said if said == "undecided" else f"{said} it"

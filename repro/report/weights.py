@@ -96,10 +96,17 @@ def word(part: Sequence[float], gap: Sequence[float]) -> Word:
 
 def _sign(values: Sequence[float]) -> int:
     """Return 1 or -1; 0 if the interval contains 0, or there is none."""
-    middle, half = mean(values), interval(values)
-    if middle is None or half is None or abs(middle) <= half:
+    middle, half = _middle(values), interval(values)
+    if half is None or abs(middle) <= half:
         return 0
     return 1 if middle > 0 else -1
+
+
+def _middle(values: Sequence[float]) -> float:
+    """Return the mean of differences of losses, which have no more digits; -0.0 would have a sign."""
+    middle = mean(values)
+    assert middle is not None
+    return round(middle, 6) + 0.0
 
 
 @dataclass(frozen=True)
@@ -128,40 +135,38 @@ def explained(published: Published) -> list[Explained]:
 
 def explanations(published: Published) -> list[str]:
     """Put the parts of every gap into a line a task, and what they come to into a closing sentence."""
+    found = explained(published)
     lines = []
-    for one in explained(published):
+    for one in found:
         shares = ", ".join(f"{cause} {_told(values)}" for cause, values in one.parts.items())
         lines.append(f"{one.task}, {one.gap} by {_told(one.whole)}: {shares}")
-    return [*lines, closing(published)] if lines else []
+    return [*lines, closing(found)] if found else []
 
 
 def amount(values: Sequence[float]) -> str:
     """Write the mean of paired differences, with its interval if there is more than one."""
-    middle, half = mean(values), interval(values)
-    assert middle is not None
-    middle = round(middle, 6) + 0.0  # losses have no more digits, and -0.0 would have a sign
-    return f"{middle:+.3g}" + ("" if half is None else f" ± {half:.2g}")
+    half = interval(values)
+    return f"{_middle(values):+.3g}" + ("" if half is None else f" ± {half:.2g}")
 
 
 def _told(values: Sequence[float]) -> str:
     """Write the mean, and whether it is told from 0."""
-    middle, half = mean(values), interval(values)
-    if half is None:
+    if interval(values) is None:
         return f"{amount(values)} (one seed, undecided)"
-    return amount(values) + (" (undecided)" if middle is None or abs(round(middle, 6)) <= half else "")
+    return amount(values) + ("" if _sign(values) else " (undecided)")
 
 
-def closing(published: Published) -> str:
+def closing(found: Sequence[Explained]) -> str:
     """Say in one sentence which cause explains which gap, on which tasks."""
     verdicts: dict[str, dict[tuple[Word, str], list[str]]] = {}
-    for one in explained(published):
+    for one in found:
         for cause, values in one.parts.items():
             places = verdicts.setdefault(one.gap, {}).setdefault((word(values, one.whole), cause), [])
             places.append(one.task)
 
-    def phrases(found: Mapping[tuple[Word, str], Sequence[str]]) -> Iterable[str]:
+    def phrases(of_gap: Mapping[tuple[Word, str], Sequence[str]]) -> Iterable[str]:
         for wanted in ("explains", "works against", "undecided"):
-            for (said, cause), titles in found.items():
+            for (said, cause), titles in of_gap.items():
                 if said == wanted:
                     where = ", ".join(titles)
                     yield (
@@ -170,5 +175,5 @@ def closing(published: Published) -> str:
                         else f"{cause} {said} it on {where}"
                     )
 
-    sentences = (f"{gap}: {'; '.join(phrases(found))}" for gap, found in verdicts.items())
+    sentences = (f"{gap}: {'; '.join(phrases(of_gap))}" for gap, of_gap in verdicts.items())
     return "What explains what: " + ". ".join(sentences) + "."

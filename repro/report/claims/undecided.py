@@ -46,13 +46,8 @@ def times_as_much(claim: Claim, one: Estimate) -> float:
     assert one.low is not None, "one seed has no interval"
     assert one.high is not None, "one seed has no interval"
     limits = [limit for limit in (claim.above, claim.below) if limit is not None]
-    violated = [
-        limit
-        for limit, outside in ((claim.above, -1), (claim.below, 1))
-        if limit is not None and (one.value - limit) * outside > 0
-    ]
     widths = []
-    for limit in violated or limits:
+    for limit in _violated(claim, one) or limits:
         half = one.high - one.value if limit > one.value else one.value - one.low
         distance = abs(limit - one.value)
         widths.append(half / distance if distance else math.inf)
@@ -77,8 +72,10 @@ def _of_items(claim: Claim, estimates: list[Estimate], total: int) -> float | No
 
 def _comes_out_well(claim: Claim, one: Estimate) -> bool:
     verdict = within(claim, one)
-    if verdict != "open":
-        return verdict == "holds"
-    return (claim.above is None or claim.above < one.value) and (
-        claim.below is None or one.value < claim.below
-    )
+    return not _violated(claim, one) if verdict == "open" else verdict == "holds"
+
+
+def _violated(claim: Claim, one: Estimate) -> list[float]:
+    """Return the limits that the number itself does not keep to."""
+    above = [claim.above] if claim.above is not None and one.value <= claim.above else []
+    return above + ([claim.below] if claim.below is not None and claim.below <= one.value else [])
